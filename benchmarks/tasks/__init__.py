@@ -1,0 +1,1 @@
+"""Labelled image tasks made from packages in the public registries, no data hub needed."""

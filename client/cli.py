@@ -1,0 +1,71 @@
+"""The `hgprompt` command."""
+
+import importlib.metadata
+import sys
+from typing import Annotated
+
+import typer
+
+from client.commands import classify, ensembles, local, prompts, tasks
+from client.errors import ClientError, ServiceUnreachableError
+
+app = typer.Typer(
+    name="hgprompt",
+    help="Learn the best mixture of visual prompts; serve every task from one frozen backbone.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(prompts.app, name="prompts")
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(ensembles.app, name="ensembles")
+app.command("fit")(ensembles.fit)
+app.command("cancel")(ensembles.cancel)
+app.command("report")(ensembles.report)
+app.command("classify")(classify.classify)
+app.command("up")(local.up)
+app.command("demo")(local.demo)
+for _name, _command in (("train-prompt", local.train_prompt), ("verify", local.verify)):
+    app.command(_name, context_settings=local.FORWARDED, add_help_option=False)(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"hgprompt {_version()}")
+        raise typer.Exit
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("hgprompt")
+    except importlib.metadata.PackageNotFoundError:
+        return "(source tree, not installed)"
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    del version  # its callback has done the work
+
+
+def main() -> None:
+    """Runs the command line; what users got wrong is one line and exit status 1 or 2."""
+    try:
+        app(prog_name="hgprompt")
+    except ServiceUnreachableError as exc:
+        sys.exit(f"hgprompt: {one_line(exc)}; is the service running? (hgprompt up)")
+    except ClientError as exc:
+        sys.exit(f"hgprompt: {one_line(exc)}")
+
+
+def one_line(exc: Exception) -> str:
+    """An error's text without line breaks."""
+    return " ".join(str(exc).split())

@@ -1,0 +1,70 @@
+"""`hgprompt classify`."""
+
+import json
+import sys
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.api import DEFAULT_URL, Client
+from client.bodies import read_file
+from client.commands.options import EnsembleArgument, JsonOption, UrlOption, connect
+from client.console import list_table, make_console, print_list
+from client.errors import ProblemError
+from client.replies import Prediction, RowError, RowProblem
+
+BATCH_IMAGES = 16
+IMAGE_STATUSES = frozenset({HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE})
+
+Row = tuple[Prediction, ...] | RowError
+
+
+def classify(
+    name: EnsembleArgument,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files.")],
+    top_k: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
+    *,
+    as_json: JsonOption = False,
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Classify images; exit status 1 if one of them could not be."""
+    table = list_table("image", *(f"#{k + 1}" for k in range(top_k)))
+    failed = False
+    with connect(url) as client:
+        for path, row in _classified(client, name, images, top_k):
+            if isinstance(row, RowError):
+                failed = True
+                sys.stderr.write(f"hgprompt: {path}: {row.error.detail or row.error.title}\n")
+            elif as_json:
+                predictions = [each.model_dump() for each in row]
+                print(json.dumps({"image": str(path), "predictions": predictions}))
+            else:
+                table.add_row(str(path), *(f"{p.label} {p.probability:.1%}" for p in row))
+    if table.row_count:
+        print_list(make_console(), table, "")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _classified(
+    client: Client, name: str, paths: list[Path], top_k: int
+) -> Iterator[tuple[Path, Row]]:
+    for start in range(0, len(paths), BATCH_IMAGES):
+        batch = paths[start : start + BATCH_IMAGES]
+        yield from zip(
+            batch, _rows(client, name, [read_file(p) for p in batch], top_k), strict=True
+        )
+
+
+def _rows(client: Client, name: str, images: list[bytes], top_k: int) -> tuple[Row, ...]:
+    """One row per image; a lone image that is refused gets a row as it would among others."""
+    try:
+        return client.classify(name, images, top_k).predictions
+    except ProblemError as exc:
+        if len(images) > 1 or exc.status not in IMAGE_STATUSES:
+            raise
+        problem = RowProblem(title=exc.title, detail=exc.detail, status=exc.status)
+        return (RowError(error=problem),)

@@ -1,0 +1,163 @@
+"""`hgprompt fit`, `ensembles`, `cancel`, `report`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from client.api import DEFAULT_URL, Client
+from client.bodies import write_file
+from client.commands.options import (
+    EnsembleArgument,
+    JsonOption,
+    UrlOption,
+    VersionOption,
+    connect,
+)
+from client.console import list_table, make_console, print_list, short_digest
+from client.errors import FitFailedError
+from client.fit_progress import FitProgressView
+from client.fit_summary import print_leaderboard, print_verdict, print_weights
+from client.replies import Ensemble
+
+app = typer.Typer(help="Ensembles: ls, show.", no_args_is_help=True)
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def fit(  # noqa: PLR0913, PLR0917  one parameter an option
+    name: EnsembleArgument,
+    task: Annotated[str, typer.Option(help="Labelled images: name, name@version or digest.")],
+    sources: Annotated[str, typer.Option(help="Source prompts, comma-separated, or all.")] = "all",
+    method: Annotated[str, typer.Option(help="hgprompt, none, single or mean.")] = "hgprompt",
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the fit; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    wait: Annotated[bool, typer.Option(help="Wait, and show progress and result.")] = True,
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Learn an ensemble of prompts for a task."""
+    console = make_console()
+    with connect(url) as client:
+        ensemble = client.create_ensemble(
+            name,
+            task=task,
+            sources=parse_sources(sources),
+            method=method,
+            options=dict(parse_option(text) for text in option or []),
+            seed=seed,
+        )
+        console.print(f"{ensemble.name}@{ensemble.version} {ensemble.status}")
+        if wait:
+            show_result(console, follow(client, console, ensemble))
+
+
+def parse_sources(text: str) -> str | list[str]:
+    """Reads "all" or a comma-separated list."""
+    if text == "all":
+        return text
+    sources = [part.strip() for part in text.split(",")]
+    if not all(sources):
+        raise typer.BadParameter(f"--sources {text!r} has an empty name")
+    return sources
+
+
+def parse_option(text: str) -> tuple[str, object]:
+    """Reads KEY=VALUE; the value is JSON if it can be, else text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise typer.BadParameter(f"--option {text!r} is not KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+def follow(client: Client, console: Console, ensemble: Ensemble) -> Ensemble:
+    """Shows progress until the fit ends.
+
+    Raises:
+        FitFailedError: If it ends without an artifact.
+    """
+    label = f"{ensemble.name}@{ensemble.version}"
+    try:
+        with FitProgressView(console) as view:
+            ended = client.wait(ensemble.name, ensemble.version, view.update)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{label} goes on; to end it: hgprompt cancel {ensemble.name}\n")
+        raise typer.Exit(INTERRUPTED) from None
+    if ended.status != "succeeded":
+        raise FitFailedError(ended.why())
+    return ended
+
+
+def show_result(console: Console, ensemble: Ensemble) -> None:
+    """Prints what a fit found."""
+    if ensemble.result is None:
+        return
+    console.print(Text("\nWeights", style="bold"))
+    print_weights(console, ensemble.result.weights)
+    console.print(Text("\nValidation accuracy", style="bold"))
+    print_leaderboard(console, ensemble.result)
+    console.print()
+    print_verdict(console, ensemble.result)
+
+
+@app.command("ls")
+def ls(url: UrlOption = DEFAULT_URL) -> None:
+    """List ensembles."""
+    table = list_table("name", "version", "status", "method", "digest", right=("version",))
+    with connect(url) as client:
+        for each in client.list_ensembles():
+            digest = short_digest(each.digest)
+            table.add_row(each.name, str(each.version), each.status, each.method or "-", digest)
+    print_list(make_console(), table, "no ensembles yet; see `hgprompt fit --help`")
+
+
+@app.command("show")
+def show(
+    name: EnsembleArgument,
+    version: VersionOption = None,
+    *,
+    as_json: JsonOption = False,
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Show an ensemble's status, weights and leaderboard."""
+    console = make_console()
+    with connect(url) as client:
+        ensemble = client.ensemble(name, version)
+    if as_json:
+        print(ensemble.model_dump_json(indent=2))
+        return
+    digest = f"  {ensemble.digest}" if ensemble.digest else ""
+    console.print(f"{ensemble.name}@{ensemble.version} {ensemble.status}{digest}")
+    if ensemble.error is not None:
+        console.print(f"{ensemble.error.title}: {ensemble.error.detail or ''}")
+    show_result(console, ensemble)
+
+
+def cancel(
+    name: EnsembleArgument, version: VersionOption = None, url: UrlOption = DEFAULT_URL
+) -> None:
+    """End a queued or running fit."""
+    with connect(url) as client:
+        ensemble = client.cancel(name, version)
+    print(f"{ensemble.name}@{ensemble.version} {ensemble.status}")
+
+
+def report(
+    name: EnsembleArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")],
+    version: VersionOption = None,
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Save an ensemble's report: one self-contained HTML page."""
+    with connect(url) as client:
+        page = client.report(name, version)
+    write_file(output, page)
+    print(output)

@@ -1,0 +1,90 @@
+"""`hgprompt up`, `demo`, `train-prompt`, `verify`: what runs on this machine."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from client.console import make_console
+from client.data_dir import default_data_dir
+from client.demo import DemoOptions, run_demo
+from client.foreground import run_until_stopped
+from client.up import LocalOptions, module_environ, python_module
+
+FORWARDED = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "allow_interspersed_args": False,
+}
+
+HostOption = Annotated[str, typer.Option(envvar="HGPROMPT_HOST", help="Address to listen on.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show all log lines.")]
+
+
+def up(
+    host: HostOption = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="HGPROMPT_PORT", min=0, max=65_535, help="0 takes a free one.")
+    ] = 8000,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Prompts, tasks, ensembles and logs.", show_default=False)
+    ] = None,
+    *,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run the whole service on this machine until Ctrl-C."""
+    console = make_console()
+    folder = data_dir or default_data_dir(os.environ)
+    options = LocalOptions(folder, host, port, os.environ)
+    run_until_stopped(options, console, verbose=verbose)
+
+
+def demo(  # noqa: PLR0913, PLR0917  one parameter an option
+    examples: Annotated[
+        Path | None, typer.Option(help="Folder with prompts/ and tasks/.", show_default=False)
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Folder in tasks/; the first by default.", show_default=False)
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Held-out images to classify.")] = 120,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Else a new temporary folder.", show_default=False)
+    ] = None,
+    keep: Annotated[bool, typer.Option(help="Keep the temporary folder.")] = True,
+    url: Annotated[
+        str | None, typer.Option(help="Use a service that runs already.", show_default=False)
+    ] = None,
+    *,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show it all: upload prompts and a task, learn an ensemble, classify held-out images."""
+    signal.signal(signal.SIGTERM, _exit)
+    options = DemoOptions(examples, task, images, data_dir, keep, url, verbose)
+    run_demo(options, make_console(), os.environ)
+
+
+def _exit(signum: int, frame: FrameType | None) -> NoReturn:
+    """Unwinds the stack, so that everything started is ended."""
+    del frame
+    raise SystemExit(128 + signum)
+
+
+def train_prompt(ctx: typer.Context) -> None:
+    """Train a source prompt on labelled images (see `hgprompt train-prompt --help`)."""
+    _become("worker.train_prompt", ctx.args)
+
+
+def verify(ctx: typer.Context) -> None:
+    """Recompute an artifact and compare digests (see `hgprompt verify --help`)."""
+    _become("worker.verify", ctx.args)
+
+
+def _become(module: str, args: list[str]) -> NoReturn:
+    """Replaces this process, so that signals and the exit status need no forwarding."""
+    sys.stdout.flush()
+    command = (*python_module(module), *args)
+    os.execve(command[0], command, module_environ(os.environ))  # noqa: S606  no shell wanted

@@ -1,0 +1,17 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+from client.api import Client
+
+UrlOption = Annotated[str, typer.Option("--url", envvar="HGPROMPT_URL", help="The service.")]
+EnsembleArgument = Annotated[str, typer.Argument(metavar="NAME", help="The ensemble.")]
+VersionOption = Annotated[int | None, typer.Option("--version", min=1, help="Which version.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def connect(url: str) -> Client:
+    """A client for the service at `url`."""
+    return Client(url)

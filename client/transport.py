@@ -1,0 +1,185 @@
+"""One place where requests are sent, repeated and turned into errors."""
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self
+
+import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from client.errors import ClientError, ProblemError, ServiceUnreachableError
+
+RETRIED_STATUSES = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+MAX_DETAIL_CHARS = 300
+
+BodyFactory = Callable[[], bytes | Iterable[bytes]]
+Params = Mapping[str, str | int]
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How a repeatable request is repeated.
+
+    Attributes:
+        attempts: How often a request is sent at most.
+        first_delay_s: Pause before the second attempt; doubles with each further one.
+        max_delay_s: Longest pause, also when the service asks for more by Retry-After.
+    """
+
+    attempts: int = 4
+    first_delay_s: float = 0.25
+    max_delay_s: float = 5.0
+
+    def delay_s(self, attempt: int, retry_after: str | None = None) -> float:
+        """Seconds to wait after the attempt with this number (from 0)."""
+        delay_s = self.first_delay_s * 2**attempt
+        if retry_after is not None and retry_after.isdecimal():
+            delay_s = max(delay_s, float(retry_after))
+        return min(delay_s, self.max_delay_s)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call; `body` makes a fresh body for every attempt, `files` become a multipart body."""
+
+    method: str
+    path: str
+    params: Params | None = None
+    headers: Mapping[str, str] | None = None
+    body: BodyFactory | None = None
+    json: object = None
+    files: Sequence[tuple[str, tuple[str, bytes, str]]] | None = None
+    repeatable: bool = True
+
+
+class Transport:
+    """Sends requests; repeats those that may be repeated; raises on anything but 2xx and 304."""
+
+    def __init__(
+        self,
+        base_url: str,
+        timeout_s: float,
+        retry: RetryPolicy,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Opens no connection yet.
+
+        Raises:
+            ClientError: If `base_url` is not an http(s) URL.
+        """
+        self.base_url = base_url.rstrip("/")
+        self.retry = retry
+        self.sleep = sleep
+        url = _checked_url(self.base_url)
+        # An HTTP proxy from the environment cannot reach this machine's loopback.
+        self.http = httpx.Client(
+            base_url=self.base_url, timeout=timeout_s, trust_env=not _is_loopback(url.host)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.http.close()
+
+    def send(self, request: Request) -> httpx.Response:
+        """Sends one call.
+
+        Raises:
+            ProblemError: If the service refused it.
+            ServiceUnreachableError: If no answer came.
+        """
+        retries = self.retry.attempts - 1 if request.repeatable else 0
+        for attempt in range(retries):
+            try:
+                response = self._send_once(request)
+            except httpx.TransportError:
+                self.sleep(self.retry.delay_s(attempt))
+                continue
+            if response.status_code not in RETRIED_STATUSES:
+                break
+            self.sleep(self.retry.delay_s(attempt, response.headers.get("retry-after")))
+        else:
+            try:
+                response = self._send_once(request)
+            except httpx.TransportError as exc:
+                raise self.unreachable(exc) from exc
+        raise_for_problem(response)
+        return response
+
+    def _send_once(self, request: Request) -> httpx.Response:
+        return self.http.request(
+            request.method,
+            request.path,
+            params=request.params,
+            headers=request.headers,
+            content=request.body() if request.body else None,
+            json=request.json,
+            files=request.files,
+        )
+
+    def unreachable(self, exc: Exception) -> ServiceUnreachableError:
+        """The error to raise when the service gave no answer."""
+        reason = str(exc) or type(exc).__name__
+        return ServiceUnreachableError(f"no answer from {self.base_url} ({reason})")
+
+
+class _Problem(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    type: str
+    title: str
+    detail: str | None = None
+
+
+def raise_for_problem(response: httpx.Response) -> None:
+    """Raises the problem an answer carries, if it is not a success; the body must be read.
+
+    Raises:
+        ProblemError: If the status is neither 2xx nor 304.
+    """
+    if response.is_success or response.status_code == HTTPStatus.NOT_MODIFIED:
+        return
+    try:
+        problem = _Problem.model_validate_json(response.content)
+    except ValidationError:
+        text = " ".join(response.text.split())[:MAX_DETAIL_CHARS]
+        problem = _Problem(
+            type="about:blank",
+            title=response.reason_phrase or f"HTTP {response.status_code}",
+            detail=text or None,
+        )
+    raise ProblemError(
+        type=problem.type,
+        title=problem.title,
+        detail=problem.detail,
+        status=response.status_code,
+    )
+
+
+def _checked_url(base_url: str) -> httpx.URL:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL as exc:
+        raise ClientError(f"{base_url!r} is not a URL: {exc}") from exc
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ClientError(f"{base_url!r} is not a URL like http://127.0.0.1:8000")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a host name

@@ -1,0 +1,124 @@
+"""From the bytes of an image file to upright RGB pixels."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from images.errors import ImageDecodeError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# Every scan of a progressive JPEG costs a pass over all pixels; encoders write about ten.
+MAX_JPEG_SCANS = 100
+_START_OF_SCAN = b"\xff\xda"
+_MAX_16_BIT = 65_535
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """How large an image may be.
+
+    Attributes:
+        max_bytes: Size of the encoded image.
+        max_pixels: Width times height.
+        max_side_px: Width or height alone. Resizing holds a table that grows with the side,
+            so a long thin image costs more than its pixels say.
+    """
+
+    max_bytes: int = 20_000_000
+    max_pixels: int = 50_000_000
+    max_side_px: int = 65_535
+
+
+def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
+    """Decode an image as a viewer would show it, to RGB.
+
+    EXIF orientation is applied. Grey, palette and CMYK images are converted; 16-bit grey is
+    scaled to 8 bits; of an animation the first frame is taken. Transparency is dropped, not
+    blended: hidden colours show, as in `convert("RGB")`, with which backbones are trained.
+
+    Args:
+        data: The file's bytes: JPEG, PNG, WebP, GIF, BMP, TIFF or PPM.
+        limits: Checked against the header, before any pixel is decoded.
+
+    Raises:
+        ImageDecodeError: Not such an image, damaged, or over a limit.
+    """
+    if len(data) > limits.max_bytes:
+        raise ImageDecodeError(f"image has {len(data)} bytes, limit {limits.max_bytes}")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_header(image, data, limits)
+            image.load()
+            return _upright(_to_rgb(image), _orientation(image))
+    except (ImageDecodeError, MemoryError):
+        raise
+    # Pillow's readers raise nearly any exception on damaged files, SyntaxError included.
+    except Exception as error:
+        raise ImageDecodeError(f"image cannot be decoded: {_reason(error)}") from error
+
+
+def _check_header(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise ImageDecodeError(
+            f"image is {width} x {height} = {width * height} pixels, limit {limits.max_pixels}"
+        )
+    if max(width, height) > limits.max_side_px:
+        raise ImageDecodeError(f"image is {width} x {height}, limit {limits.max_side_px} a side")
+    # Within pixel data 0xff is always followed by 0x00, so this counts no pixels.
+    scans = data.count(_START_OF_SCAN) if data.startswith(b"\xff\xd8") else 0
+    if scans > MAX_JPEG_SCANS:
+        raise ImageDecodeError(f"JPEG has {scans} scans, limit {MAX_JPEG_SCANS}")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _from_16_bit(image).convert("RGB")
+    if image.mode == "F":
+        raise ImageDecodeError("image has floating-point pixels, whose range is unknown")
+    if image.mode in ("P", "PA", "La", "RGBa"):
+        # Directly to RGB, Pillow warns of palettes with transparency and refuses the others.
+        opaque = "LA" if image.mode == "La" else "RGBA"
+        return image.convert(opaque).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > _MAX_16_BIT:
+        raise ImageDecodeError(f"grey value {values.max()} exceeds 16 bits")
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 when there is none or the EXIF block is damaged.
+
+    Call it after `image.load()`: Pillow has then turned TIFF images itself and says so here.
+    """
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    # The pixels are sound: a damaged block of metadata is no reason to refuse them.
+    except Exception:  # noqa: BLE001
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    transpose = _ORIENTATIONS.get(orientation)
+    return image if transpose is None else image.transpose(transpose)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"not one of {', '.join(FORMATS)}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,165 @@
+"""Reading the durable side of fits from the object store."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from jobs import store_keys as keys
+from jobs.errors import FitNotFoundError
+from jobs.records import EnsembleRecord, FitAttempt, FitId, FitOutcome, FitRequest, FitState
+from prompt_store.blobs import BlobStore
+from prompt_store.documents import get_document
+from prompt_store.errors import NotFoundError
+from prompt_store.objects import ObjectStore
+
+
+class EnsembleCatalogue:
+    """Every fit of a deployment, read-only. Synchronous; safe to share between threads.
+
+    Args:
+        objects: The deployment's object store.
+        blobs: The same store's blobs.
+    """
+
+    def __init__(self, objects: ObjectStore, blobs: BlobStore) -> None:
+        self._objects = objects
+        self._blobs = blobs
+
+    def request(self, fit_id: FitId) -> FitRequest:
+        """The acknowledged request.
+
+        Raises:
+            FitNotFoundError: There is no such fit.
+        """
+        try:
+            return get_document(self._objects, keys.request_key(fit_id), FitRequest)
+        except NotFoundError as error:
+            raise FitNotFoundError(f"there is no ensemble version {fit_id}") from error
+
+    def outcome(self, fit_id: FitId) -> FitOutcome | None:
+        """The end of the fit, or None while it has not ended."""
+        try:
+            return get_document(self._objects, keys.outcome_key(fit_id), FitOutcome)
+        except NotFoundError:
+            return None
+
+    def ended(self, fit_id: FitId) -> bool:
+        """Whether the fit has an outcome."""
+        return self._exists(keys.outcome_key(fit_id))
+
+    def attempt(self, fit_id: FitId, attempt: int) -> FitAttempt | None:
+        """One claim of the fit, or None if there was none of that number."""
+        try:
+            return get_document(self._objects, keys.attempt_key(fit_id, attempt), FitAttempt)
+        except NotFoundError:
+            return None
+
+    def result(self, outcome: FitOutcome) -> dict[str, Any] | None:
+        """The result document of an outcome; None unless the fit succeeded."""
+        if outcome.result_digest is None:
+            return None
+        return json.loads(self._blobs.get_bytes(outcome.result_digest))
+
+    def state(self, fit_id: FitId) -> FitState:
+        """The durable facts, by one listing of the fit's folder.
+
+        Raises:
+            FitNotFoundError: There is no such fit.
+        """
+        names = self._keys_below(keys.fit_folder(fit_id))
+        if "request.json" not in names:
+            raise FitNotFoundError(f"there is no ensemble version {fit_id}")
+        return FitState(
+            attempt=max((_number(n) for n in names if n.startswith("attempts/")), default=0),
+            released=frozenset(_number(n) for n in names if n.startswith("releases/")),
+            ended="outcome.json" in names,
+        )
+
+    def versions(self, name: str) -> tuple[int, ...]:
+        """Every version of one ensemble, ascending; empty if the name is unknown."""
+        keys_below = self._keys_below(keys.versions_folder(name))
+        parts = (key.split("/") for key in keys_below)
+        return tuple(sorted(int(part[0]) for part in parts if part[1:] == ["request.json"]))
+
+    def latest_succeeded(self, name: str) -> FitId | None:
+        """The newest version that succeeded, which is the one that serves; None if none has."""
+        for version in reversed(self.versions(name)):
+            outcome = self.outcome(FitId(name, version))
+            if outcome is not None and outcome.status == "succeeded":
+                return FitId(name, version)
+        return None
+
+    def current(self, name: str) -> FitId:
+        """What the bare name means: the newest version that succeeded, else the newest.
+
+        Raises:
+            FitNotFoundError: The name is unknown.
+        """
+        return self.latest_succeeded(name) or self.newest(name)
+
+    def newest(self, name: str) -> FitId:
+        """The newest version, whatever became of it.
+
+        Raises:
+            FitNotFoundError: The name is unknown.
+        """
+        versions = self.versions(name)
+        if not versions:
+            raise FitNotFoundError(f"there is no ensemble {name!r}")
+        return FitId(name, versions[-1])
+
+    def record(self, fit_id: FitId, *, with_result: bool = False) -> EnsembleRecord:
+        """The request and what became of it, as far as the store can tell.
+
+        Raises:
+            FitNotFoundError: There is no such fit.
+        """
+        request, state = self.request(fit_id), self.state(fit_id)
+        outcome = self.outcome(fit_id)
+        unfinished = "running" if state.held else "queued"
+        return EnsembleRecord(
+            **request.fields(),
+            status=outcome.status if outcome else unfinished,
+            attempt=state.attempt,
+            digest=outcome.artifact_digest if outcome else None,
+            outcome=outcome,
+            result=self.result(outcome) if outcome and with_result else None,
+        )
+
+    def names(self, *, start_after: str | None = None, limit: int = 100) -> list[str]:
+        """Ensemble names in order, after `start_after`, at most `limit` of them."""
+        after = "" if start_after is None else keys.name_key(start_after)
+        found = self._objects.list(keys.NAMES_FOLDER, start_after=after, limit=limit)
+        return [key.rpartition("/")[2] for key in found]
+
+    def unfinished(self) -> Iterator[FitId]:
+        """Every fit that has no outcome; the marks of those that ended are cleared on the way."""
+        for text in self._keys_below(keys.OPEN_FOLDER):
+            fit_id = FitId.parse(text)
+            if self.ended(fit_id):
+                self._objects.delete(keys.open_key(fit_id))
+            elif self._exists(keys.request_key(fit_id)):
+                yield fit_id
+
+    def dependents(self, prompt: str) -> tuple[FitId, ...]:
+        """Fits that read a version of the prompt and have succeeded or may yet succeed."""
+        marked = sorted(map(FitId.parse, self._keys_below(keys.prompt_folder(prompt))))
+        return tuple(fit_id for fit_id in marked if self._counts(fit_id))
+
+    def _counts(self, fit_id: FitId) -> bool:
+        """Whether the fit exists and has not ended without an artifact."""
+        if not self._exists(keys.request_key(fit_id)):
+            return False
+        outcome = self.outcome(fit_id)
+        return outcome is None or outcome.status == "succeeded"
+
+    def _exists(self, key: str) -> bool:
+        return self._objects.size(key) is not None
+
+    def _keys_below(self, folder: str) -> list[str]:
+        """Keys below a folder, without the folder."""
+        return [key.removeprefix(f"{folder}/") for key in self._objects.list(folder)]
+
+
+def _number(name: str) -> int:
+    return int(name.rsplit("/", 1)[-1].removesuffix(".json"))

@@ -1,0 +1,69 @@
+"""Recording what came of an attempt."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from jobs.ensembles import EnsembleStore
+from jobs.errors import STORE_AWAY, FenceLostError, FitEndedError, FitNotFoundError
+from jobs.failures import UNEXPECTED, describe_failure
+from jobs.records import FitAttempt, FitId, FitOutcome, FitResultDocs
+from prompt_store.errors import PromptStoreError, StoreUnavailableError
+
+logger = logging.getLogger(__name__)
+
+# A finished fit is worth waiting for a store that is away for a minute.
+PUBLISH_RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+
+
+async def record_result(
+    store: EnsembleStore, fit_id: FitId, attempt: FitAttempt, docs: FitResultDocs
+) -> FitOutcome | None:
+    """Record a success; None if it came too late or the store would not take it."""
+    return await _record(partial(store.publish_result, fit_id, attempt, docs), fit_id, attempt)
+
+
+async def record_failure(
+    store: EnsembleStore,
+    fit_id: FitId,
+    attempt: FitAttempt,
+    error: BaseException,
+    expected: tuple[type[Exception], ...],
+) -> FitOutcome | None:
+    """Record what the handler raised, unless running the fit again may help."""
+    log = _log(fit_id, attempt)
+    if isinstance(error, StoreUnavailableError):
+        logger.warning("the store was away, the fit will run again: %s", error, extra=log)
+        return None
+    told = describe_failure(error, expected)
+    if told.type == UNEXPECTED:
+        logger.error("the fit handler failed", exc_info=error, extra=log)
+    return await _record(partial(store.publish_failure, fit_id, attempt, told), fit_id, attempt)
+
+
+async def _record(
+    publish: Callable[[], FitOutcome], fit_id: FitId, attempt: FitAttempt
+) -> FitOutcome | None:
+    log = _log(fit_id, attempt)
+    try:
+        return await _patiently(publish, log)
+    except (FenceLostError, FitEndedError) as error:
+        logger.warning("late finish refused: %s", error, extra=log)
+    except (PromptStoreError, FitNotFoundError) as error:
+        logger.error("not recorded, the fit will run again: %s", error, extra=log)  # noqa: TRY400
+    return None
+
+
+async def _patiently(publish: Callable[[], FitOutcome], log: Mapping[str, object]) -> FitOutcome:
+    for delay_s in PUBLISH_RETRY_DELAYS_S:
+        try:
+            return await asyncio.to_thread(publish)
+        except STORE_AWAY as error:
+            logger.warning("recording again in %g s: %s", delay_s, error, extra=log)
+        await asyncio.sleep(delay_s)
+    return await asyncio.to_thread(publish)
+
+
+def _log(fit_id: FitId, attempt: FitAttempt) -> dict[str, object]:
+    return {"fit": str(fit_id), "attempt": attempt.attempt, "worker": attempt.worker}

@@ -1,0 +1,144 @@
+"""The queue of fits, kept by pydocket in Redis. What it loses, the sweeper puts back.
+
+pydocket delivers at least once: a delivery whose worker dies is repeated after the lease, and its
+key (the fit's id) makes duplicates in the queue collapse. It neither fences a worker that comes
+back late nor stops a fit that kills every worker; the attempts in `ensembles` do both.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Self
+
+from docket import Docket, Worker
+from docket.execution import ExecutionState
+from redis.exceptions import RedisError
+
+from jobs.errors import QueueUnavailableError
+from jobs.records import FitId
+from jobs.redis_keys import DOCKET_NAME
+from jobs.settings import DeploymentSettings
+
+TASK_NAME = "fit"
+RECONNECTION_DELAY = timedelta(seconds=1)
+# Nothing is ever scheduled for later; this is how often pydocket looks all the same.
+SCHEDULING_RESOLUTION = timedelta(seconds=10)
+
+
+class FitQueue:
+    """The queue. Use as an async context manager; Redis need not be up for that.
+
+    `enqueue`, `enqueue_abandoned` and `depth` raise `QueueUnavailableError` if Redis does not
+    answer within `redis_timeout_s`.
+    """
+
+    def __init__(self, settings: DeploymentSettings) -> None:
+        self._settings = settings
+        self._docket = Docket(name=DOCKET_NAME, url=settings.redis_url)
+
+    async def __aenter__(self) -> Self:
+        await self._docket.__aenter__()
+        self._docket.register(_not_run_here, names=[TASK_NAME])
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._docket.__aexit__(kind, error, trace)
+
+    async def enqueue(self, fit_id: FitId) -> None:
+        """Queue the fit, unless it is queued or running already."""
+        async with self._answering():
+            await self._docket.add(TASK_NAME, key=str(fit_id))(str(fit_id))
+
+    async def enqueue_abandoned(self, fit_id: FitId) -> None:
+        """Queue a fit that has no heartbeat, even if pydocket believes that it is running."""
+        async with self._answering():
+            async with self._docket.redis() as redis:
+                state = await redis.hget(self._docket.runs_key(str(fit_id)), "state")
+            if state == ExecutionState.RUNNING.value.encode():
+                now = datetime.now(UTC)
+                await self._docket.replace(TASK_NAME, now, key=str(fit_id))(str(fit_id))
+            else:
+                await self._docket.add(TASK_NAME, key=str(fit_id))(str(fit_id))
+
+    async def depth(self) -> int:
+        """Fits that are queued or running."""
+        async with self._answering(), self._docket.redis() as redis:
+            return int(await redis.xlen(self._docket.stream_key))
+
+    async def deliver(
+        self,
+        run_fit: Callable[[FitId], Awaitable[None]],
+        *,
+        worker_name: str,
+        stopping: asyncio.Event,
+    ) -> None:
+        """Run fits one at a time, through any outage of Redis, until `stopping` is set.
+
+        The fit that is running then is waited for, so `run_fit` must watch `stopping` too.
+
+        Args:
+            run_fit: Runs one fit; it should raise nothing, since all that is done with an error
+                is to log it.
+            worker_name: Unique in the deployment.
+            stopping: Set it to return.
+        """
+        idle = asyncio.Event()
+        idle.set()
+
+        async def fit(fit_id: str) -> None:
+            idle.clear()
+            try:
+                await run_fit(FitId.parse(fit_id))
+            finally:
+                idle.set()
+
+        self._docket.register(fit, names=[TASK_NAME])
+        async with Worker(
+            self._docket,
+            name=worker_name,
+            concurrency=1,
+            redelivery_timeout=timedelta(seconds=self._settings.lease_s),
+            reconnection_delay=RECONNECTION_DELAY,
+            scheduling_resolution=SCHEDULING_RESOLUTION,
+            schedule_automatic_tasks=False,
+        ) as worker:
+            await _until_stopped(worker, stopping, idle, self._settings.redis_timeout_s)
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncGenerator[None]:
+        # pydocket's connections wait for ever, because some of them block on purpose.
+        try:
+            async with asyncio.timeout(self._settings.redis_timeout_s):
+                yield
+        except (RedisError, TimeoutError) as error:
+            raise QueueUnavailableError(f"Redis does not answer: {error!r}") from error
+
+
+async def _until_stopped(
+    worker: Worker, stopping: asyncio.Event, idle: asyncio.Event, patience_s: float
+) -> None:
+    running = asyncio.create_task(worker.run_forever())
+    stopped = asyncio.create_task(stopping.wait())
+    await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    running.cancel()  # pydocket takes this as: finish what is running, then return
+    while not (await asyncio.wait({running}, timeout=patience_s))[0]:
+        if idle.is_set():
+            running.cancel()  # it is bidding farewell to a Redis that hangs
+    try:
+        running.result()
+    except asyncio.CancelledError:
+        if not stopping.is_set():
+            raise
+
+
+async def _not_run_here(fit_id: str) -> None:
+    """Stand for the task in a process that only queues it."""
+    raise AssertionError(f"{fit_id} was delivered to a process that runs no fits")

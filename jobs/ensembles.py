@@ -1,0 +1,183 @@
+"""The durable side of fits: requests, attempts and outcomes as create-only files.
+
+Whatever Redis forgets can be derived from here. The number of an attempt is its fence: creating
+`attempts/<n>.json` is the claim, and a publication is refused once a higher number exists. Two
+publications can still race; then the create-only `outcome.json` decides, so there is exactly one.
+"""
+
+from jobs import store_keys as keys
+from jobs.catalogue import EnsembleCatalogue
+from jobs.errors import FenceLostError, FitEndedError, FitHeldError
+from jobs.records import (
+    PROBLEM_PREFIX,
+    FitAttempt,
+    FitError,
+    FitId,
+    FitOutcome,
+    FitRequest,
+    FitResultDocs,
+    FitSpec,
+    FitState,
+    OutcomeStatus,
+)
+from prompt_store.blobs import BlobStore
+from prompt_store.clock import Clock
+from prompt_store.documents import put_document
+from prompt_store.objects import ObjectStore
+
+MARK = b"{}"
+
+
+class EnsembleStore(EnsembleCatalogue):
+    """Every fit of a deployment. Synchronous; safe to share between threads and processes.
+
+    Args:
+        objects: The deployment's object store.
+        blobs: The same store's blobs, for artifacts and result documents.
+        clock: Now, timezone-aware UTC.
+        max_attempts: Attempts that may end without an outcome before the fit is declared dead.
+    """
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        blobs: BlobStore,
+        clock: Clock,
+        *,
+        max_attempts: int = 3,
+    ) -> None:
+        super().__init__(objects, blobs)
+        self._clock = clock
+        self._max_attempts = max_attempts
+
+    def create(self, spec: FitSpec) -> FitRequest:
+        """Make a request durable as the next version of its ensemble."""
+        versions = self.versions(spec.name)
+        version = versions[-1] if versions else 0
+        self._objects.put_new(keys.name_key(spec.name), MARK)
+        while True:
+            version += 1
+            request = FitRequest(**spec.fields(), version=version, created_at=self._clock())
+            self._objects.put_new(keys.open_key(request.fit_id), MARK)
+            for prompt in {source.name for source in spec.sources}:
+                self._objects.put_new(keys.prompt_key(prompt, request.fit_id), MARK)
+            if put_document(self._objects, keys.request_key(request.fit_id), request):
+                return request
+
+    def claim_attempt(self, fit_id: FitId, worker: str) -> FitAttempt:
+        """Begin the next attempt, or end the fit as dead if too many were lost.
+
+        Raises:
+            FitNotFoundError: There is no such fit.
+            FitEndedError: The fit has ended, or this call ended it.
+            FitHeldError: Another worker made the same claim a moment earlier.
+        """
+        state = self.state(fit_id)
+        if not state.ended and state.lost >= self._max_attempts:
+            self._declare_dead(fit_id, state)
+            raise FitEndedError(f"{fit_id} is dead after {state.lost} lost attempts")
+        if state.ended:
+            raise FitEndedError(f"{fit_id} has ended")
+        attempt = FitAttempt(attempt=state.attempt + 1, worker=worker, started_at=self._clock())
+        if not put_document(self._objects, keys.attempt_key(fit_id, attempt.attempt), attempt):
+            raise FitHeldError(f"attempt {attempt.attempt} of {fit_id} was claimed by another")
+        if self.ended(fit_id):
+            raise FitEndedError(f"{fit_id} ended while it was being claimed")
+        return attempt
+
+    def release_attempt(self, fit_id: FitId, attempt: FitAttempt) -> None:
+        """Hand an attempt back unfinished, so that it does not count as lost."""
+        put_document(self._objects, keys.release_key(fit_id, attempt.attempt), attempt)
+
+    def publish(self, fit_id: FitId, fence: int, outcome: FitOutcome) -> None:
+        """Record the end of the fit; publishing the same outcome twice is harmless.
+
+        Raises:
+            FenceLostError: A newer attempt than `fence` exists.
+            FitEndedError: The fit already has another outcome.
+        """
+        newest = self.state(fit_id).attempt
+        if newest != fence:
+            raise FenceLostError(f"attempt {fence} of {fit_id} was overtaken by attempt {newest}")
+        if not put_document(self._objects, keys.outcome_key(fit_id), outcome):
+            present = self.outcome(fit_id)
+            if present != outcome:
+                raise FitEndedError(f"{fit_id} already has an outcome: {present}")
+        self._objects.delete(keys.open_key(fit_id))
+
+    def publish_result(self, fit_id: FitId, attempt: FitAttempt, docs: FitResultDocs) -> FitOutcome:
+        """Store an artifact and its result document, then record the success.
+
+        Raises:
+            FenceLostError: A newer attempt exists.
+            FitEndedError: The fit already has another outcome.
+        """
+        outcome = FitOutcome(
+            status="succeeded",
+            attempt=attempt.attempt,
+            started_at=attempt.started_at,
+            finished_at=self._clock(),
+            artifact_digest=self._blobs.put_bytes(docs.artifact),
+            result_digest=self._blobs.put_bytes(docs.result_json()),
+        )
+        self.publish(fit_id, attempt.attempt, outcome)
+        return outcome
+
+    def publish_failure(self, fit_id: FitId, attempt: FitAttempt, error: FitError) -> FitOutcome:
+        """Record that the fit failed for a reason that running it again would not change.
+
+        Raises:
+            FenceLostError: A newer attempt exists.
+            FitEndedError: The fit already has another outcome.
+        """
+        outcome = FitOutcome(
+            status="failed",
+            attempt=attempt.attempt,
+            started_at=attempt.started_at,
+            finished_at=self._clock(),
+            error=error,
+        )
+        self.publish(fit_id, attempt.attempt, outcome)
+        return outcome
+
+    def cancel(self, fit_id: FitId) -> FitOutcome:
+        """End the fit as cancelled, at once, whether or not it is running.
+
+        A worker that runs it finds the outcome at its next beat and stops; whatever it would still
+        publish is refused.
+
+        Raises:
+            FitNotFoundError: There is no such fit.
+            FitEndedError: The fit has ended.
+        """
+        outcome = self._end_unfinished(fit_id, self.state(fit_id), "cancelled", None)
+        if outcome is None:
+            raise FitEndedError(f"{fit_id} has already ended")
+        return outcome
+
+    def _declare_dead(self, fit_id: FitId, state: FitState) -> None:
+        detail = (
+            f"{state.lost} attempts were lost without an outcome (limit {self._max_attempts});"
+            " each time the worker died or was cut off"
+        )
+        error = FitError(
+            type=f"{PROBLEM_PREFIX}fit-dead", title="The fit kept losing its worker", detail=detail
+        )
+        self._end_unfinished(fit_id, state, "dead", error)
+
+    def _end_unfinished(
+        self, fit_id: FitId, state: FitState, status: OutcomeStatus, error: FitError | None
+    ) -> FitOutcome | None:
+        """Record an end that no worker publishes; None if there already is one."""
+        attempt = self.attempt(fit_id, state.attempt)
+        outcome = FitOutcome(
+            status=status,
+            attempt=state.attempt,
+            started_at=None if attempt is None else attempt.started_at,
+            finished_at=self._clock(),
+            error=error,
+        )
+        if not put_document(self._objects, keys.outcome_key(fit_id), outcome):
+            return None
+        self._objects.delete(keys.open_key(fit_id))
+        return outcome

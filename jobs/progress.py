@@ -1,0 +1,181 @@
+"""Who is alive and how far a fit is, through Redis. The keys are described in `redis_keys`.
+
+Nothing here is needed for correctness: without Redis, statuses are coarser and events arrive late.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from jobs.errors import QueueUnavailableError
+from jobs.records import FitId, Progress
+from jobs.redis_keys import SWEEP_KEY, beat_key, events_key
+from jobs.settings import DeploymentSettings
+
+MAX_EVENTS = 2_000
+
+# KEYS[1] beat; ARGV attempt, lease in ms. A zombie's beat must not hide that of its successor.
+_BEAT = """
+local holder = redis.call('GET', KEYS[1])
+if holder and tonumber(holder) > tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+# KEYS[1] beat; ARGV attempt.
+_DROP_BEAT = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What Redis knows of a fit.
+
+    Attributes:
+        running_attempt: The attempt that was heard of within the lease, if any.
+        latest: The newest event, if one is kept.
+    """
+
+    running_attempt: int | None
+    latest: Progress | None
+
+
+class ProgressBoard:
+    """Heartbeats and events of fits. Use as an async context manager.
+
+    Every method raises `QueueUnavailableError` if Redis does not answer within `redis_timeout_s`.
+    """
+
+    def __init__(self, settings: DeploymentSettings) -> None:
+        self._settings = settings
+        # One retry, because a connection from before a restart of Redis fails on its first use; no
+        # retry of a time-out, because that would double the wait.
+        self._redis = Redis.from_url(
+            settings.redis_url,
+            decode_responses=True,
+            socket_timeout=settings.redis_timeout_s,
+            socket_connect_timeout=settings.redis_timeout_s,
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._redis.aclose()
+
+    async def ping(self) -> None:
+        """Return if Redis answers."""
+        async with self._connected() as redis:
+            await redis.ping()
+
+    async def beat(self, fit_id: FitId, attempt: int) -> bool:
+        """Say that the attempt is running; False if a newer attempt is running instead."""
+        lease_ms = int(self._settings.lease_s * 1000)
+        async with self._connected() as redis:
+            return bool(await redis.eval(_BEAT, 1, beat_key(fit_id), attempt, lease_ms))
+
+    async def drop_beat(self, fit_id: FitId, attempt: int) -> None:
+        """Say that the attempt has stopped."""
+        async with self._connected() as redis:
+            await redis.eval(_DROP_BEAT, 1, beat_key(fit_id), attempt)
+
+    async def without_beat(self, fit_ids: Sequence[FitId]) -> list[FitId]:
+        """Those of the fits that nobody is heard to run."""
+        if not fit_ids:
+            return []
+        async with self._connected() as redis:
+            held = await redis.mget([beat_key(fit_id) for fit_id in fit_ids])
+        return [fit_id for fit_id, beat in zip(fit_ids, held, strict=True) if beat is None]
+
+    async def silent(self, fit_ids: Sequence[FitId]) -> list[FitId]:
+        """Those of the fits that nobody runs, even if Redis lost every beat a moment ago.
+
+        Takes two looks; between them every worker that is alive beats again.
+        """
+        suspects = await self.without_beat(fit_ids)
+        if suspects:
+            await asyncio.sleep(2 * self._settings.heartbeat_s)
+        return await self.without_beat(suspects)
+
+    async def post(self, fit_id: FitId, progress: Progress) -> bool:
+        """Append an event; False if its id is not newer than the newest, so it came too late.
+
+        Args:
+            fit_id: The fit.
+            progress: The event; its `id` must be set.
+        """
+        key = events_key(fit_id)
+        fields = {"progress": progress.model_dump_json(exclude={"id"}, exclude_none=True)}
+        async with self._connected() as redis:
+            try:
+                await redis.xadd(key, cast("Any", fields), id=progress.id or "*", maxlen=MAX_EVENTS)
+            except ResponseError as error:
+                if "equal or smaller" in str(error):
+                    return False
+                raise
+            await redis.pexpire(key, int(self._settings.progress_ttl_s * 1000))
+        return True
+
+    async def standing(self, fit_ids: Sequence[FitId]) -> list[Standing]:
+        """Who runs each of the fits, and its newest event, in one exchange."""
+        async with self._connected() as redis, redis.pipeline(transaction=False) as pipe:
+            for fit_id in fit_ids:
+                pipe.get(beat_key(fit_id))
+                pipe.xrevrange(events_key(fit_id), count=1)
+            answers = await pipe.execute()
+        return [
+            Standing(
+                running_attempt=None if beat is None else int(beat),
+                latest=_progress(entries[0]) if entries else None,
+            )
+            for beat, entries in zip(answers[::2], answers[1::2], strict=True)
+        ]
+
+    async def after(self, fit_id: FitId, last_id: str | None) -> list[Progress]:
+        """Every event that is kept and newer than `last_id`, in order; all of them for None."""
+        start = "-" if last_id is None else f"({last_id}"
+        async with self._connected() as redis:
+            entries = cast("_Entries", await redis.xrange(events_key(fit_id), min=start))
+        return [_progress(entry) for entry in entries]
+
+    async def take_sweep(self, sweeper: str) -> bool:
+        """Whether it is this sweeper's turn; at most one of a deployment sweeps per interval."""
+        # A little less than the interval, so that the same sweeper finds it expired next time.
+        turn_ms = max(1, int(self._settings.sweep_interval_s * 900))
+        async with self._connected() as redis:
+            return bool(await redis.set(SWEEP_KEY, sweeper, nx=True, px=turn_ms))
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncGenerator[Redis]:
+        # Over the whole exchange: the sockets' own limits hold for each of its steps.
+        try:
+            async with asyncio.timeout(self._settings.redis_timeout_s):
+                yield self._redis
+        except (RedisError, TimeoutError) as error:
+            raise QueueUnavailableError(f"Redis does not answer: {error!r}") from error
+
+
+_Entries = list[tuple[str, dict[str, str]]]
+
+
+def _progress(entry: tuple[str, dict[str, str]]) -> Progress:
+    event_id, fields = entry
+    progress = Progress.model_validate_json(fields["progress"])
+    return progress.model_copy(update={"id": event_id})

@@ -1,0 +1,140 @@
+"""One fit in one worker: claim it, run the handler in a thread, keep the claim, record the end."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from jobs.conclusion import record_failure, record_result
+from jobs.context import FitContext, StopReason
+from jobs.ensembles import EnsembleStore
+from jobs.errors import FitEndedError, FitHeldError, FitNotFoundError, QueueUnavailableError
+from jobs.keepalive import Reporter, kept_alive
+from jobs.progress import ProgressBoard
+from jobs.records import FitAttempt, FitId, FitOutcome, FitResultDocs, Progress
+from jobs.settings import DeploymentSettings
+from prompt_store.errors import StoreUnavailableError
+
+logger = logging.getLogger(__name__)
+
+FitHandler = Callable[[FitContext], FitResultDocs]
+Answer = FitResultDocs | BaseException | None
+"""What a handler returned or raised; None if its thread was abandoned."""
+
+
+@dataclass
+class FitRunner:
+    """Runs fits with a handler, one at a time.
+
+    Attributes:
+        handler: Computes a fit, synchronously; see `jobs.worker.run_worker`.
+        expected: Classes of its exceptions whose messages are for users.
+        stopping: Once set, the running fit is asked to stop and is handed back.
+        released: Fits handed back; they are to be queued again.
+    """
+
+    handler: FitHandler
+    expected: tuple[type[Exception], ...]
+    store: EnsembleStore
+    board: ProgressBoard
+    settings: DeploymentSettings
+    worker_name: str
+    stopping: asyncio.Event
+    released: list[FitId] = field(default_factory=list[FitId])
+
+    async def run(self, fit_id: FitId) -> None:
+        """Run one delivery of a fit to its end, if it is there to be run."""
+        attempt = await self._claim(fit_id)
+        if attempt is None:
+            return
+        log = {"fit": str(fit_id), "attempt": attempt.attempt, "worker": self.worker_name}
+        logger.info("fit begins", extra=log)
+        context = FitContext(await asyncio.to_thread(self.store.request, fit_id), attempt)
+        async with kept_alive(context, self.board, self.store, self.settings) as reporter:
+            answer, reason = await self._handle(context)
+            await reporter.send(context.take_reports())
+            outcome = await self._record(fit_id, attempt, answer, reason)
+        if outcome is None and reason == "shutdown":
+            await self._release(fit_id, attempt, reporter)
+        await self._sign_off(fit_id, attempt, outcome)
+        logger.info("fit ends: %s", outcome.status if outcome else reason, extra=log)
+
+    async def _claim(self, fit_id: FitId) -> FitAttempt | None:
+        log = {"fit": str(fit_id), "worker": self.worker_name}
+        try:
+            if await self._is_held(fit_id):
+                raise FitHeldError(f"{fit_id} is running elsewhere")  # noqa: TRY301
+            return await asyncio.to_thread(self.store.claim_attempt, fit_id, self.worker_name)
+        except FitEndedError as error:
+            logger.info("not run: %s", error, extra=log)
+            await self._sign_off(fit_id, None, await asyncio.to_thread(self.store.outcome, fit_id))
+        except (FitHeldError, FitNotFoundError) as error:
+            logger.info("not run: %s", error, extra=log)
+        except (QueueUnavailableError, StoreUnavailableError) as error:
+            logger.warning("not run now, the sweeper will queue it again: %s", error, extra=log)
+        return None
+
+    async def _is_held(self, fit_id: FitId) -> bool:
+        state = await asyncio.to_thread(self.store.state, fit_id)
+        look = self.board.silent if state.held else self.board.without_beat
+        return not await look([fit_id])
+
+    async def _handle(self, context: FitContext) -> tuple[Answer, StopReason | None]:
+        """Run the handler; what came of it, and why it was asked to stop if it was."""
+        answer = asyncio.wrap_future(_in_thread(self.handler, context))
+        stopping = asyncio.create_task(self.stopping.wait())
+        try:
+            await asyncio.wait({answer, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                context.stop("shutdown")
+                await asyncio.wait({answer}, timeout=self.settings.fit_stop_grace_s)
+            return answer.result() if answer.done() else None, context.stop_reason
+        finally:
+            stopping.cancel()
+            context.stop("shutdown")  # so that an abandoned thread stops at last
+
+    async def _record(
+        self, fit_id: FitId, attempt: FitAttempt, answer: Answer, reason: StopReason | None
+    ) -> FitOutcome | None:
+        if isinstance(answer, FitResultDocs):
+            return await record_result(self.store, fit_id, attempt, answer)
+        if answer is None or reason is not None:
+            return None
+        return await record_failure(self.store, fit_id, attempt, answer, self.expected)
+
+    async def _release(self, fit_id: FitId, attempt: FitAttempt, reporter: Reporter) -> None:
+        try:
+            await asyncio.to_thread(self.store.release_attempt, fit_id, attempt)
+        except StoreUnavailableError as error:
+            logger.warning("counted as lost: %s", error, extra={"fit": str(fit_id)})
+        self.released.append(fit_id)
+        await reporter.send([Progress(status="queued", attempt=attempt.attempt)])
+
+    async def _sign_off(
+        self, fit_id: FitId, attempt: FitAttempt | None, outcome: FitOutcome | None
+    ) -> None:
+        try:
+            if attempt is not None:
+                await self.board.drop_beat(fit_id, attempt.attempt)
+            if outcome is not None:
+                await self.board.post(fit_id, Progress.of_outcome(outcome))
+        except QueueUnavailableError as error:
+            # The beat expires by itself, and readers find the outcome in the store.
+            logger.debug("not announced: %s", error, extra={"fit": str(fit_id)})
+
+
+def _in_thread(handler: FitHandler, context: FitContext) -> Future[Answer]:
+    """Start the handler; what it raises is a value, because no future carries StopIteration."""
+    future: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(handler(context))
+        except BaseException as error:  # noqa: BLE001 (it is reported as the fit's failure)
+            future.set_result(error)
+
+    # A daemon, so that a handler that does not stop cannot keep the process from exiting.
+    threading.Thread(target=run, name=f"fit {context.request.fit_id}", daemon=True).start()
+    return future

@@ -1,0 +1,46 @@
+"""Where the deployment's two shared parts are, and how patient its workers are."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
+
+
+class DeploymentSettings(BaseSettings):
+    """Settings that the service and the workers of one deployment must agree on.
+
+    Attributes:
+        redis_url: `unix:///path.sock`, `redis://host:port/db` or `rediss://…`.
+        store_url: The object store, e.g. `file:///var/lib/hgprompt`.
+        lease_s: A worker silent for this long has lost its fit to another one.
+        heartbeat_s: A running fit reports this often, and notices a cancel within it.
+        max_attempts: A fit that killed this many workers is declared dead.
+        sweep_interval_s: How often unfinished fits that nobody holds are queued again.
+        fit_stop_grace_s: How long a running fit may take to stop when its worker is told to exit.
+        redis_timeout_s: The longest that one exchange with Redis may take.
+        progress_ttl_s: How long the event stream of a fit outlives its last event.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HGPROMPT_", frozen=True, extra="ignore")
+
+    redis_url: Annotated[str, Field(pattern=r"^(unix|rediss?)://.+")] = "redis://127.0.0.1:6379/0"
+    store_url: str = "file:///var/lib/hgprompt"
+    lease_s: Seconds = 30.0
+    heartbeat_s: Seconds = 2.0
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    sweep_interval_s: Seconds = 10.0
+    fit_stop_grace_s: Seconds = 20.0
+    redis_timeout_s: Seconds = 2.0
+    progress_ttl_s: Seconds = 86_400.0
+
+    @model_validator(mode="after")
+    def _beats_fit_into_the_lease(self) -> Self:
+        # A fit is run again only after two heartbeats were missed on top of an expired lease.
+        if self.heartbeat_s > self.lease_s / 8:
+            raise ValueError(
+                f"heartbeat_s={self.heartbeat_s} must be at most an eighth of "
+                f"lease_s={self.lease_s}"
+            )
+        return self

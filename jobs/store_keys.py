@@ -1,0 +1,71 @@
+"""Where fits lie in the object store. Everything but the open marks is created once and kept.
+
+Below `ensembles/<name>/versions/<%08d>/`, one folder per fit:
+
+    request.json            the acknowledged request
+    attempts/<%04d>.json    one per claim; the number is the fence
+    releases/<%04d>.json    that attempt was handed back: it was not lost to a crash
+    outcome.json            the one end: success, failure, cancellation or death
+
+Marks, each written before the request that it points to, so that no request lacks its marks (a
+mark without a request comes from a crash in between, and is ignored):
+
+    ensembles-open/<name>@<version>                 perhaps unfinished; deleted after the outcome
+    ensembles-by-name/<name>                        the name exists
+    ensembles-by-prompt/<prompt>/<name>@<version>   the fit reads a version of the prompt
+"""
+
+from jobs.records import FitId
+
+OPEN_FOLDER = "ensembles-open"
+NAMES_FOLDER = "ensembles-by-name"
+
+
+def versions_folder(name: str) -> str:
+    """Every version of one ensemble."""
+    return f"ensembles/{name}/versions"
+
+
+def fit_folder(fit_id: FitId) -> str:
+    """One fit."""
+    return f"{versions_folder(fit_id.name)}/{fit_id.version:08d}"
+
+
+def request_key(fit_id: FitId) -> str:
+    """The acknowledged request."""
+    return f"{fit_folder(fit_id)}/request.json"
+
+
+def outcome_key(fit_id: FitId) -> str:
+    """The one end."""
+    return f"{fit_folder(fit_id)}/outcome.json"
+
+
+def attempt_key(fit_id: FitId, attempt: int) -> str:
+    """One claim."""
+    return f"{fit_folder(fit_id)}/attempts/{attempt:04d}.json"
+
+
+def release_key(fit_id: FitId, attempt: int) -> str:
+    """One claim handed back."""
+    return f"{fit_folder(fit_id)}/releases/{attempt:04d}.json"
+
+
+def open_key(fit_id: FitId) -> str:
+    """Mark that the fit may be unfinished."""
+    return f"{OPEN_FOLDER}/{fit_id}"
+
+
+def name_key(name: str) -> str:
+    """Mark that the name exists."""
+    return f"{NAMES_FOLDER}/{name}"
+
+
+def prompt_folder(prompt: str) -> str:
+    """Marks of every fit that reads a version of the prompt."""
+    return f"ensembles-by-prompt/{prompt}"
+
+
+def prompt_key(prompt: str, fit_id: FitId) -> str:
+    """Mark that the fit reads a version of the prompt."""
+    return f"{prompt_folder(prompt)}/{fit_id}"

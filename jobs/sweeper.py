@@ -1,0 +1,75 @@
+"""Queues again every unfinished fit that nobody runs, whatever Redis has lost.
+
+Each process of a deployment runs a sweeper; per interval one of them sweeps.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from jobs.dispatch import FitQueue
+from jobs.ensembles import EnsembleStore
+from jobs.errors import QueueUnavailableError
+from jobs.progress import ProgressBoard
+from prompt_store.errors import StoreUnavailableError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sweeper:
+    """Compares what the store says must end with what Redis says is running.
+
+    Attributes:
+        name: Names this process, unique in the deployment.
+        interval_s: Time between sweeps of the deployment.
+    """
+
+    store: EnsembleStore
+    queue: FitQueue
+    board: ProgressBoard
+    name: str
+    interval_s: float
+
+    async def sweep(self) -> int:
+        """Queue every abandoned fit once; return how many there were.
+
+        Raises:
+            QueueUnavailableError: Redis is away.
+            StoreUnavailableError: The store is away.
+        """
+        unfinished = await asyncio.to_thread(lambda: list(self.store.unfinished()))
+        silent = await self.board.silent(unfinished)
+        abandoned = await asyncio.to_thread(
+            lambda: [fit_id for fit_id in silent if not self.store.ended(fit_id)]
+        )
+        for fit_id in abandoned:
+            await self.queue.enqueue_abandoned(fit_id)
+        return len(abandoned)
+
+    @asynccontextmanager
+    async def sweeping(self) -> AsyncGenerator[None]:
+        """Sweep until the block ends, in turn with the other processes of the deployment."""
+        task = asyncio.create_task(self._sweep_for_ever())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await self._take_turn()
+            await asyncio.sleep(self.interval_s)
+
+    async def _take_turn(self) -> None:
+        log = {"worker": self.name}
+        try:
+            if await self.board.take_sweep(self.name):
+                await self.sweep()
+        except (QueueUnavailableError, StoreUnavailableError) as error:
+            logger.warning("sweep put off: %s", error, extra=log)
+        except Exception:
+            logger.exception("sweep failed", extra=log)

@@ -1,0 +1,147 @@
+"""What was answered to an idempotency key, so that a replay gets the same answer.
+
+| key | holds |
+|---|---|
+| `idempotency/<hash>/attempts/<8 digits>.json` | when an attempt began and at what request |
+| `idempotency/<hash>/released/<8 digits>.json` | nothing: this attempt failed, another may follow |
+| `idempotency/<hash>/answer.json` | the first answer |
+
+`<hash>` is the SHA-256 of the caller's key, which may hold any characters. An attempt that was
+neither answered nor released, because its process was killed, is taken over after a while.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from prompt_store.clock import Clock
+from prompt_store.documents import get_document, put_document
+from prompt_store.errors import (
+    IdempotencyInProgressError,
+    IdempotencyMismatchError,
+    NotFoundError,
+)
+from prompt_store.names import shown
+from prompt_store.objects import ObjectStore
+
+
+class Answer(BaseModel):
+    """An HTTP answer, to be given again as it was.
+
+    Attributes:
+        status: HTTP status.
+        headers: Those to be replayed, such as `location`.
+        body: The body's bytes.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64"
+    )
+
+    status: int
+    headers: dict[str, str] = Field(default_factory=dict[str, str])
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to do the work of a request."""
+
+    key: str
+    attempt: int
+
+
+class _Attempt(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    request_digest: str
+    began_at: datetime
+
+
+class IdempotencyStore:
+    """First answers by idempotency key, kept for ever.
+
+    Args:
+        objects: Where they are kept.
+        clock: Tells how old an unanswered attempt is.
+        takeover_after_s: Age at which an unanswered attempt counts as killed; above the longest
+            time that a request takes.
+    """
+
+    def __init__(self, objects: ObjectStore, clock: Clock, *, takeover_after_s: float = 60) -> None:
+        self._objects = objects
+        self._clock = clock
+        self._takeover_after = timedelta(seconds=takeover_after_s)
+
+    def begin(self, key: str, request_digest: str) -> Claim | Answer:
+        """Claim `key` for a request, unless it has been answered.
+
+        Args:
+            key: The caller's idempotency key.
+            request_digest: Digest of everything that makes the request: method, path, body.
+
+        Returns:
+            A claim, which the caller must `finish` or `release`, or the answer given before.
+
+        Raises:
+            IdempotencyMismatchError: The key belongs to another request.
+            IdempotencyInProgressError: The first request is still being worked on.
+        """
+        folder = _folder(key)
+        numbers = self._numbers(folder, "attempts")
+        if numbers:
+            latest = self._attempt(folder, numbers[-1])
+            if latest.request_digest != request_digest:
+                raise IdempotencyMismatchError(
+                    f"idempotency key {shown(key)} was first used for another request"
+                )
+            answer = self._answer(folder)
+            if answer is not None:
+                return answer
+            alive = self._clock() - latest.began_at < self._takeover_after
+            if alive and numbers[-1] not in self._numbers(folder, "released"):
+                raise _in_progress(key)
+        attempt = _Attempt(request_digest=request_digest, began_at=self._clock())
+        number = (numbers or [0])[-1] + 1
+        if not put_document(self._objects, f"{folder}/attempts/{number:08d}.json", attempt):
+            raise _in_progress(key)  # a twin has just claimed it
+        return Claim(key, number)
+
+    def finish(self, claim: Claim, answer: Answer) -> Answer:
+        """Keep `answer` for replays and return the answer to give.
+
+        That is the first one kept, which is another if this attempt was taken over meanwhile.
+        """
+        key = f"{_folder(claim.key)}/answer.json"
+        if put_document(self._objects, key, answer):
+            return answer
+        return get_document(self._objects, key, Answer)
+
+    def release(self, claim: Claim) -> None:
+        """Let the next request with this key do the work, because this attempt failed."""
+        self._objects.put_new(f"{_folder(claim.key)}/released/{claim.attempt:08d}.json", b"{}")
+
+    def _answer(self, folder: str) -> Answer | None:
+        try:
+            return get_document(self._objects, f"{folder}/answer.json", Answer)
+        except NotFoundError:
+            return None
+
+    def _attempt(self, folder: str, number: int) -> _Attempt:
+        return get_document(self._objects, f"{folder}/attempts/{number:08d}.json", _Attempt)
+
+    def _numbers(self, folder: str, kind: str) -> list[int]:
+        keys = self._objects.list(f"{folder}/{kind}")
+        return [int(key.rpartition("/")[2].removesuffix(".json")) for key in keys]
+
+
+def _folder(key: str) -> str:
+    return f"idempotency/{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _in_progress(key: str) -> IdempotencyInProgressError:
+    return IdempotencyInProgressError(
+        f"the first request with idempotency key {shown(key)} has not been answered yet"
+    )

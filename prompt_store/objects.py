@@ -1,0 +1,188 @@
+"""The object store: keys to immutable bytes, created once and never overwritten."""
+
+import errno
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore
+
+from prompt_store.clock import Clock, utc_now
+from prompt_store.durable_files import create_file, remove_stale_temporaries, sync_folders
+from prompt_store.errors import (
+    NameInvalidError,
+    NotFoundError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+from prompt_store.names import shown
+
+_SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._@-]*"
+_KEY = re.compile(rf"{_SEGMENT}(/{_SEGMENT})*")
+_MAX_KEY_CHARACTERS = 512
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_STALE_AFTER_S = 24 * 3600.0
+
+
+class ObjectStore:
+    """Objects below one local folder; obstore reads, `durable_files` writes.
+
+    Safe to use from many threads and processes at once. Keys are segments of
+    `[A-Za-z0-9][A-Za-z0-9._@-]*` joined by `/`, 512 characters at most.
+
+    Args:
+        root: An existing folder, all on one file system.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._store = LocalStore(root)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Create `key` with `data`; on return it is on the disk.
+
+        Returns:
+            True if this call created it, False if it existed; it is then left as it was.
+
+        Raises:
+            StoreFullError: No room; nothing is visible.
+            StoreUnavailableError: The file system refused; nothing was acknowledged.
+        """
+        return self._create(key, lambda file: file.write(data))
+
+    def put_file(self, key: str, path: Path) -> bool:
+        """Create `key` with the bytes of the file at `path`, as `put_new` does."""
+        with path.open("rb") as source:
+            return self._create(key, lambda file: shutil.copyfileobj(source, file))
+
+    def sync(self, key: str) -> None:
+        """Make sure that an existing key survives a power cut, whoever created it."""
+        with _translated("sync", _checked(key)):
+            sync_folders(self._root, (self._root / key).parent)
+
+    def get(self, key: str) -> bytes:
+        """Return the bytes of `key`.
+
+        Raises:
+            NotFoundError: There is no such key.
+            StoreUnavailableError: It could not be read.
+        """
+        with _translated("read", _checked(key)):
+            return bytes(obstore.get(self._store, key).bytes())
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """Yield the bytes of `key` in pieces of at most about 10 MB; raises as `get` does."""
+        with _translated("read", _checked(key)):
+            for chunk in obstore.get(self._store, key).stream():
+                yield bytes(chunk)
+
+    def size(self, key: str) -> int | None:
+        """Return the size of `key` in bytes, None if there is no such key."""
+        try:
+            with _translated("look up", _checked(key)):
+                return obstore.head(self._store, key)["size"]
+        except NotFoundError:
+            return None
+
+    def children(self, prefix: str) -> list[str]:
+        """Return the names of the folders directly below the folder `prefix`, sorted."""
+        with _translated("list", _checked(prefix)):
+            found = obstore.list_with_delimiter(self._store, f"{prefix}/")
+        return sorted(path.rpartition("/")[2] for path in found["common_prefixes"])
+
+    def delete(self, key: str) -> None:
+        """Delete `key` if it exists: for marks that point at something, never for the thing."""
+        with suppress(NotFoundError), _translated("delete", _checked(key)):
+            obstore.delete(self._store, key)
+
+    def probe(self) -> None:
+        """Check that a second creation of one key is refused, and that the first one stands.
+
+        Raises:
+            StoreUnavailableError: It is not, so concurrent writers would overwrite each other.
+        """
+        key = f"probes/{secrets.token_hex(16)}"
+        answers = (self.put_new(key, b"first"), self.put_new(key, b"second"))
+        kept = self.get(key)
+        self.delete(key)
+        if answers != (True, False) or kept != b"first":
+            raise StoreUnavailableError(
+                f"the store at {self._root} overwrites existing objects: two conditional writes of "
+                f"one key answered {answers} and left {kept!r}; expected (True, False) and b'first'"
+            )
+
+    def _create(self, key: str, write: Callable[[BinaryIO], object]) -> bool:
+        with _translated("write", _checked(key)):
+            return create_file(self._root, key, write)
+
+    def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> list[str]:
+        """Return the keys below the folder `prefix`, sorted, at any depth.
+
+        Args:
+            prefix: A key without its last segments, such as `prompts/fashion/versions`.
+            start_after: Only keys that sort after this one.
+            limit: At most so many.
+        """
+        with _translated("list", _checked(prefix)):
+            found = obstore.list(self._store, f"{prefix}/").collect()
+        return sorted(meta["path"] for meta in found if meta["path"] > start_after)[:limit]
+
+
+def open_object_store(url: str, *, clock: Clock = utc_now) -> ObjectStore:
+    """Open the store at `url`, making its folder if needed, and probe it.
+
+    Args:
+        url: `file:///absolute/path`.
+        clock: Tells which temporary files of killed writers are old enough to remove (a day).
+
+    Raises:
+        StoreUnavailableError: The scheme is not `file`, or the folder cannot be used: not
+            writable, full, without hard links, or without create-only writes.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or parts.path in ("", "/"):
+        raise StoreUnavailableError(
+            f"store URL {shown(url)} is not of the form file:///absolute/folder"
+        )
+    root = Path(unquote(parts.path))
+    with _translated("open", str(root)):
+        root.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(root, older_than_unix_s=clock().timestamp() - _STALE_AFTER_S)
+        store = ObjectStore(root)
+    store.probe()
+    return store
+
+
+def _checked(key: str) -> str:
+    if len(key) > _MAX_KEY_CHARACTERS or not _KEY.fullmatch(key):
+        raise NameInvalidError(
+            f"key {shown(key)} is not segments of {_SEGMENT} joined by '/' "
+            f"within {_MAX_KEY_CHARACTERS} characters"
+        )
+    return key
+
+
+@contextmanager
+def _translated(action: str, key: str) -> Generator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        if action in ("read", "look up", "delete"):
+            raise NotFoundError(f"there is no object {key}") from error
+        raise StoreUnavailableError(f"cannot {action} {key}: {_first_line(error)}") from error
+    except OSError as error:
+        kind = StoreFullError if error.errno in _NO_ROOM else StoreUnavailableError
+        raise kind(f"cannot {action} {key}: {_first_line(error)}") from error
+    except BaseError as error:
+        raise StoreUnavailableError(f"cannot {action} {key}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]  # obstore appends a dump of its own structures

@@ -1,0 +1,235 @@
+"""Numbered versions under names, as create-only documents that concurrent writers race for.
+
+| key | holds |
+|---|---|
+| `<root>/<name>/versions/<8 digits>.json` | a manifest, or the mark of a deletion |
+| `<root>-by-digest/<64 digits>/<name>/<8 digits>` | nothing; says where to look for a digest |
+
+An index key is written before its version, and is believed only if the version then says so too.
+Whatever moment a writer is killed at, a version that can be read is complete, and repeating the
+call ends as if it had not been killed.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from prompt_store.documents import get_document, put_document
+from prompt_store.errors import ConflictError, NotFoundError
+from prompt_store.manifests import Manifest, Page
+from prompt_store.names import NameReference, check_name, check_version, parse_reference
+from prompt_store.objects import ObjectStore
+
+_MAX_LOST_RACES = 1000
+_VERSION_FILE = re.compile(r"([0-9]{8})\.json")
+
+M = TypeVar("M", bound=Manifest)
+
+
+class Entry(BaseModel, Generic[M]):
+    """One number of a series.
+
+    Attributes:
+        since: The number of the last deletion before this entry, 0 if there was none; versions up
+            to it are gone.
+        manifest: The version, None if this entry marks a deletion.
+        deleted_at: When that deletion happened.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    since: int
+    manifest: M | None = None
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class _Tail(Generic[M]):
+    number: int
+    since: int
+    manifest: M | None
+
+
+class VersionSeries(Generic[M]):
+    """The versions of every name below one root of an object store.
+
+    Args:
+        objects: Where the documents are kept.
+        root: Such as `prompts`.
+        entry_model: Such as `Entry[PromptManifest]`.
+    """
+
+    def __init__(self, objects: ObjectStore, root: str, entry_model: type[Entry[M]]) -> None:
+        self._objects = objects
+        self._root = root
+        self._entry_model = entry_model
+
+    def create(self, name: str, digest: str, build: Callable[[int], M]) -> tuple[M, bool]:
+        """Create the next version, unless a living one has this digest already.
+
+        Args:
+            name: The name to create it under.
+            digest: What the new manifest's digest will be.
+            build: Makes the manifest for a version number; called again when a race is lost.
+
+        Returns:
+            The manifest, and whether this call created it.
+
+        Raises:
+            ConflictError: Other writers took 1000 numbers in a row.
+            StoreFullError, StoreUnavailableError: Nothing was acknowledged.
+        """
+        for _ in range(_MAX_LOST_RACES):
+            # The tail is read before the digest is looked up: a twin that creates the number after
+            # this tail makes our own creation fail, one that came earlier is found.
+            tail = self._tail(name)
+            existing = self._find_in(name, digest, tail.since)
+            if existing is not None:
+                # Its writer may have been killed before it could make sure of this.
+                self._objects.sync(self._key(name, existing.version))
+                return existing, False
+            manifest = build(check_version(tail.number + 1))
+            self._objects.put_new(self._index_key(digest, name, manifest.version), b"")
+            entry = self._entry_model(since=tail.since, manifest=manifest)
+            if put_document(self._objects, self._key(name, manifest.version), entry):
+                return manifest, True
+        raise self._starved(name)
+
+    def delete(self, name: str, deleted_at: datetime) -> None:
+        """Mark everything under `name` as deleted; its content stays for those who refer to it.
+
+        Raises:
+            NotFoundError: There is nothing under this name.
+            ConflictError: Other writers took 1000 numbers in a row.
+        """
+        for _ in range(_MAX_LOST_RACES):
+            number = self._living_tail(name).number + 1
+            entry = self._entry_model(since=number, deleted_at=deleted_at)
+            if put_document(self._objects, self._key(name, number), entry):
+                return
+        raise self._starved(name)
+
+    def get(self, name: str, version: int | None = None) -> M:
+        """Return a version, the latest one by default.
+
+        Raises:
+            NotFoundError: There is none, or it has been deleted.
+            NameInvalidError: The name or the version is malformed.
+        """
+        tail = self._living_tail(name)
+        if version is None and tail.manifest is not None:
+            return tail.manifest
+        number = tail.number if version is None else check_version(version)
+        manifest = self._entry(name, number).manifest if number > tail.since else None
+        if manifest is None:
+            raise NotFoundError(f"{name}@{number} in {self._root} has been deleted")
+        return manifest
+
+    def versions(self, name: str) -> tuple[M, ...]:
+        """Return the living versions, oldest first.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        tail = self._living_tail(name)
+        entries = (self._entry(name, n) for n in self._numbers(name) if n > tail.since)
+        return tuple(entry.manifest for entry in entries if entry.manifest is not None)
+
+    def page(self, cursor: str | None, limit: int, keep: Callable[[M], bool]) -> Page[M]:
+        """Return the latest version of each name that `keep` accepts, in order of names.
+
+        Args:
+            cursor: `next_cursor` of the page before, None for the first page.
+            limit: At most so many items, at least 1.
+            keep: Says which latest versions are wanted.
+        """
+        items: list[M] = []
+        for manifest in self._latest_after("" if cursor is None else check_name(cursor)):
+            if not keep(manifest):
+                continue
+            if len(items) == limit:
+                return Page(items=tuple(items), next_cursor=items[-1].name)
+            items.append(manifest)
+        return Page(items=tuple(items), next_cursor=None)
+
+    def resolve(self, reference: str) -> M:
+        """Return what `name`, `name@3` or `sha256:<hex>` stands for now.
+
+        Several names may have one digest: the first name's earliest version answers for it.
+
+        Raises:
+            NotFoundError: Nothing, or it has been deleted.
+            NameInvalidError: The reference has none of these forms.
+        """
+        parsed = parse_reference(reference)
+        if isinstance(parsed, NameReference):
+            return self.get(parsed.name, parsed.version)
+        return self._find(parsed.digest)
+
+    def _find(self, digest: str) -> M:
+        folder = self._index_folder(digest)
+        for name in self._objects.children(folder):
+            manifest = self._find_in(name, digest, self._tail(name).since)
+            if manifest is not None:
+                return manifest
+        raise NotFoundError(f"there is nothing in {self._root} with digest {digest}")
+
+    def _latest_after(self, cursor: str) -> Iterator[M]:
+        for name in self._objects.children(self._root):
+            manifest = self._tail(name).manifest if name > cursor else None
+            if manifest is not None:
+                yield manifest
+
+    def _find_in(self, name: str, digest: str, since: int) -> M | None:
+        prefix = f"{self._index_folder(digest)}/{name}"
+        for number in (int(key.rpartition("/")[2]) for key in self._objects.list(prefix)):
+            try:
+                manifest = self._entry(name, number).manifest if number > since else None
+            except NotFoundError:  # its writer was killed, or has not come to it yet
+                continue
+            if manifest is not None and manifest.digest == digest:
+                return manifest
+        return None
+
+    def _tail(self, name: str) -> _Tail[M]:
+        numbers = self._numbers(name)
+        if not numbers:
+            return _Tail(0, 0, None)
+        entry = self._entry(name, numbers[-1])
+        return _Tail(numbers[-1], entry.since, entry.manifest)
+
+    def _living_tail(self, name: str) -> _Tail[M]:
+        tail = self._tail(check_name(name))
+        if tail.manifest is None:
+            state = "has been deleted from" if tail.number else "is not in"
+            raise NotFoundError(f"{name} {state} {self._root}")
+        return tail
+
+    def _numbers(self, name: str) -> list[int]:
+        keys = self._objects.list(f"{self._root}/{name}/versions")
+        matches = (_VERSION_FILE.fullmatch(key.rpartition("/")[2]) for key in keys)
+        return [int(match[1]) for match in matches if match]
+
+    def _entry(self, name: str, number: int) -> Entry[M]:
+        try:
+            return get_document(self._objects, self._key(name, number), self._entry_model)
+        except NotFoundError as error:
+            raise NotFoundError(f"{name}@{number} is not in {self._root}") from error
+
+    def _key(self, name: str, number: int) -> str:
+        return f"{self._root}/{name}/versions/{number:08d}.json"
+
+    def _index_folder(self, digest: str) -> str:
+        return f"{self._root}-by-digest/{digest.removeprefix('sha256:')}"
+
+    def _index_key(self, digest: str, name: str, number: int) -> str:
+        return f"{self._index_folder(digest)}/{name}/{number:08d}"
+
+    def _starved(self, name: str) -> ConflictError:
+        return ConflictError(
+            f"{name} in {self._root}: other writers took {_MAX_LOST_RACES} versions in a row"
+        )

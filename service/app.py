@@ -1,0 +1,69 @@
+"""The application of one role: its routes, error handlers and middleware."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+
+from service import errors
+from service.classify_docs import CLASSIFY_PATHS
+from service.drain import CloseWhileDraining
+from service.metrics import MeasureRequests, RequestMetrics
+from service.openapi import install_openapi
+from service.parts import Parts
+from service.routes import (
+    backbone,
+    classify,
+    ensemble_content,
+    ensemble_events,
+    ensembles,
+    health,
+    prompts,
+    tasks,
+)
+
+API_ROUTERS = (
+    prompts.router,
+    tasks.router,
+    ensembles.router,
+    ensemble_events.router,
+    ensemble_content.router,
+)
+
+
+def create_app(
+    parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
+) -> FastAPI:
+    """Make the application; `lifespan` starts what runs beside the requests.
+
+    Args:
+        parts: What every route works with.
+        lifespan: Sets `app.state.health` and, by role, `desk`, `idempotency` and `classifier`.
+    """
+    app = FastAPI(
+        title="HGPrompt",
+        summary="Prompt-ensemble serving from one frozen Vision Transformer.",
+        version="1",
+        lifespan=lifespan,
+    )
+    app.state.parts = parts
+    app.state.metrics = CollectorRegistry()
+    metrics = RequestMetrics(app.state.metrics)
+    app.add_middleware(CloseWhileDraining, drain=parts.drain)
+    app.add_middleware(MeasureRequests, metrics=metrics)
+    for error in (*errors.KINDS, errors.ProblemError, errors.ClientDisconnect, OSError, Exception):
+        app.add_exception_handler(error, errors.answer_error)
+    app.add_exception_handler(HTTPException, errors.answer_error)
+    app.add_exception_handler(RequestValidationError, errors.answer_error)
+    app.include_router(health.router)
+    app.include_router(backbone.router)
+    if parts.settings.serves_api:
+        for router in API_ROUTERS:
+            app.include_router(router)
+    if parts.settings.classifies:
+        app.router.routes.append(classify.classify_route)
+    install_openapi(app, CLASSIFY_PATHS if parts.settings.classifies else {})
+    return app

@@ -1,0 +1,114 @@
+"""Reading request bodies: bounded in size and in patience."""
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.requests import Request
+
+from service.content_digest import check_content_digest
+from service.problems import ProblemError, problem_error
+
+
+@dataclass(frozen=True)
+class ReceivedFile:
+    """An uploaded body on disk; the file is removed when the request ends."""
+
+    path: Path
+    digest: str
+    size_bytes: int
+
+
+def too_large(size: str, limit_bytes: int) -> ProblemError:
+    """Return 413 for a body."""
+    return problem_error(
+        413,
+        "body-too-large",
+        "The body is too large",
+        f"the body has {size} bytes; the limit is {limit_bytes}",
+        field="body",
+        limit=limit_bytes,
+    )
+
+
+def _check_headers(request: Request, limit_bytes: int) -> None:
+    """Refuse, before reading it, a body that is compressed or declares too great a length."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise problem_error(
+            415,
+            "encoding-not-supported",
+            "The body's encoding is not supported",
+            f"Content-Encoding {encoding!r}; send the body as it is",
+            field="Content-Encoding",
+        )
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length) > limit_bytes:
+        raise too_large(length, limit_bytes)
+
+
+async def chunks(
+    request: Request, *, limit_bytes: int, idle_timeout_s: float
+) -> AsyncGenerator[bytes]:
+    """Yield the body piece by piece.
+
+    Raises:
+        ProblemError: 413 past the limit, 408 when nothing came for `idle_timeout_s`, 415 if it is
+            compressed.
+        ClientDisconnect: The client went away.
+    """
+    _check_headers(request, limit_bytes)
+    received = 0
+    async with aclosing(request.stream()) as stream:
+        while True:
+            try:
+                async with asyncio.timeout(idle_timeout_s):
+                    chunk = await anext(stream, b"")
+            except TimeoutError as error:
+                raise problem_error(
+                    408,
+                    "body-timeout",
+                    "The body did not arrive in time",
+                    f"nothing arrived for {idle_timeout_s:g} s, after {received} bytes",
+                    field="body",
+                    limit=idle_timeout_s,
+                ) from error
+            if not chunk:
+                return
+            received += len(chunk)
+            if received > limit_bytes:
+                raise too_large(f"more than {limit_bytes}", limit_bytes)
+            yield chunk
+
+
+@asynccontextmanager
+async def received_file(
+    request: Request, folder: Path, *, limit_bytes: int, idle_timeout_s: float
+) -> AsyncGenerator[ReceivedFile]:
+    """Spool the body to a temporary file, checking `Content-Digest` when it was sent.
+
+    Raises:
+        ProblemError: 400 for another digest, 408, 413 and 415 as `chunks`.
+        ClientDisconnect: The client went away.
+    """
+    descriptor, name = tempfile.mkstemp(prefix="hgprompt-upload-", dir=folder)
+    path = Path(name)
+    try:
+        running, size = hashlib.sha256(), 0
+        with os.fdopen(descriptor, "wb") as file:
+            body = chunks(request, limit_bytes=limit_bytes, idle_timeout_s=idle_timeout_s)
+            async with aclosing(body) as parts:
+                async for chunk in parts:
+                    running.update(chunk)
+                    size += len(chunk)
+                    await asyncio.to_thread(file.write, chunk)
+        digest = f"sha256:{running.hexdigest()}"
+        check_content_digest(request.headers.get("content-digest"), digest)
+        yield ReceivedFile(path, digest, size)
+    finally:
+        await asyncio.to_thread(path.unlink)

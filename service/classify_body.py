@@ -1,0 +1,114 @@
+"""The three forms in which images to classify arrive: raw, multipart, or base64 in JSON."""
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from service.problems import ProblemError, problem_error
+
+FIELD = "images"
+
+
+class _InMemoryParser(MultiPartParser):
+    """The body is in memory already, so its parts need not go to disk."""
+
+    spool_max_size = 1 << 40
+
+
+async def images_of(headers: Headers, body: bytes, *, max_images: int) -> list[bytes]:
+    """Split a body into encoded images, at least one.
+
+    Args:
+        headers: `Content-Type` decides: multipart/form-data, application/json, anything else raw.
+        body: The whole body.
+        max_images: At most so many.
+
+    Raises:
+        ProblemError: 400 or 422, there is no image, there are too many, or the form is broken.
+    """
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        images = await _multipart(headers, body, max_images)
+    elif media_type == "application/json":
+        images = await asyncio.to_thread(_json, body, max_images)
+    else:
+        images = [body] if body else []
+    if not images:
+        raise problem_error(
+            422,
+            "no-image",
+            "There is no image",
+            f"the body holds no image; expected 1 to {max_images}",
+            field=FIELD,
+            limit=max_images,
+        )
+    return images
+
+
+async def _multipart(headers: Headers, body: bytes, max_images: int) -> list[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = _InMemoryParser(headers, stream(), max_files=max_images, max_fields=0)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        too_many = error.message.startswith("Too many files")
+        raise (_too_many(max_images) if too_many else _malformed(error.message)) from error
+    except KeyError as error:
+        raise _malformed("the boundary is missing from Content-Type") from error
+    try:
+        images: list[bytes] = []
+        for name, part in form.multi_items():
+            if name != FIELD or not isinstance(part, UploadFile):
+                raise _malformed(f"part {name[:64]!r} is not a file named {FIELD!r}")
+            images.append(await part.read())
+        return images
+    finally:
+        await form.close()
+
+
+def _json(body: bytes, max_images: int) -> list[bytes]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise problem_error(
+            400, "malformed-json", "The body is not JSON", str(error), field="body"
+        ) from error
+    encoded = document.get(FIELD) if isinstance(document, dict) else None
+    if not isinstance(encoded, list):
+        raise _malformed(f'expected {{"{FIELD}": [base64, ...]}}', status=422)
+    if len(encoded) > max_images:
+        raise _too_many(max_images)
+    return [_decoded(i, text) for i, text in enumerate(encoded)]
+
+
+def _decoded(index: int, text: object) -> bytes:
+    if isinstance(text, str):
+        try:
+            return base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            pass  # answered below
+    raise _malformed(f"{FIELD}[{index}] is not base64", status=422, field=f"{FIELD}[{index}]")
+
+
+def _malformed(detail: str, *, status: int = 400, field: str = FIELD) -> ProblemError:
+    return problem_error(
+        status, "malformed-images", "The images cannot be taken from the body", detail, field=field
+    )
+
+
+def _too_many(max_images: int) -> ProblemError:
+    return problem_error(
+        422,
+        "too-many-images",
+        "There are too many images",
+        f"the body holds more than {max_images} images",
+        field=FIELD,
+        limit=max_images,
+    )

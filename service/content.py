@@ -1,0 +1,153 @@
+"""Immutable content over HTTP: entity tags, conditional and range requests, HEAD (RFC 9110)."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from prompt_store.blobs import BlobStore
+from service.problems import Problem, ProblemError, problem_error
+
+CHUNK_BYTES = 256 * 1024
+_SINGLE_RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
+_ENTITY_TAG = re.compile(r'(?:W/)?"([^"]*)"')
+
+
+@dataclass(frozen=True)
+class Content:
+    """A blob and how it is presented.
+
+    Attributes:
+        digest: Its digest, which is also its entity tag.
+        size_bytes: Its size.
+        created_at: When the name that points to it was created, UTC.
+        filename: What a browser saves it as.
+    """
+
+    digest: str
+    size_bytes: int
+    created_at: datetime
+    filename: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of every response about it."""
+        return {
+            "ETag": f'"{self.digest}"',
+            "Last-Modified": format_datetime(self.created_at, usegmt=True),
+            "Accept-Ranges": "bytes",
+            "Cache-Control": "no-cache",  # a name may point to other content later
+            "Content-Disposition": f'attachment; filename="{self.filename}"',
+        }
+
+
+def content_response(request: Request, blobs: BlobStore, content: Content, spool: Path) -> Response:
+    """Answer GET or HEAD for a blob, whose digest is checked on the way out.
+
+    Args:
+        request: For its method, preconditions and range.
+        blobs: Where the blob is.
+        content: What is asked for.
+        spool: Folder for a temporary copy.
+
+    Raises:
+        ProblemError: 412 for a failed `If-Match`, 416 for a range outside the content.
+        PromptStoreError: The blob is missing or damaged.
+    """
+    early = _precondition(request, content)
+    if early is not None:
+        return early
+    media_type = "application/octet-stream"
+    if request.method == "HEAD":
+        headers = {**content.headers, "Content-Length": str(content.size_bytes)}
+        return Response(headers=headers, media_type=media_type)
+    start, end = _range(request, content)
+    headers = {**content.headers, "Content-Length": str(end - start)}
+    partial = (start, end) != (0, content.size_bytes)
+    if partial:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{content.size_bytes}"
+    file = _fetch(blobs, content.digest, spool)
+    return StreamingResponse(
+        _read(file, start, end),
+        status_code=206 if partial else 200,
+        headers=headers,
+        media_type=media_type,
+        background=BackgroundTask(file.close),
+    )
+
+
+def _precondition(request: Request, content: Content) -> Response | None:
+    wanted = request.headers.get("if-match")
+    if wanted is not None and not _matches(wanted, content.digest):
+        raise problem_error(
+            412,
+            "precondition-failed",
+            "The content has another digest",
+            f"If-Match asks for {wanted}; the content is {content.digest}",
+            field="If-Match",
+        )
+    known = request.headers.get("if-none-match")
+    if known is not None and _matches(known, content.digest):
+        return Response(status_code=304, headers=content.headers)
+    return None
+
+
+def _matches(header: str, digest: str) -> bool:
+    return header.strip() == "*" or digest in _ENTITY_TAG.findall(header)
+
+
+def _range(request: Request, content: Content) -> tuple[int, int]:
+    """Start and end of the bytes to send; several ranges, or malformed ones, mean all of them."""
+    size = content.size_bytes
+    condition = request.headers.get("if-range")
+    match = _SINGLE_RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
+    if match is None or match[0] == "bytes=-":
+        return 0, size
+    if condition is not None and condition not in (
+        content.headers["ETag"],
+        content.headers["Last-Modified"],
+    ):
+        return 0, size
+    if match[1]:
+        start, end = int(match[1]), min(int(match[2] or size), size - 1) + 1
+        if match[2] and int(match[2]) < int(match[1]):
+            return 0, size
+    else:
+        start, end = max(size - int(match[2]), 0), size
+    if start >= size or start >= end:
+        detail = f"range {match[0]} lies outside the {size} bytes of the content"
+        raise ProblemError(
+            Problem(
+                416,
+                "range-not-satisfiable",
+                "The range lies outside the content",
+                detail,
+                {"field": "Range", "limit": size},
+                {"Content-Range": f"bytes */{size}"},
+            )
+        )
+    return start, end
+
+
+def _fetch(blobs: BlobStore, digest: str, spool: Path) -> BinaryIO:
+    """A checked copy of the blob, open and already without a name."""
+    with tempfile.TemporaryDirectory(prefix="hgprompt-content-", dir=spool) as folder:
+        path = Path(folder, "blob")
+        blobs.fetch_to(digest, path)
+        return path.open("rb")
+
+
+def _read(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+    file.seek(start)
+    while start < end:
+        chunk = file.read(min(CHUNK_BYTES, end - start))
+        start += len(chunk)
+        yield chunk

@@ -1,0 +1,149 @@
+"""From the errors of every package to problems; the one place where that is decided."""
+
+import errno
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from images import errors as images
+from jobs import errors as jobs
+from prompt_store import errors as store
+from service.inference import errors as inference
+from service.problems import Problem, ProblemError
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 5
+CLIENT_CLOSED_REQUEST = 499
+INTERNAL = Problem(500, "internal", "Internal error", "the service failed; its log has the details")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a class of errors becomes; the occurrence's message becomes the detail."""
+
+    status: int
+    slug: str
+    title: str
+
+
+KINDS: dict[type[Exception], Kind] = {
+    store.PromptTooLargeError: Kind(413, "prompt-too-large", "The prompt file is too large"),
+    store.InvalidPromptError: Kind(422, "invalid-prompt", "The prompt file was refused"),
+    store.NameInvalidError: Kind(422, "invalid-name", "A name or reference is malformed"),
+    store.NotFoundError: Kind(404, "not-found", "There is no such thing"),
+    store.ConflictError: Kind(409, "conflict", "The request contradicts what is stored"),
+    store.IdempotencyMismatchError: Kind(
+        422, "idempotency-key-reused", "The idempotency key belongs to another request"
+    ),
+    store.IdempotencyInProgressError: Kind(
+        409, "idempotency-in-progress", "The first request with this key is not answered yet"
+    ),
+    store.StoreFullError: Kind(507, "store-full", "The store has no room left"),
+    store.StoreUnavailableError: Kind(503, "store-unavailable", "The store cannot be reached"),
+    store.DigestMismatchError: Kind(500, "corrupt-content", "Stored content is damaged"),
+    store.CorruptDocumentError: Kind(500, "corrupt-document", "A stored document is damaged"),
+    jobs.FitNotFoundError: Kind(404, "ensemble-not-found", "There is no such ensemble"),
+    jobs.FitIdError: Kind(422, "invalid-name", "A name or reference is malformed"),
+    jobs.FitEndedError: Kind(409, "fit-ended", "The fit has already ended"),
+    jobs.QueueUnavailableError: Kind(503, "queue-unavailable", "The queue cannot be reached"),
+    images.ImageDecodeError: Kind(415, "not-an-image", "The image cannot be read"),
+    images.ArchiveError: Kind(422, "invalid-task", "The labelled images were refused"),
+    inference.QueueFullError: Kind(429, "queue-full", "Too many images are waiting"),
+    inference.DeadlineExceededError: Kind(504, "deadline-exceeded", "The deadline has passed"),
+    inference.EngineFailedError: Kind(500, "forward-failed", "The forward pass failed"),
+    inference.EngineStoppedError: Kind(503, "not-serving", "The service is not serving"),
+    inference.ArtifactMismatchError: Kind(
+        409, "backbone-mismatch", "The ensemble was made for another backbone"
+    ),
+    inference.NothingToServeError: Kind(
+        409, "ensemble-not-ready", "The ensemble has no finished version to serve"
+    ),
+}
+
+HTTP_SLUGS = {
+    400: "bad-request",
+    404: "no-such-route",
+    405: "method-not-allowed",
+    413: "body-too-large",
+    415: "media-type-not-supported",
+}
+
+
+def problem_of(error: Exception) -> Problem:
+    """Return the problem for any exception; `INTERNAL`, without its message, for unknown ones."""
+    if isinstance(error, ProblemError):
+        return error.problem
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Problem(507, "disk-full", "The disk is full", "no room to spool the body")
+    kind = next((KINDS[cls] for cls in type(error).__mro__ if cls in KINDS), None)
+    if kind is None:
+        return INTERNAL
+    return Problem(
+        kind.status, kind.slug, kind.title, str(error), _members(error), _headers(error, kind)
+    )
+
+
+def validation_problem(error: RequestValidationError) -> Problem:
+    """Return 422 (400 for malformed JSON) naming each offending value and its limit."""
+    entries = [_validation_entry(item) for item in error.errors()]
+    malformed = any(item["type"] == "json_invalid" for item in error.errors())
+    return Problem(
+        400 if malformed else 422,
+        "malformed-json" if malformed else "invalid-request",
+        "The body is not JSON" if malformed else "The request is not valid",
+        "; ".join(f"{entry['field']}: {entry['detail']}" for entry in entries),
+        {"field": entries[0]["field"], "errors": entries} if entries else {},
+    )
+
+
+def http_problem(error: HTTPException) -> Problem:
+    """Return the problem for what the framework refuses itself: unknown routes and methods."""
+    return Problem(
+        error.status_code,
+        HTTP_SLUGS.get(error.status_code, "http-error"),
+        "The request cannot be served",
+        str(error.detail),
+        headers=error.headers or {},
+    )
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Exception handler: answer with a problem, log those that are the service's own fault."""
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    if isinstance(error, RequestValidationError):
+        problem = validation_problem(error)
+    elif isinstance(error, HTTPException):
+        problem = http_problem(error)
+    else:
+        problem = problem_of(error)
+    if problem.status >= 500:  # noqa: PLR2004 - server errors
+        fields = {"method": request.method, "path": request.url.path, "problem": problem.slug}
+        logger.error("request failed", exc_info=error, extra=fields)
+    return problem.response()
+
+
+def _members(error: Exception) -> dict[str, Any]:
+    """The offending value's name and its limit, where the error tells them."""
+    return {"field": getattr(error, "field", None), "limit": getattr(error, "limit", None)}
+
+
+def _headers(error: Exception, kind: Kind) -> dict[str, str]:
+    if isinstance(error, inference.QueueFullError):
+        return {"Retry-After": str(math.ceil(error.retry_after_s))}
+    return {"Retry-After": str(RETRY_S)} if kind.status == 503 else {}  # noqa: PLR2004
+
+
+def _validation_entry(item: dict[str, Any]) -> dict[str, str]:
+    """One entry of a validation error; the received value itself is not repeated."""
+    place = [str(part) for part in item["loc"]]
+    if place and place[0] in ("path", "query", "header", "body") and len(place) > 1:
+        place = place[1:]
+    return {"field": ".".join(place), "detail": item["msg"]}

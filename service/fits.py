@@ -1,0 +1,167 @@
+"""From what a caller asks to fit, to a spec in which every reference is a digest."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ensemble.options import FitOptions, Method
+from jobs.records import FitSpec, Name, SourceRef, TaskRef
+from prompt_store.errors import NameInvalidError, NotFoundError
+from prompt_store.manifests import PromptManifest, TaskManifest
+from service.parts import Parts
+from service.problems import ProblemError, problem_error
+
+MIN_IMAGES_PER_CLASS = 2
+"""One to learn from and one to validate with."""
+
+Reference = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class EnsembleCreate(BaseModel):
+    """A request to fit an ensemble; an existing name is fitted again as its next version."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"name": "animals", "task": "animals-300", "sources": ["fashion", "count@3"]}
+            ]
+        },
+    )
+
+    name: Name
+    task: Reference = Field(description="`name`, `name@version` or `sha256:<hex>`")
+    sources: list[Reference] | Literal["all"] = Field(
+        default_factory=list[str],
+        max_length=1024,
+        description='Prompts by `name`, `name@version` or `sha256:<hex>`; or "all"',
+    )
+    method: Method = "hgprompt"
+    options: FitOptions = FitOptions()
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> FitSpec:
+    """Resolve every reference now, so that the fit means the same whatever happens later.
+
+    Raises:
+        ProblemError: 422, naming the value: an unknown or foreign source, too many or too few of
+            them, prompts of different shapes, an unknown task or one too small to validate on.
+        StoreUnavailableError: The store cannot be reached.
+    """
+    task = _task(parts, wanted.task)
+    if wanted.sources == "all":
+        sources = _every_source(parts)
+    else:
+        sources = [_source(parts, i, text) for i, text in enumerate(wanted.sources)]
+    _check_count(len(sources), wanted.method, parts.settings.max_sources)
+    _check_distinct(sources)
+    _check_shapes(sources)
+    return FitSpec(
+        name=wanted.name,
+        task=TaskRef(name=task.name, version=task.version, digest=task.digest),
+        sources=tuple(SourceRef(name=s.name, version=s.version, digest=s.digest) for s in sources),
+        method=wanted.method,
+        options=wanted.options,
+        seed=wanted.seed,
+        backbone_digest=parts.backbone.digest,
+    )
+
+
+def _task(parts: Parts, reference: str) -> TaskManifest:
+    try:
+        task = parts.tasks.resolve(reference)
+    except (NotFoundError, NameInvalidError) as error:
+        raise _refused("unknown-task", "There is no such task", str(error), "task") from error
+    smallest = min(range(len(task.counts)), key=lambda i: task.counts[i])
+    if task.counts[smallest] < MIN_IMAGES_PER_CLASS:
+        raise _refused(
+            "task-too-small",
+            "The task has too few images for a validation split",
+            f"class {task.classes[smallest]!r} of task {task.name}@{task.version} has "
+            f"{task.counts[smallest]} image(s); every class needs at least {MIN_IMAGES_PER_CLASS}",
+            "task",
+            limit=MIN_IMAGES_PER_CLASS,
+        )
+    return task
+
+
+def _source(parts: Parts, index: int, reference: str) -> PromptManifest:
+    field = f"sources[{index}]"
+    try:
+        prompt = parts.prompts.resolve(reference)
+    except (NotFoundError, NameInvalidError) as error:
+        raise _refused(
+            "unknown-source", "There is no such source prompt", f"{reference!r}: {error}", field
+        ) from error
+    if prompt.backbone_digest != parts.backbone.digest:
+        raise _refused(
+            "backbone-mismatch",
+            "A source prompt was trained on another backbone",
+            f"prompt {prompt.name}@{prompt.version} was trained on {prompt.backbone_digest}; "
+            f"this service runs {parts.backbone.digest}",
+            field,
+        )
+    return prompt
+
+
+def _every_source(parts: Parts) -> list[PromptManifest]:
+    """The latest version of every prompt of this backbone; one above the limit is enough."""
+    page = parts.prompts.list(limit=parts.settings.max_sources + 1, backbone=parts.backbone.digest)
+    return list(page.items)
+
+
+def _check_count(count: int, method: Method, limit: int) -> None:
+    if count > limit:
+        raise _refused(
+            "too-many-sources",
+            "There are too many source prompts",
+            f"{count} or more sources; the limit is {limit} (max_sources)",
+            "sources",
+            limit=limit,
+        )
+    if count == 0 and method != "none":
+        raise _refused(
+            "no-sources",
+            "There is no source prompt",
+            f"method {method!r} needs at least 1 source prompt of this backbone",
+            "sources",
+            limit=1,
+        )
+
+
+def _check_distinct(sources: list[PromptManifest]) -> None:
+    seen: dict[str, int] = {}
+    for index, source in enumerate(sources):
+        if source.name in seen:
+            raise _refused(
+                "duplicate-source",
+                "A source prompt is named twice",
+                f"sources[{seen[source.name]}] and sources[{index}] are both {source.name!r}; "
+                "each prompt can be a source once, in one version",
+                f"sources[{index}]",
+            )
+        seen[source.name] = index
+
+
+def _check_shapes(sources: list[PromptManifest]) -> None:
+    """Prompts are averaged, so all must have the same P and L."""
+    by_shape: dict[tuple[int, int], list[str]] = {}
+    for source in sources:
+        shape = (source.num_prompt_tokens, source.prompt_depth)
+        by_shape.setdefault(shape, []).append(source.name)
+    if len(by_shape) > 1:
+        groups = "; ".join(
+            f"P = {tokens}, L = {depth}: {', '.join(names)}"
+            for (tokens, depth), names in sorted(by_shape.items())
+        )
+        raise _refused(
+            "mixed-prompt-shapes",
+            "The source prompts have different shapes",
+            f"all must have the same number of tokens P and depth L, but {groups}",
+            "sources",
+        )
+
+
+def _refused(slug: str, title: str, detail: str, field: str, **members: Any) -> ProblemError:
+    return problem_error(422, slug, title, detail, field=field, **members)

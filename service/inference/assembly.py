@@ -1,0 +1,91 @@
+"""Puts the parts of classification together and runs them."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from backbones.info import LoadedBackbone
+from images.decoding import ImageLimits
+from jobs.ensembles import EnsembleStore
+from prompt_store.artifacts import read_artifact
+from prompt_store.blobs import BlobStore
+from service.inference.admission import Admission
+from service.inference.bank import ArtifactBank
+from service.inference.batcher import Batcher
+from service.inference.classifier import Classifier
+from service.inference.decoding import DecodePool
+from service.inference.engine import BatchReport, Engine
+from service.inference.residency import Residency
+from service.inference.resolver import Resolver
+from service.inference.rows import Row, RowOutcome
+from service.settings import ServiceSettings
+
+LOAD_THREADS = min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class RunningClassifier:
+    """A classifier with its engine running."""
+
+    classifier: Classifier
+    engine: Engine
+
+
+@asynccontextmanager
+async def running_classifier(
+    loaded: LoadedBackbone,
+    blobs: BlobStore,
+    ensembles: EnsembleStore,
+    settings: ServiceSettings,
+    report: Callable[[BatchReport], None],
+) -> AsyncGenerator[RunningClassifier]:
+    """Run the engine for as long as the context lasts; on leaving, finish what is queued.
+
+    Args:
+        loaded: The backbone, on its device.
+        blobs: Where artifacts are read from.
+        ensembles: What names mean.
+        settings: Sizes and limits.
+        report: Called on the engine's thread after each forward pass.
+    """
+    loop = asyncio.get_running_loop()
+    bank = ArtifactBank(loaded.info.embed_dim, loaded.vit.device)
+    batcher = Batcher(settings.max_batch_size)
+    admission = Admission(max_images=settings.max_queue, max_bytes=settings.max_inflight_bytes)
+    loaders = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="load")
+    limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+    decoder = DecodePool(settings.decode_threads, limits, loaded.info.preprocessing)
+    residency = Residency(
+        bank,
+        lambda digest: read_artifact(blobs.get_bytes(digest)),
+        loaders,
+        backbone_digest=loaded.info.digest,
+        max_artifacts=settings.max_resident_artifacts,
+    )
+    classifier = Classifier(
+        resolver=Resolver(ensembles, ttl_s=settings.resolve_ttl_s),
+        admission=admission,
+        residency=residency,
+        decoder=decoder,
+        batcher=batcher,
+        deadline_s=settings.request_deadline_s,
+    )
+
+    def deliver(outcomes: list[tuple[Row, RowOutcome]]) -> None:
+        loop.call_soon_threadsafe(classifier.settle, outcomes)
+
+    def observe(batch: BatchReport) -> None:
+        report(batch)
+        loop.call_soon_threadsafe(admission.observe, batch.size, batch.forward_s)
+
+    engine = Engine(loaded.vit, bank, batcher, deliver=deliver, report=observe)
+    engine.start()
+    try:
+        yield RunningClassifier(classifier, engine)
+    finally:
+        await asyncio.to_thread(engine.stop, settings.shutdown_grace_s)
+        decoder.close()
+        loaders.shutdown(wait=True, cancel_futures=True)

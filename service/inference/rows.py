@@ -1,0 +1,46 @@
+"""One image on its way through the engine."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from service.inference.bank import BankEntry
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What the engine computed for one image.
+
+    Attributes:
+        probabilities: (C,) float32.
+        digest: The artifact that computed them.
+        queue_s: From submission to the start of its forward pass.
+        forward_s: Duration of that pass.
+    """
+
+    probabilities: np.ndarray
+    digest: str
+    queue_s: float
+    forward_s: float
+
+
+@dataclass(eq=False)
+class Row:
+    """One image, waiting. Only `cancelled` changes, and only from False to True.
+
+    Attributes:
+        pixels: (3, H, W) uint8.
+        entry: The artifact it asked for, pinned by its request.
+        deadline_s: On the engine's clock; past it the row is not computed.
+        submitted_s: When it was queued, on the same clock.
+        cancelled: Its client is gone; the row is skipped when a batch is formed.
+    """
+
+    pixels: np.ndarray
+    entry: BankEntry
+    deadline_s: float
+    submitted_s: float
+    cancelled: bool = field(default=False)
+
+
+RowOutcome = RowResult | Exception

@@ -1,0 +1,85 @@
+"""What FastAPI cannot derive for the OpenAPI document: binary bodies, problems, the hot path."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from service.problems import MEDIA_TYPE, ProblemDocument
+
+_BINARY = {"type": "string", "format": "binary"}
+_PROBLEM_REF = {"$ref": "#/components/schemas/ProblemDocument"}
+
+BINARY_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": _BINARY}},
+    },
+    "parameters": [
+        {
+            "name": "Content-Digest",
+            "in": "header",
+            "required": False,
+            "description": "RFC 9530; `sha-256` is checked",
+            "schema": {"type": "string"},
+        }
+    ],
+}
+"""`openapi_extra` of a route that takes a file as its body."""
+
+BINARY_RESPONSE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The bytes",
+        "content": {"application/octet-stream": {"schema": _BINARY}},
+        "headers": {"ETag": {"schema": {"type": "string"}, "description": "The digest"}},
+    },
+    206: {
+        "description": "The range asked for",
+        "content": {"application/octet-stream": {"schema": _BINARY}},
+    },
+    304: {"description": "The content still has the digest of `If-None-Match`"},
+}
+"""`responses` of a route that answers with a file."""
+
+CREATED_OR_SAME: dict[int | str, dict[str, Any]] = {
+    201: {"description": "Stored as a new version"},
+    200: {"description": "These bytes were stored before; that version"},
+}
+"""`responses` of an upload."""
+
+
+def install_openapi(app: FastAPI, extra_paths: dict[str, Any]) -> None:
+    """Complete the document: every operation may answer with a problem.
+
+    Args:
+        app: The application, with all its routes.
+        extra_paths: Path items of routes outside FastAPI.
+    """
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        document = generate()
+        document["paths"].update(extra_paths)
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schema = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas["ProblemDocument"] = schema
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        for path in document["paths"].values():
+            for operation in path.values():
+                _add_problems(operation["responses"])
+        return document
+
+    app.openapi = openapi
+
+
+def _add_problems(responses: dict[str, Any]) -> None:
+    """Replace the framework's own error responses by problem documents."""
+    responses.pop("422", None)
+    for status, description in (("4XX", "The request was refused"), ("5XX", "The service failed")):
+        responses[status] = {
+            "description": description,
+            "content": {MEDIA_TYPE: {"schema": _PROBLEM_REF}},
+        }

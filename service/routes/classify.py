@@ -1,0 +1,122 @@
+"""Classification: a plain Starlette route, because it is the hot path."""
+
+from typing import Any, cast
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from prompt_store.names import NameReference, parse_reference
+from service.bodies import chunks
+from service.classify_body import images_of
+from service.disconnects import while_connected
+from service.errors import problem_of
+from service.inference.classifier import Classification, Classifier
+from service.inference.rows import RowOutcome, RowResult
+from service.parts import parts_of
+from service.problems import problem_error
+
+PATH = "/v1/ensembles/{reference}/classify"
+DEFAULT_TOP_K = 5
+MAX_TOP_K = 10_000
+
+
+async def classify(request: Request) -> JSONResponse:
+    """Answer `POST /v1/ensembles/{name or name@version}/classify?top_k=`."""
+    settings = parts_of(request).settings
+    reference = _reference(request.path_params["reference"])
+    top_k = _top_k(request.query_params.get("top_k"))
+    with _classifier(request).admission.body() as room:
+        parts: list[bytes] = []
+        async for chunk in chunks(
+            request,
+            limit_bytes=settings.max_classify_body_bytes,
+            idle_timeout_s=settings.body_idle_timeout_s,
+        ):
+            room.add(len(chunk))
+            parts.append(chunk)
+        answer = await while_connected(request, _answer(request, b"".join(parts), reference))
+    if len(answer.outcomes) == 1 and isinstance(answer.outcomes[0], Exception):
+        raise answer.outcomes[0]
+    return JSONResponse(_document(answer, top_k))
+
+
+async def _answer(request: Request, body: bytes, reference: NameReference) -> Classification:
+    max_images = parts_of(request).settings.max_images_per_request
+    images = await images_of(request.headers, body, max_images=max_images)
+    return await _classifier(request).classify(reference.name, reference.version, images)
+
+
+def _classifier(request: Request) -> Classifier:
+    return cast("Classifier", request.app.state.classifier)
+
+
+def _reference(text: str) -> NameReference:
+    reference = parse_reference(text)
+    if not isinstance(reference, NameReference):
+        raise problem_error(
+            422,
+            "invalid-name",
+            "A name or reference is malformed",
+            "an ensemble is named by name or name@version, not by digest",
+            field="reference",
+        )
+    return reference
+
+
+def _top_k(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_TOP_K
+    top_k = (
+        int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_TOP_K)) else 0
+    )
+    if not 1 <= top_k <= MAX_TOP_K:
+        raise problem_error(
+            422,
+            "invalid-request",
+            "The request is not valid",
+            f"top_k={text[:32]!r} is not a whole number from 1 to {MAX_TOP_K}",
+            field="top_k",
+            limit=MAX_TOP_K,
+        )
+    return top_k
+
+
+def _document(answer: Classification, top_k: int) -> dict[str, Any]:
+    served = answer.served
+    results = [outcome for outcome in answer.outcomes if isinstance(outcome, RowResult)]
+    digests = {result.digest for result in results}
+    if not digests <= {served.digest}:
+        raise AssertionError(f"asked {served.digest}, computed by {digests}")
+    return {
+        "ensemble": {"name": served.name, "version": served.version, "digest": served.digest},
+        "predictions": [_row(outcome, answer.classes, top_k) for outcome in answer.outcomes],
+        "timing_ms": {
+            "decode": _ms(answer.decode_s),
+            "queue": _ms(max((result.queue_s for result in results), default=0.0)),
+            "forward": _ms(max((result.forward_s for result in results), default=0.0)),
+        },
+    }
+
+
+def _row(outcome: RowOutcome, classes: tuple[str, ...], top_k: int) -> object:
+    """One image's classes, most probable first (ties by index), or its problem."""
+    if isinstance(outcome, Exception):
+        return {"error": problem_of(outcome).document()}
+    best = np.argsort(-outcome.probabilities, kind="stable")[:top_k]
+    return [
+        {
+            "label": classes[index],
+            "index": int(index),
+            "probability": float(outcome.probabilities[index]),
+        }
+        for index in best
+    ]
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 3)
+
+
+classify_route = Route(PATH, classify, methods=["POST"])

@@ -1,0 +1,86 @@
+"""Fits: ask for one, read it, list, cancel."""
+
+import asyncio
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from jobs.desk import FitDesk
+from jobs.errors import FitNotFoundError
+from jobs.records import FitId
+from prompt_store.idempotency import IdempotencyStore
+from service.fits import EnsembleCreate, resolve_fit
+from service.idempotency import IdempotencyKey, answered_once
+from service.params import CursorQuery, LimitQuery, NamePath, VersionQuery
+from service.parts import PartsDep
+from service.views import EnsemblePage, EnsembleView
+
+router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"])
+
+
+def desk_of(request: Request) -> FitDesk:
+    """Return the application's desk."""
+    return cast("FitDesk", request.app.state.desk)
+
+
+DeskDep = Annotated[FitDesk, Depends(desk_of)]
+
+
+@router.post("", status_code=202, response_model=EnsembleView)
+async def create_ensemble(
+    wanted: EnsembleCreate,
+    request: Request,
+    parts: PartsDep,
+    desk: DeskDep,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Ask for a fit; it is durable once this is answered, and will end."""
+
+    async def submit() -> Response:
+        spec = await asyncio.to_thread(resolve_fit, parts, wanted)
+        fit = await desk.submit(spec)
+        return Response(
+            EnsembleView.of_request(fit).model_dump_json(),
+            status_code=202,
+            headers={"Location": f"/v1/ensembles/{fit.name}?version={fit.version}"},
+            media_type="application/json",
+        )
+
+    answers = cast("IdempotencyStore", request.app.state.idempotency)
+    return await answered_once(request, idempotency_key, answers, submit)
+
+
+@router.get("")
+async def list_ensembles(
+    desk: DeskDep, limit: LimitQuery = 100, cursor: CursorQuery = None
+) -> EnsemblePage:
+    """Each ensemble as its bare name means it, in order of names."""
+    page = await desk.page(start_after=cursor, limit=limit)
+    items = [EnsembleView.of_record(record) for record in page.records]
+    return EnsemblePage(items=items, next_cursor=page.next_start_after)
+
+
+@router.get("/{name}")
+async def get_ensemble(name: NamePath, desk: DeskDep, version: VersionQuery = None) -> EnsembleView:
+    """One version; without `version` the newest that succeeded, else the newest."""
+    fit_id = await desk.current(name) if version is None else FitId(name, version)
+    return EnsembleView.of_record(await desk.record(fit_id, with_result=True))
+
+
+@router.get("/{name}/versions")
+async def list_versions(name: NamePath, desk: DeskDep) -> EnsemblePage:
+    """Every version of an ensemble with its status, oldest first."""
+    records = await desk.versions(name)
+    if not records:
+        raise FitNotFoundError(f"there is no ensemble {name!r}")
+    return EnsemblePage(items=[EnsembleView.of_record(r) for r in records], next_cursor=None)
+
+
+@router.post("/{name}/cancel", status_code=202)
+async def cancel_ensemble(
+    name: NamePath, desk: DeskDep, version: VersionQuery = None
+) -> EnsembleView:
+    """End a queued or running fit; without `version` the newest. 409 once it has ended."""
+    fit_id = await desk.newest(name) if version is None else FitId(name, version)
+    await desk.cancel(fit_id)
+    return EnsembleView.of_record(await desk.record(fit_id))

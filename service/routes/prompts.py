@@ -1,0 +1,104 @@
+"""The registry of source prompts."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from prompt_store.codec import PromptLimits
+from prompt_store.manifests import Page, PromptManifest
+from prompt_store.vpt import read_upload
+from service.bodies import ReceivedFile, received_file
+from service.content import Content, content_response
+from service.openapi import BINARY_BODY, BINARY_RESPONSE, CREATED_OR_SAME
+from service.params import CursorQuery, LimitQuery, NamePath, VersionPath, VersionQuery
+from service.parts import Parts, PartsDep
+from service.problems import problem_error
+
+router = APIRouter(prefix="/v1/prompts", tags=["prompts"])
+
+
+@router.put("/{name}", status_code=201, responses=CREATED_OR_SAME, openapi_extra=BINARY_BODY)
+async def put_prompt(
+    name: NamePath, request: Request, response: Response, parts: PartsDep
+) -> PromptManifest:
+    """Validate and store a prompt file as the next version; the same bytes again change nothing."""
+    settings = parts.settings
+    async with received_file(
+        request,
+        settings.upload_dir,
+        limit_bytes=settings.max_prompt_bytes,
+        idle_timeout_s=settings.body_idle_timeout_s,
+    ) as file:
+        manifest, created = await asyncio.to_thread(_store, parts, name, file)
+    response.status_code = 201 if created else 200
+    response.headers["Location"] = f"/v1/prompts/{name}/versions/{manifest.version}"
+    return manifest
+
+
+@router.get("")
+def list_prompts(
+    parts: PartsDep,
+    label: Annotated[str | None, Query(description="Only with this `key` or `key=value`")] = None,
+    backbone: Annotated[str | None, Query(description="Only for this name or digest")] = None,
+    limit: LimitQuery = 100,
+    cursor: CursorQuery = None,
+) -> Page[PromptManifest]:
+    """The latest version of each prompt, in order of names."""
+    return parts.prompts.list(cursor=cursor, limit=limit, label=label, backbone=backbone)
+
+
+@router.get("/{name}")
+def get_prompt(name: NamePath, parts: PartsDep) -> PromptManifest:
+    """The latest version of a prompt."""
+    return parts.prompts.get(name)
+
+
+@router.get("/{name}/versions")
+def list_versions(name: NamePath, parts: PartsDep) -> Page[PromptManifest]:
+    """Every version of a prompt, oldest first."""
+    return Page(items=parts.prompts.versions(name), next_cursor=None)
+
+
+@router.get("/{name}/versions/{version}")
+def get_version(name: NamePath, version: VersionPath, parts: PartsDep) -> PromptManifest:
+    """One version of a prompt."""
+    return parts.prompts.get(name, version)
+
+
+@router.get("/{name}/content", response_class=Response, responses=BINARY_RESPONSE)
+@router.head("/{name}/content", response_class=Response, include_in_schema=False)
+def get_content(
+    name: NamePath, request: Request, parts: PartsDep, version: VersionQuery = None
+) -> Response:
+    """The bytes of a prompt file; conditional and range requests are understood."""
+    manifest = parts.prompts.get(name, version)
+    content = Content(
+        digest=manifest.digest,
+        size_bytes=manifest.size_bytes,
+        created_at=manifest.created_at,
+        filename=f"{name}-{manifest.version}.safetensors",
+    )
+    return content_response(request, parts.blobs, content, parts.settings.upload_dir)
+
+
+@router.delete("/{name}", status_code=204)
+def delete_prompt(name: NamePath, parts: PartsDep) -> None:
+    """Delete every version of a prompt that no ensemble depends on."""
+    dependents = [str(fit_id) for fit_id in parts.ensembles.dependents(name)]
+    if dependents:
+        raise problem_error(
+            409,
+            "prompt-in-use",
+            "Ensembles depend on the prompt",
+            f"prompt {name} is a source of {', '.join(dependents)}",
+            field="name",
+            ensembles=dependents,
+        )
+    parts.prompts.delete(name)
+
+
+def _store(parts: Parts, name: str, file: ReceivedFile) -> tuple[PromptManifest, bool]:
+    limits = PromptLimits(max_bytes=parts.settings.max_prompt_bytes)
+    data, prompt = read_upload(file.path, limits, parts.backbone_shape)
+    return parts.prompts.put(name, data, prompt)

@@ -1,0 +1,104 @@
+"""Settings of the HTTP service, read from `HGPROMPT_…` environment variables."""
+
+import ipaddress
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Role = Literal["all", "api", "classifier"]
+Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
+Bytes = Annotated[int, Field(ge=1, le=1 << 40)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class ServiceSettings(BaseSettings):
+    """How one service process listens, and how much it takes on.
+
+    Attributes:
+        role: "api" serves registry and fits, "classifier" classification, "all" both.
+        host: Address to listen on; anything but loopback needs `allow_insecure_bind`.
+        port: TCP port; 0 takes a free one.
+        allow_insecure_bind: Listen beyond loopback although there is no authentication.
+        log_level: Least severe level that is logged.
+        max_batch_size: Images in one forward pass.
+        max_queue: Images between admission and answer; beyond it 429.
+        max_inflight_bytes: Bodies of classification requests in memory at once; beyond it 429.
+        max_images_per_request: Images in one classification request.
+        max_classify_body_bytes: Body of one classification request.
+        max_image_bytes: One encoded image.
+        max_image_pixels: Width times height of one image.
+        max_prompt_bytes: Body of one prompt upload.
+        max_task_bytes: Body of one task upload.
+        max_sources: Source prompts of one fit.
+        request_deadline_s: A classification that takes longer is answered 504.
+        body_idle_timeout_s: A body that pauses for longer is answered 408.
+        drain_s: After SIGTERM, how long new requests are still answered, each on its last
+            connection, before the listening socket closes.
+        shutdown_grace_s: After that, how long running requests may take.
+        decode_threads: Threads that decode images.
+        max_resident_artifacts: Artifacts kept on the device while nobody uses them.
+        resolve_ttl_s: How long a bare ensemble name may answer with the version before the last.
+        upload_dir: Where uploads and downloads are spooled.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HGPROMPT_", frozen=True, extra="ignore")
+
+    role: Role = "all"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    allow_insecure_bind: bool = False
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    max_queue: Count = 1024
+    max_inflight_bytes: Bytes = 512_000_000
+    max_images_per_request: Annotated[int, Field(ge=1, le=4096)] = 64
+    max_classify_body_bytes: Bytes = 100_000_000
+    max_image_bytes: Bytes = 20_000_000
+    max_image_pixels: Bytes = 50_000_000
+    max_prompt_bytes: Bytes = 16_000_000
+    max_task_bytes: Bytes = 2_000_000_000
+    max_sources: Annotated[int, Field(ge=1, le=1024)] = 64
+    request_deadline_s: Seconds = 10.0
+    body_idle_timeout_s: Seconds = 30.0
+    drain_s: Annotated[float, Field(ge=0.0, le=600.0)] = 1.0
+    shutdown_grace_s: Seconds = 20.0
+    decode_threads: Annotated[int, Field(ge=1, le=256)] = Field(
+        default_factory=lambda: os.cpu_count() or 1
+    )
+    max_resident_artifacts: Count = 1024
+    resolve_ttl_s: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25
+    upload_dir: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()))
+
+    @model_validator(mode="after")
+    def _only_loopback_is_safe(self) -> Self:
+        if not self.allow_insecure_bind and not is_loopback(self.host):
+            raise ValueError(
+                f"host={self.host} is not a loopback address and the service has no "
+                "authentication: anyone who reaches it may read and delete everything; set "
+                "HGPROMPT_ALLOW_INSECURE_BIND=true if only trusted clients can reach it"
+            )
+        return self
+
+    @property
+    def serves_api(self) -> bool:
+        """Whether registry and fits are served."""
+        return self.role in ("all", "api")
+
+    @property
+    def classifies(self) -> bool:
+        """Whether classification is served."""
+        return self.role in ("all", "classifier")
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether an address to listen on is reachable from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

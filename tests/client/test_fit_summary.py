@@ -1,0 +1,90 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from client.fit_summary import (
+    chosen_label,
+    condensed,
+    print_leaderboard,
+    print_verdict,
+    print_weights,
+)
+from client.replies import FitResult, LeaderboardRow
+
+RESULT = FitResult.model_validate(
+    {
+        "weights": {"fashion": 0.7, "a" * 64: 0.3, "unused": 0.0},
+        "leaderboard": [
+            {"method": "none", "accuracy": 0.6, "ci95": [0.5, 0.7]},
+            {"method": "single", "source": "count", "accuracy": 0.5, "ci95": [0.4, 0.6]},
+            {"method": "single", "source": "fashion", "accuracy": 0.62, "ci95": [0.52, 0.72]},
+            {"method": "mean", "accuracy": 0.55, "ci95": [0.45, 0.65]},
+            {"method": "hgprompt", "accuracy": 0.81, "ci95": [0.71, 0.91]},
+        ],
+        "chosen": "hgprompt",
+        "advice": "The ensemble is better than each of its sources.",
+    }
+)
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=80, markup=False, highlight=False)
+
+
+def lines(console: Console) -> list[str]:
+    assert isinstance(console.file, io.StringIO)
+    found = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert all(len(line) <= 80 for line in found)
+    return found
+
+
+def test_the_heaviest_source_comes_first_with_the_longest_bar(console: Console) -> None:
+    print_weights(console, RESULT.weights)
+    first, second, third = lines(console)
+    assert first.split() == ["fashion", "0.700", "█" * 40]
+    assert second.split()[1:] == ["0.300", "█" * 17 + "▏"]
+    assert third.split() == ["unused", "0.000"]
+
+
+def test_without_weights_nothing_is_divided(console: Console) -> None:
+    print_weights(console, {"a": 0.0})
+    assert lines(console) == ["  a  0.000"]
+
+
+def test_the_leaderboard_is_sorted_and_shows_the_best_single_source(console: Console) -> None:
+    print_leaderboard(console, RESULT)
+    _, *rows = lines(console)
+    assert [row.strip().split("  ")[0] for row in rows] == [
+        "HGPrompt ensemble",
+        "best single (fashion)",
+        "no prompt",
+        "mean of all sources",
+    ]
+    assert "81.0%  71.0% - 91.0%" in rows[0]
+
+
+def test_condensing_keeps_everything_that_is_no_single_source() -> None:
+    row = LeaderboardRow(method="new", accuracy=0.1, ci95=(0.0, 0.2))
+    assert condensed([row, row]) == [row, row]
+
+
+def test_the_verdict_is_wrapped_not_cut(console: Console) -> None:
+    print_verdict(console, RESULT.model_copy(update={"advice": "word " * 40}))
+    text = lines(console)
+    assert text[0] == "Chosen: HGPrompt ensemble"
+    assert " ".join(text).count("word") == 40
+
+
+@pytest.mark.parametrize(
+    ("chosen", "label"),
+    [
+        ("hgprompt", "HGPrompt ensemble"),
+        ("something new", "something new"),
+        ({"method": "single", "source": "fashion"}, "single source fashion"),
+        ({"method": "mean"}, "mean of all sources"),
+    ],
+)
+def test_the_chosen_one_is_named_in_words(chosen: str | dict[str, object], label: str) -> None:
+    assert chosen_label(chosen) == label

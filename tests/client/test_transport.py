@@ -1,0 +1,100 @@
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client.api import Client
+from client.errors import ClientError, ProblemError, ServiceUnreachableError
+from client.transport import RetryPolicy
+
+if TYPE_CHECKING:
+    from tests.client.conftest import ScriptedServer
+
+BACKBONE = {
+    "name": "tiny",
+    "backbone_digest": "sha256:00",
+    "embed_dim": 192,
+    "depth": 2,
+    "num_prefix_tokens": 1,
+    "image_size_px": 32,
+    "patch_size_px": 16,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "interpolation": "bicubic",
+    "dtype": "float32",
+}
+
+
+def test_a_lost_connection_is_tried_again_with_growing_pauses(
+    api: Client, server: "ScriptedServer", pauses: list[float]
+) -> None:
+    server.will_hang_up()
+    server.will_hang_up()
+    server.will_answer(BACKBONE)
+    assert api.backbone().embed_dim == 192
+    assert pauses == [0.5, 1.0]
+
+
+def test_it_gives_up_with_the_url_and_the_reason(
+    api: Client, server: "ScriptedServer", pauses: list[float]
+) -> None:
+    for _ in range(3):
+        server.will_hang_up()
+    with pytest.raises(ServiceUnreachableError, match=rf"no answer from {server.url} \(.+\)"):
+        api.backbone()
+    assert len(pauses) == 2
+
+
+def test_retry_after_is_obeyed(api: Client, server: "ScriptedServer", pauses: list[float]) -> None:
+    server.will_answer({}, 503, Retry_After="3")
+    server.will_answer({}, 429, Retry_After="60")
+    server.will_answer(BACKBONE)
+    api.backbone()
+    assert pauses == [3.0, RetryPolicy().max_delay_s]
+
+
+def test_a_problem_carries_its_fields(api: Client, server: "ScriptedServer") -> None:
+    document = {"type": "urn:hgprompt:problem:no", "title": "No", "detail": "x=1", "status": 404}
+    server.will_answer(document, 404, Content_Type="application/problem+json")
+    with pytest.raises(ProblemError, match=r"^No: x=1$") as caught:
+        api.backbone()
+    assert caught.value.type == "urn:hgprompt:problem:no"
+    assert caught.value.status == 404
+
+
+def test_an_error_that_is_no_problem_document_is_shown_in_one_line(
+    api: Client, server: "ScriptedServer"
+) -> None:
+    server.will_answer("<h1>Bad\n\nGateway</h1>", 502)
+    with pytest.raises(ProblemError, match=r"^Bad Gateway: <h1>Bad Gateway</h1>$"):
+        api.backbone()
+
+
+def test_repeating_stops_with_the_last_refusal(api: Client, server: "ScriptedServer") -> None:
+    for _ in range(3):
+        server.will_answer({"type": "t", "title": "Full"}, 429)
+    with pytest.raises(ProblemError, match=r"Full \(HTTP 429\)"):
+        api.backbone()
+
+
+def test_cancelling_is_not_repeated(
+    api: Client, server: "ScriptedServer", pauses: list[float]
+) -> None:
+    server.will_hang_up()
+    with pytest.raises(ServiceUnreachableError):
+        api.cancel("pets")
+    assert pauses == []
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:port", ""])
+def test_what_is_no_http_url_is_refused(url: str) -> None:
+    with pytest.raises(ClientError, match="is not a URL"):
+        Client(url)
+
+
+def test_a_proxy_in_the_environment_does_not_hide_the_loopback(
+    server: "ScriptedServer", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:9")
+    server.will_answer(BACKBONE)
+    with Client(server.url, timeout_s=5.0) as client:
+        assert client.backbone().name == "tiny"

@@ -1,0 +1,134 @@
+from typing import Any
+
+import pytest
+
+BASE = ("docker-compose.yml",)
+CPU = ("docker-compose.yml", "docker/compose.cpu.yaml")
+ON_GPU = {"classifier", "worker"}
+ONE_SHOT = {"weights"}
+
+
+def test_compose_accepts_the_files_without_a_warning(compose: Any, files: tuple[str, ...]) -> None:
+    done = compose(files, "config", "--quiet", HGPROMPT_REDIS_PASSWORD="secret")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_nothing_starts_without_a_redis_password(compose: Any, files: tuple[str, ...]) -> None:
+    done = compose(files, "config", "--quiet")
+
+    assert done.returncode != 0
+    assert "HGPROMPT_REDIS_PASSWORD is missing a value" in done.stderr
+
+
+def test_the_deployment_is_these_services(services: dict[str, Any]) -> None:
+    assert set(services) == {"redis", "weights", "api", "classifier", "worker"}
+
+
+def test_the_base_file_reserves_gpus_where_the_backbone_runs(compose_config: Any) -> None:
+    services = compose_config(BASE)["services"]
+    reserved = {
+        name: service["deploy"] for name, service in services.items() if "deploy" in service
+    }
+
+    assert set(reserved) == ON_GPU
+    for deploy in reserved.values():
+        (device,) = deploy["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["count"]) == ("nvidia", 1)
+        assert device["capabilities"] == ["gpu"]
+
+
+def test_the_cpu_override_changes_the_device_and_nothing_else(compose_config: Any) -> None:
+    expected, overridden = (compose_config(files) for files in (BASE, CPU))
+    for name in ON_GPU:
+        del expected["services"][name]["deploy"]
+        assert expected["services"][name]["environment"]["HGPROMPT_DEVICE"] == "cuda"
+        expected["services"][name]["environment"]["HGPROMPT_DEVICE"] = "cpu"
+
+    assert overridden["services"] == expected["services"]
+    assert overridden["networks"] == expected["networks"]
+    assert overridden["volumes"] == expected["volumes"]
+
+
+def test_every_service_is_unprivileged(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        uid, _, gid = service["user"].partition(":")
+        assert int(uid) > 0, name
+        assert int(gid) > 0, name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not {"privileged", "cap_add", "devices", "network_mode", "pid"} & set(service), name
+
+
+def test_every_lasting_service_is_watched_restarted_and_stopped_in_time(
+    services: dict[str, Any],
+) -> None:
+    for name in set(services) - ONE_SHOT:
+        service = services[name]
+        assert service["healthcheck"]["test"], name
+        assert service["restart"] == "unless-stopped", name
+        assert service["stop_grace_period"], name
+
+
+def test_processes_wait_for_redis_and_the_weights(services: dict[str, Any]) -> None:
+    for name in ("api", "classifier", "worker"):
+        conditions = {n: d["condition"] for n, d in services[name]["depends_on"].items()}
+        assert conditions == {
+            "redis": "service_healthy",
+            "weights": "service_completed_successfully",
+        }
+
+
+def test_redis_is_reachable_by_the_deployment_only(compose_config: Any) -> None:
+    config = compose_config(BASE)
+    redis = config["services"]["redis"]
+
+    assert "ports" not in redis
+    assert set(redis["networks"]) == {"backend"}
+    assert config["networks"]["backend"]["internal"] is True
+    for name in ("api", "classifier", "worker"):
+        environment = config["services"][name]["environment"]
+        assert environment["HGPROMPT_REDIS_URL"] == "redis://:secret@redis:6379/0"
+
+
+def test_ports_are_published_on_the_loopback_interface_only(services: dict[str, Any]) -> None:
+    published = {
+        name: [(port["host_ip"], port["target"]) for port in service["ports"]]
+        for name, service in services.items()
+        if "ports" in service
+    }
+
+    assert published == {"api": [("127.0.0.1", 8000)], "classifier": [("127.0.0.1", 8001)]}
+    for name in published:
+        environment = services[name]["environment"]
+        assert environment["HGPROMPT_ROLE"] == name
+        assert environment["HGPROMPT_PORT"] == str(published[name][0][1])
+
+
+def test_all_processes_agree_on_what_they_share(services: dict[str, Any]) -> None:
+    shared = ("HGPROMPT_REDIS_URL", "HGPROMPT_STORE_URL", "HGPROMPT_BACKBONE", "HGPROMPT_PRECISION")
+    seen = {
+        tuple(services[name]["environment"][key] for key in shared)
+        for name in ("api", "classifier", "worker")
+    }
+
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("name", ["api", "classifier", "worker"])
+def test_the_store_is_writable_and_the_weights_are_not(services: dict[str, Any], name: str) -> None:
+    mounts = {mount["target"]: mount for mount in services[name]["volumes"]}
+
+    assert not mounts["/srv/store"].get("read_only")
+    assert mounts["/srv/weights"]["read_only"] is True
+    assert services[name]["environment"]["HGPROMPT_STORE_URL"] == "file:///srv/store"
+    assert services[name]["environment"]["HGPROMPT_CACHE_DIR"] == "/srv/weights"
+
+
+def test_foreign_images_are_pinned_to_a_release(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        if "build" in service:
+            continue
+        _, _, tag = service["image"].rpartition(":")
+        assert len(tag.partition("-")[0].split(".")) == 3, f"{name}: {service['image']}"

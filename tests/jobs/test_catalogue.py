@@ -1,0 +1,70 @@
+import pytest
+
+from jobs.ensembles import EnsembleStore
+from jobs.errors import FitNotFoundError
+from jobs.records import FitError, FitId, FitResultDocs
+from tests.jobs.conftest import MakeSpec
+
+DOCS = FitResultDocs(b"artifact", {"chosen": "hgprompt"})
+
+
+def succeed(store: EnsembleStore, fit_id: FitId) -> None:
+    store.publish_result(fit_id, store.claim_attempt(fit_id, "worker"), DOCS)
+
+
+def test_the_bare_name_means_the_newest_success(store: EnsembleStore, make_spec: MakeSpec) -> None:
+    first, second, third = (store.create(make_spec("fashion")).fit_id for _ in range(3))
+    assert store.current("fashion") == third
+    assert store.latest_succeeded("fashion") is None
+    succeed(store, first)
+    succeed(store, second)
+    store.cancel(third)
+    fourth = store.create(make_spec("fashion")).fit_id
+    assert store.current("fashion") == store.latest_succeeded("fashion") == second
+    assert store.newest("fashion") == fourth
+    assert store.versions("fashion") == (1, 2, 3, 4)
+
+
+def test_a_name_that_begins_another_is_another(store: EnsembleStore, make_spec: MakeSpec) -> None:
+    store.create(make_spec("fashion-2"))
+    assert store.versions("fashion") == ()
+    with pytest.raises(FitNotFoundError, match="no ensemble 'fashion'"):
+        store.current("fashion")
+
+
+def test_names_are_listed_in_pages(store: EnsembleStore, make_spec: MakeSpec) -> None:
+    for name in ("c", "a", "b", "a"):
+        store.create(make_spec(name))
+    assert store.names(limit=2) == ["a", "b"]
+    assert store.names(start_after="b", limit=2) == ["c"]
+    assert store.names(start_after="c") == []
+
+
+def test_a_record_tells_what_became_of_the_request(
+    store: EnsembleStore, make_spec: MakeSpec
+) -> None:
+    request = store.create(make_spec("fashion"))
+    fit_id = request.fit_id
+    assert store.record(fit_id).status == "queued"
+    claimed = store.claim_attempt(fit_id, "worker")
+    assert store.record(fit_id).status == "running"
+    store.release_attempt(fit_id, claimed)
+    assert store.record(fit_id).status == "queued"
+    succeed(store, fit_id)
+    record = store.record(fit_id, with_result=True)
+    assert (record.status, record.attempt, record.result) == ("succeeded", 2, DOCS.result)
+    assert record.outcome is not None
+    assert record.digest == record.outcome.artifact_digest
+    assert record.task == request.task
+    assert store.record(fit_id).result is None
+
+
+def test_dependents_of_a_prompt_are_those_that_serve_or_may(
+    store: EnsembleStore, make_spec: MakeSpec
+) -> None:
+    served, failed, running = (store.create(make_spec(name)).fit_id for name in ("a", "b", "c"))
+    succeed(store, served)
+    error = FitError(type="urn:hgprompt:problem:x", title="X", detail="x")
+    store.publish_failure(failed, store.claim_attempt(failed, "worker"), error)
+    assert store.dependents("fashion") == (served, running)
+    assert store.dependents("digits") == ()

@@ -1,0 +1,177 @@
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+
+from jobs import store_keys
+from jobs.ensembles import EnsembleStore
+from jobs.errors import FenceLostError, FitEndedError, FitHeldError, FitNotFoundError
+from jobs.records import FitAttempt, FitError, FitId, FitResultDocs
+from prompt_store.objects import ObjectStore
+from tests.jobs.conftest import MakeSpec, MakeStore
+
+DOCS = FitResultDocs(b"artifact", {"chosen": "hgprompt"})
+MISSING = FitId("fashion", 9)
+
+
+def test_a_request_is_read_as_it_was_made(store: EnsembleStore, make_spec: MakeSpec) -> None:
+    request = store.create(make_spec("fashion"))
+    assert request.fit_id == FitId("fashion", 1)
+    assert store.request(request.fit_id) == request
+    assert store.create(make_spec("fashion")).fit_id == FitId("fashion", 2)
+
+
+def test_of_many_at_once_each_gets_a_version(store: EnsembleStore, make_spec: MakeSpec) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda n: store.create(make_spec("fashion", seed=n)), range(16)))
+    assert sorted(request.version for request in made) == list(range(1, 17))
+    for request in made:
+        assert store.request(request.fit_id).seed == request.seed
+
+
+def test_of_many_claims_at_once_the_newest_is_the_fence(
+    make_store: MakeStore, make_spec: MakeSpec
+) -> None:
+    store = make_store(max_attempts=100)
+    fit_id = store.create(make_spec("fashion")).fit_id
+
+    def claim(_: int) -> int | None:
+        try:
+            return store.claim_attempt(fit_id, "worker").attempt
+        except FitHeldError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        claimed = [number for number in pool.map(claim, range(24)) if number is not None]
+    assert sorted(claimed) == list(range(1, len(claimed) + 1))
+    for number in sorted(claimed)[:-1]:
+        with pytest.raises(FenceLostError, match=f"attempt {number} of fashion@1"):
+            store.publish_failure(fit_id, attempt(number), failure())
+    assert store.publish_failure(fit_id, attempt(max(claimed)), failure()).status == "failed"
+
+
+def test_of_many_ends_at_once_one_counts(store: EnsembleStore, make_spec: MakeSpec) -> None:
+    fit_id = store.create(make_spec("fashion")).fit_id
+    claimed = store.claim_attempt(fit_id, "worker")
+
+    def end(number: int) -> bool:
+        try:
+            if number % 2:
+                store.cancel(fit_id)
+            else:
+                store.publish_result(fit_id, claimed, DOCS)
+        except FitEndedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(end, range(16))) == 1
+
+
+def test_a_success_is_published_with_its_documents(
+    store: EnsembleStore, make_spec: MakeSpec
+) -> None:
+    fit_id = store.create(make_spec("fashion")).fit_id
+    outcome = store.publish_result(fit_id, store.claim_attempt(fit_id, "worker"), DOCS)
+    assert outcome.artifact_digest is not None
+    assert outcome.artifact_digest.startswith("sha256:c7c5c1d70c5dec4416")
+    assert store.result(outcome) == DOCS.result
+    assert store.outcome(fit_id) == outcome
+
+
+def test_publishing_the_same_outcome_again_is_harmless(
+    store: EnsembleStore, make_spec: MakeSpec
+) -> None:
+    fit_id = store.create(make_spec("fashion")).fit_id
+    outcome = store.publish_result(fit_id, store.claim_attempt(fit_id, "worker"), DOCS)
+    store.publish(fit_id, 1, outcome)
+    assert store.outcome(fit_id) == outcome
+
+
+def test_a_fit_is_dead_once_too_many_attempts_were_lost(
+    make_store: MakeStore, make_spec: MakeSpec
+) -> None:
+    store = make_store(max_attempts=2)
+    fit_id = store.create(make_spec("fashion")).fit_id
+    first = store.claim_attempt(fit_id, "worker")
+    store.claim_attempt(fit_id, "worker")
+    with pytest.raises(FitEndedError, match="dead after 2 lost attempts"):
+        store.claim_attempt(fit_id, "worker")
+    outcome = store.outcome(fit_id)
+    assert outcome is not None
+    assert (outcome.status, outcome.attempt) == ("dead", 2)
+    with pytest.raises(FenceLostError):
+        store.publish_result(fit_id, first, DOCS)
+
+
+def test_an_attempt_that_was_handed_back_is_not_lost(
+    make_store: MakeStore, make_spec: MakeSpec
+) -> None:
+    store = make_store(max_attempts=1)
+    fit_id = store.create(make_spec("fashion")).fit_id
+    for number in (1, 2, 3):
+        claimed = store.claim_attempt(fit_id, "worker")
+        assert claimed.attempt == number
+        store.release_attempt(fit_id, claimed)
+    assert store.publish_result(fit_id, store.claim_attempt(fit_id, "worker"), DOCS).attempt == 4
+
+
+def test_a_cancelled_fit_can_be_neither_claimed_nor_finished_nor_cancelled(
+    store: EnsembleStore, make_spec: MakeSpec
+) -> None:
+    fit_id = store.create(make_spec("fashion")).fit_id
+    claimed = store.claim_attempt(fit_id, "worker")
+    outcome = store.cancel(fit_id)
+    assert (outcome.status, outcome.started_at) == ("cancelled", claimed.started_at)
+    with pytest.raises(FitEndedError):
+        store.claim_attempt(fit_id, "worker")
+    with pytest.raises(FitEndedError):
+        store.publish_result(fit_id, claimed, DOCS)
+    with pytest.raises(FitEndedError):
+        store.cancel(fit_id)
+    assert store.outcome(fit_id) == outcome
+
+
+def test_a_fit_that_does_not_exist_can_be_neither_claimed_nor_cancelled(
+    store: EnsembleStore,
+) -> None:
+    with pytest.raises(FitNotFoundError, match="fashion@9"):
+        store.claim_attempt(MISSING, "worker")
+    with pytest.raises(FitNotFoundError, match="fashion@9"):
+        store.cancel(MISSING)
+    assert store.outcome(MISSING) is None
+
+
+def test_a_crash_before_the_outcome_is_marked_leaves_nothing_to_sweep(
+    store: EnsembleStore, objects: ObjectStore, make_spec: MakeSpec
+) -> None:
+    fit_id = store.create(make_spec("fashion")).fit_id
+    assert list(store.unfinished()) == [fit_id]
+    store.cancel(fit_id)
+    assert not objects.list(store_keys.OPEN_FOLDER)
+    objects.put_new(store_keys.open_key(fit_id), b"{}")  # as if the cancel had stopped before it
+    assert list(store.unfinished()) == []
+    assert not objects.list(store_keys.OPEN_FOLDER)
+
+
+def test_a_crash_between_the_marks_and_the_request_leaves_no_fit(
+    store: EnsembleStore, objects: ObjectStore, make_spec: MakeSpec
+) -> None:
+    fit_id = FitId("fashion", 1)
+    objects.put_new(store_keys.name_key("fashion"), b"{}")
+    objects.put_new(store_keys.open_key(fit_id), b"{}")
+    objects.put_new(store_keys.prompt_key("digits", fit_id), b"{}")
+    assert list(store.unfinished()) == []
+    assert store.dependents("digits") == ()
+    with pytest.raises(FitNotFoundError):
+        store.current("fashion")
+    assert store.create(make_spec("fashion")).fit_id == fit_id
+    assert list(store.unfinished()) == [fit_id]
+
+
+def attempt(number: int) -> FitAttempt:
+    return FitAttempt(attempt=number, worker="worker", started_at=datetime(2026, 1, 2, tzinfo=UTC))
+
+
+def failure() -> FitError:
+    return FitError(type="urn:hgprompt:problem:x", title="X", detail="x")

@@ -1,0 +1,131 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from jobs.errors import QueueUnavailableError
+from jobs.progress import MAX_EVENTS, ProgressBoard
+from jobs.records import OUTCOME_EVENT_ID, FitId, Progress, event_id
+from jobs.redis_keys import beat_key, events_key
+from tests.jobs.conftest import Deployment
+
+FIT = FitId("fashion", 1)
+OTHER = FitId("fashion", 2)
+
+
+def on_board(deployment: Deployment, scenario: Callable[[ProgressBoard], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with ProgressBoard(deployment.settings) as board:
+            await scenario(board)
+
+    asyncio.run(run())
+
+
+def progress(attempt: int, number: int, **fields: object) -> Progress:
+    return Progress.model_validate(
+        {"id": event_id(attempt, number), "status": "running", "attempt": attempt, **fields}
+    )
+
+
+def test_an_older_attempt_cannot_hide_a_newer_one(deployment: Deployment) -> None:
+    async def scenario(board: ProgressBoard) -> None:
+        assert await board.beat(FIT, 2)
+        assert not await board.beat(FIT, 1)
+        await board.drop_beat(FIT, 1)
+        (standing,) = await board.standing([FIT])
+        assert standing.running_attempt == 2
+        await board.drop_beat(FIT, 2)
+        assert await board.without_beat([FIT, OTHER]) == [FIT, OTHER]
+
+    on_board(deployment, scenario)
+
+
+def test_a_beat_lasts_for_the_lease(deployment: Deployment) -> None:
+    async def scenario(board: ProgressBoard) -> None:
+        await board.beat(FIT, 1)
+        assert await board.without_beat([FIT, OTHER]) == [OTHER]
+
+    on_board(deployment, scenario)
+    with deployment.redis() as redis:
+        assert 0 < redis.pttl(beat_key(FIT)) <= deployment.settings.lease_s * 1000
+
+
+def test_a_fit_that_beats_again_in_time_is_not_silent(deployment: Deployment) -> None:
+    async def scenario(board: ProgressBoard) -> None:
+        async def beat_later() -> None:
+            await asyncio.sleep(deployment.settings.heartbeat_s)
+            await board.beat(FIT, 1)
+
+        silent, _ = await asyncio.gather(board.silent([FIT, OTHER]), beat_later())
+        assert silent == [OTHER]
+
+    on_board(deployment, scenario)
+
+
+def test_events_are_read_from_where_the_reader_left_off(deployment: Deployment) -> None:
+    events = [progress(1, 1), progress(1, 2, stage="weights", weights={"a": 0.5}), progress(2, 1)]
+
+    async def scenario(board: ProgressBoard) -> None:
+        assert await board.after(FIT, None) == []
+        for event in events:
+            assert await board.post(FIT, event)
+        assert await board.after(FIT, None) == events
+        assert await board.after(FIT, "1-1") == events[1:]
+        assert await board.after(FIT, "2-1") == []
+        assert (await board.standing([FIT, OTHER]))[0].latest == events[-1]
+        assert (await board.standing([FIT, OTHER]))[1].latest is None
+
+    on_board(deployment, scenario)
+    with deployment.redis() as redis:
+        assert 0 < redis.ttl(events_key(FIT)) <= deployment.settings.progress_ttl_s
+
+
+def test_redis_refuses_what_comes_after_the_outcome_or_a_newer_attempt(
+    deployment: Deployment,
+) -> None:
+    outcome = Progress(id=OUTCOME_EVENT_ID, status="cancelled", attempt=2)
+
+    async def scenario(board: ProgressBoard) -> None:
+        assert await board.post(FIT, progress(2, 1))
+        assert not await board.post(FIT, progress(1, 7))
+        assert await board.post(FIT, outcome)
+        assert not await board.post(FIT, outcome)
+        assert not await board.post(FIT, progress(3, 1))
+        assert [event.id for event in await board.after(FIT, None)] == ["2-1", OUTCOME_EVENT_ID]
+
+    on_board(deployment, scenario)
+
+
+def test_a_stream_is_bounded(deployment: Deployment) -> None:
+    async def scenario(board: ProgressBoard) -> None:
+        for number in range(1, MAX_EVENTS + 300):
+            await board.post(FIT, progress(1, number))
+
+    on_board(deployment, scenario)
+    with deployment.redis() as redis:
+        assert redis.xlen(events_key(FIT)) < MAX_EVENTS + 150
+
+
+def test_one_sweeper_of_a_deployment_has_the_turn(deployment: Deployment) -> None:
+    async def scenario(board: ProgressBoard) -> None:
+        assert await board.take_sweep("a")
+        assert not await board.take_sweep("b")
+        await asyncio.sleep(deployment.settings.sweep_interval_s)
+        assert await board.take_sweep("a")
+
+    on_board(deployment, scenario)
+
+
+def test_the_first_call_after_a_restart_of_redis_succeeds(deployment: Deployment) -> None:
+    async def scenario(board: ProgressBoard) -> None:
+        await board.ping()
+        deployment.kill_redis()
+        with pytest.raises(QueueUnavailableError):
+            await board.ping()
+        deployment.restart_redis()
+        await board.ping()
+        deployment.kill_redis()
+        deployment.restart_redis()
+        await board.ping()
+
+    on_board(deployment, scenario)

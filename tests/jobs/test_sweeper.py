@@ -1,0 +1,50 @@
+import asyncio
+
+import pytest
+
+from jobs.dispatch import FitQueue
+from jobs.errors import QueueUnavailableError
+from jobs.progress import ProgressBoard
+from jobs.records import FitId
+from jobs.sweeper import Sweeper
+from tests.jobs.conftest import Deployment, MakeSpec
+
+
+def sweep(deployment: Deployment, running: FitId | None = None) -> tuple[int, int]:
+    """Sweep once; how many fits were queued, and how long the queue is then."""
+
+    async def once() -> tuple[int, int]:
+        async with (
+            FitQueue(deployment.settings) as queue,
+            ProgressBoard(deployment.settings) as board,
+        ):
+            if running is not None:
+                await board.beat(running, 1)
+            sweeper = Sweeper(deployment.store, queue, board, "sweeper", 1.0)
+            return await sweeper.sweep(), await queue.depth()
+
+    return asyncio.run(once())
+
+
+def test_what_is_unfinished_and_not_running_is_queued_once(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    ended, running, waiting = (deployment.store.create(make_spec(n)).fit_id for n in "abc")
+    deployment.store.cancel(ended)
+    assert sweep(deployment, running) == (1, 1)
+    assert sweep(deployment, running) == (1, 1)
+    deployment.flush_redis()
+    assert sweep(deployment, running) == (1, 1)
+    with deployment.redis() as redis:
+        assert redis.exists(f"hgprompt:fits:runs:{waiting}")
+
+
+def test_nothing_unfinished_is_nothing_to_do(deployment: Deployment) -> None:
+    assert sweep(deployment) == (0, 0)
+
+
+def test_a_sweep_without_redis_says_so(deployment: Deployment, make_spec: MakeSpec) -> None:
+    deployment.store.create(make_spec("a"))
+    deployment.kill_redis()
+    with pytest.raises(QueueUnavailableError):
+        sweep(deployment)

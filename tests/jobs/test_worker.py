@@ -1,0 +1,166 @@
+"""What becomes of a handler's answer; crashes of whole workers are in `test_faults`."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from jobs.context import FitContext
+from jobs.desk import FitDesk
+from jobs.records import FitOutcome, FitResultDocs, FitSpec
+from jobs.runner import FitHandler
+from jobs.worker import run_worker
+from tests.jobs.conftest import Deployment, MakeSpec, until
+
+DOCS = FitResultDocs(b"artifact", {})
+
+
+class TaskTooSmallError(ValueError):
+    pass
+
+
+@asynccontextmanager
+async def working(deployment: Deployment, handler: FitHandler) -> AsyncGenerator[FitDesk]:
+    """A desk, and a worker in this process."""
+    stopping = asyncio.Event()
+    worker = asyncio.create_task(
+        run_worker(
+            handler,
+            deployment.store,
+            deployment.settings,
+            stopping=stopping,
+            expected=(TaskTooSmallError,),
+        )
+    )
+    try:
+        async with deployment.desk() as desk:
+            yield desk
+    finally:
+        stopping.set()
+        await worker
+
+
+async def outcome_of(desk: FitDesk, spec: FitSpec) -> FitOutcome:
+    fit_id = (await desk.submit(spec)).fit_id
+    async for _ in desk.events(fit_id):
+        pass
+    outcome = desk.store.outcome(fit_id)
+    assert outcome is not None
+    return outcome
+
+
+def test_each_kind_of_answer_ends_the_fit_and_the_worker_goes_on(
+    deployment: Deployment, make_spec: MakeSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    def handler(context: FitContext) -> FitResultDocs:
+        match context.request.name:
+            case "small":
+                raise TaskTooSmallError("1 image, at least 2 are needed")
+            case "bug":
+                raise KeyError("secret")
+            case "exhausted":
+                return next(iter(()))
+            case "exits":
+                raise SystemExit(3)
+            case "not-json":
+                return FitResultDocs(b"artifact", {"accuracy": float("nan")})
+            case _:
+                return DOCS
+
+    async def scenario() -> None:
+        async with working(deployment, handler) as desk:
+            small = await outcome_of(desk, make_spec("small"))
+            assert small.status == "failed"
+            assert small.error is not None
+            assert small.error.detail == "1 image, at least 2 are needed"
+            assert "KeyError" not in caplog.text
+            names = {"bug": "KeyError", "exhausted": "StopIteration", "exits": "SystemExit",
+                     "not-json": "ValueError"}  # fmt: skip
+            for name, raised in names.items():
+                failed = await outcome_of(desk, make_spec(name))
+                assert failed.error is not None
+                assert raised in failed.error.detail
+                assert "secret" not in failed.error.detail
+            assert 'raise KeyError("secret")' in caplog.text  # the traceback is in the log
+            assert (await outcome_of(desk, make_spec("good"))).status == "succeeded"
+
+    with caplog.at_level(logging.ERROR, logger="jobs"):
+        asyncio.run(scenario())
+
+
+def test_a_silent_handler_keeps_its_lease(deployment: Deployment, make_spec: MakeSpec) -> None:
+    begun: list[int] = []
+
+    def handler(context: FitContext) -> FitResultDocs:
+        begun.append(context.attempt)
+        time.sleep(2.5 * deployment.settings.lease_s)
+        return DOCS
+
+    async def scenario() -> None:
+        async with working(deployment, handler) as desk:
+            assert (await outcome_of(desk, make_spec("silent"))).attempt == 1
+
+    asyncio.run(scenario())
+    assert begun == [1]
+
+
+def test_a_fit_that_beats_is_not_taken_by_who_gets_it_twice(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    """As when Redis comes back from a long outage with the queue but with every beat expired."""
+    begun: list[int] = []
+
+    def handler(context: FitContext) -> FitResultDocs:
+        begun.append(context.attempt)
+        time.sleep(1.0)
+        return DOCS
+
+    async def scenario() -> None:
+        async with working(deployment, handler) as desk, working(deployment, handler):
+            fit_id = (await desk.submit(make_spec("silent"))).fit_id
+            await asyncio.to_thread(until, lambda: begun)
+            with deployment.redis() as redis:
+                redis.delete(f"hgprompt:fit:{{{fit_id}}}:beat")
+            await desk._queue.enqueue_abandoned(fit_id)
+            async for _ in desk.events(fit_id):
+                pass
+
+    asyncio.run(scenario())
+    assert begun == [1]
+
+
+def test_a_fit_outlives_a_store_that_is_away_when_it_ends(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    store = Path(deployment.settings.store_url.removeprefix("file://"))
+    away = store.with_name("away")
+
+    back = threading.Event()
+
+    def come_back() -> None:
+        store.unlink()
+        away.rename(store)
+        back.set()
+
+    def handler(_: FitContext) -> FitResultDocs:
+        store.rename(away)
+        store.write_text("not a folder")
+        threading.Timer(0.3, come_back).start()
+        return DOCS
+
+    async def scenario() -> None:
+        async with working(deployment, handler) as desk:
+            fit_id = (await desk.submit(make_spec("fashion"))).fit_id
+            await asyncio.to_thread(back.wait, 10.0)
+            async for _ in desk.events(fit_id):
+                pass
+            outcome = desk.store.outcome(fit_id)
+            assert outcome is not None
+            assert (outcome.status, outcome.attempt) == ("succeeded", 1)
+
+    asyncio.run(scenario())

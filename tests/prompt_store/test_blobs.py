@@ -1,0 +1,85 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from prompt_store.blobs import BlobStore
+from prompt_store.errors import DigestMismatchError, NameInvalidError, NotFoundError
+from prompt_store.names import digest_of
+
+CONTENT = b"the content of a blob"
+DIGEST = digest_of(CONTENT)
+
+
+def blob_path(root: Path, digest: str) -> Path:
+    digits = digest.removeprefix("sha256:")
+    return root / "sha256" / digits[:2] / digits
+
+
+def damage(path: Path, position: int = 3) -> None:
+    """Flip one bit of a stored file, as a failing disk would."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def test_bytes_come_back_under_their_digest(root: Path, blobs: BlobStore) -> None:
+    assert blobs.put_bytes(CONTENT) == DIGEST
+    assert blobs.put_bytes(CONTENT) == DIGEST
+    assert blobs.get_bytes(DIGEST) == CONTENT
+    assert blobs.exists(DIGEST)
+    assert blobs.size_bytes(DIGEST) == len(CONTENT)
+    assert blob_path(root, DIGEST).read_bytes() == CONTENT
+
+
+def test_a_file_is_stored_under_its_digest(blobs: BlobStore, tmp_path: Path) -> None:
+    content = os.urandom(2_500_000)
+    (tmp_path / "in").write_bytes(content)
+    digest = blobs.put_file(tmp_path / "in")
+    assert digest == digest_of(content)
+    blobs.fetch_to(digest, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == content
+
+
+def test_a_file_with_another_digest_than_announced_is_not_stored(
+    root: Path, blobs: BlobStore, tmp_path: Path
+) -> None:
+    (tmp_path / "in").write_bytes(b"other")
+    with pytest.raises(DigestMismatchError, match=f"{digest_of(b'other')}, not {DIGEST}"):
+        blobs.put_file(tmp_path / "in", DIGEST)
+    assert not (root / "sha256").exists()
+
+
+def test_a_missing_blob_is_not_found(blobs: BlobStore, tmp_path: Path) -> None:
+    assert not blobs.exists(DIGEST)
+    for call in (blobs.get_bytes, blobs.size_bytes, lambda d: blobs.fetch_to(d, tmp_path / "x")):
+        with pytest.raises(NotFoundError, match=DIGEST.removeprefix("sha256:")):
+            call(DIGEST)
+    assert list(tmp_path.glob("x*")) == []
+
+
+def test_a_malformed_digest_reaches_no_file(blobs: BlobStore) -> None:
+    with pytest.raises(NameInvalidError):
+        blobs.get_bytes("sha256:../../../../etc/passwd")
+
+
+def test_a_blob_damaged_at_rest_is_never_returned(
+    root: Path, blobs: BlobStore, tmp_path: Path
+) -> None:
+    blobs.put_bytes(CONTENT)
+    damage(blob_path(root, DIGEST))
+    with pytest.raises(DigestMismatchError, match=f"{DIGEST} has digest sha256:.*damaged at rest"):
+        blobs.get_bytes(DIGEST)
+    with pytest.raises(DigestMismatchError, match="damaged at rest"):
+        blobs.fetch_to(DIGEST, tmp_path / "out")
+    assert list(tmp_path.glob("out*")) == []
+
+
+def test_a_truncated_blob_is_not_acknowledged_again(root: Path, blobs: BlobStore) -> None:
+    blobs.put_bytes(CONTENT)
+    path = blob_path(root, DIGEST)
+    path.chmod(0o644)
+    path.write_bytes(CONTENT[:-1])
+    with pytest.raises(DigestMismatchError, match=f"has {len(CONTENT) - 1} bytes instead of"):
+        blobs.put_bytes(CONTENT)

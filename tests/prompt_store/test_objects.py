@@ -1,0 +1,142 @@
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from prompt_store.durable_files import TEMPORARY_FOLDER
+from prompt_store.errors import NameInvalidError, NotFoundError, StoreUnavailableError
+from prompt_store.objects import ObjectStore, open_object_store
+
+BAD_KEYS = ["", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", ".tmp/x", "a b", "a\n", "a" * 513]
+
+
+def test_an_object_is_created_once(objects: ObjectStore) -> None:
+    assert objects.put_new("a/b@3.json", b"first")
+    assert not objects.put_new("a/b@3.json", b"second")
+    assert objects.get("a/b@3.json") == b"first"
+    assert objects.size("a/b@3.json") == 5
+
+
+def test_a_file_is_stored_as_its_bytes_are(objects: ObjectStore, tmp_path: Path) -> None:
+    content = os.urandom(3_000_000)
+    (tmp_path / "source").write_bytes(content)
+    assert objects.put_file("big", tmp_path / "source")
+    assert not objects.put_file("big", tmp_path / "source")
+    assert b"".join(objects.chunks("big")) == content
+
+
+def test_an_empty_object_is_an_object(objects: ObjectStore) -> None:
+    assert objects.put_new("empty", b"")
+    assert objects.get("empty") == b""
+    assert objects.size("empty") == 0
+
+
+def test_what_is_missing_is_named(objects: ObjectStore) -> None:
+    with pytest.raises(NotFoundError, match="no object nothing/here"):
+        objects.get("nothing/here")
+    with pytest.raises(NotFoundError, match="no object nothing/here"):
+        list(objects.chunks("nothing/here"))
+    assert objects.size("nothing/here") is None
+
+
+def test_keys_are_listed_sorted_below_a_folder(objects: ObjectStore) -> None:
+    for key in ("a/2", "a/10", "a/1/x", "ab/1", "b"):
+        objects.put_new(key, b"")
+    assert objects.list("a") == ["a/1/x", "a/10", "a/2"]
+    assert objects.list("a", start_after="a/1/x") == ["a/10", "a/2"]
+    assert objects.list("a", start_after="a/1/x", limit=1) == ["a/10"]
+    assert objects.list("nothing") == []
+
+
+def test_children_are_folders_only(objects: ObjectStore) -> None:
+    for key in ("a/y/1", "a/x/1", "a/x/2", "a/file"):
+        objects.put_new(key, b"")
+    assert objects.children("a") == ["x", "y"]
+    assert objects.children("nothing") == []
+
+
+def test_a_mark_can_be_deleted_twice(objects: ObjectStore) -> None:
+    objects.put_new("mark", b"")
+    objects.delete("mark")
+    objects.delete("mark")
+    assert objects.size("mark") is None
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_malformed_keys_reach_no_file(objects: ObjectStore, key: str) -> None:
+    for call in (objects.get, objects.size, objects.list, objects.children, objects.delete):
+        with pytest.raises(NameInvalidError, match="is not segments of"):
+            call(key)
+    with pytest.raises(NameInvalidError, match="is not segments of"):
+        objects.put_new(key, b"")
+
+
+def test_of_many_threads_one_creates(objects: ObjectStore) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: objects.put_new("k", b"%d" % n), range(32)))
+    assert won.count(True) == 1
+    assert objects.get("k") == b"%d" % won.index(True)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "/data", "s3://bucket/x", "memory:///", "file://", "file:///", "file://host/data"]
+)
+def test_other_urls_are_refused_by_name(url: str) -> None:
+    with pytest.raises(StoreUnavailableError, match="is not of the form file:///absolute/folder"):
+        open_object_store(url)
+
+
+def test_a_url_may_hold_escapes(tmp_path: Path) -> None:
+    root = tmp_path / "with space"
+    open_object_store(root.as_uri()).put_new("a", b"x")
+    assert (root / "a").read_bytes() == b"x"
+
+
+def test_a_store_that_is_a_file_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreUnavailableError, match="cannot open"):
+        open_object_store((tmp_path / "file").as_uri())
+
+
+def test_opening_probes_and_leaves_nothing_behind(root: Path, objects: ObjectStore) -> None:
+    assert objects.list("probes") == []
+    assert [path for path in root.rglob("*") if path.is_file()] == []
+
+
+def test_the_probe_refuses_a_store_that_overwrites(root: Path) -> None:
+    class OverwritingStore(ObjectStore):
+        """Behaves as some S3 gateways do: the condition is ignored."""
+
+        def put_new(self, key: str, data: bytes) -> bool:
+            path = root / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            return True
+
+    root.mkdir()
+    with pytest.raises(StoreUnavailableError, match=r"overwrites existing objects.*\(True, True\)"):
+        OverwritingStore(root).probe()
+
+
+def test_opening_removes_what_killed_writers_left_a_day_ago(
+    root: Path, objects: ObjectStore
+) -> None:
+    objects.put_new("a", b"")
+    left = root / TEMPORARY_FOLDER / "put-left"
+    left.write_bytes(b"half")
+    open_object_store(root.as_uri())
+    assert left.exists()
+    os.utime(left, (1, 1))
+    open_object_store(root.as_uri())
+    assert not left.exists()
+
+
+def test_a_store_that_vanished_is_unavailable(tmp_path: Path) -> None:
+    store = open_object_store((tmp_path / "s").as_uri())
+    (tmp_path / "s" / TEMPORARY_FOLDER).rmdir()
+    (tmp_path / "s" / "probes").rmdir()
+    (tmp_path / "s").rmdir()
+    (tmp_path / "s").write_bytes(b"")
+    with pytest.raises(StoreUnavailableError, match="cannot write a/b"):
+        store.put_new("a/b", b"")

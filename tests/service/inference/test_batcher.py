@@ -1,0 +1,105 @@
+import threading
+from dataclasses import replace
+
+import numpy as np
+
+from service.inference.bank import BankEntry
+from service.inference.batcher import Batcher
+from service.inference.rows import Row
+
+PIXELS = np.zeros((3, 1, 1), np.uint8)
+FOREVER_S = float("inf")
+
+
+def entry(digest: str, shape: tuple[int, int] = (1, 4)) -> BankEntry:
+    return BankEntry(digest, ("a", "b"), shape, 0, 16, 0)
+
+
+def row(digest: str, shape: tuple[int, int] = (1, 4)) -> Row:
+    return Row(PIXELS, entry(digest, shape), FOREVER_S, 0.0)
+
+
+def digests(batch: list[Row] | None) -> list[str]:
+    assert batch is not None
+    return [row.entry.digest for row in batch]
+
+
+def test_a_batch_is_filled_up_to_its_size_in_order() -> None:
+    batcher = Batcher(3)
+    rows = [row("x") for _ in range(5)]
+    assert batcher.submit(rows)
+    assert batcher.next_batch() == rows[:3]
+    assert batcher.next_batch() == rows[3:]
+
+
+def test_a_greedy_artifact_does_not_hold_up_the_others() -> None:
+    batcher = Batcher(4)
+    batcher.submit([row("greedy") for _ in range(100)])
+    assert digests(batcher.next_batch()) == ["greedy"] * 4
+    batcher.submit([row("small"), row("other")])
+    assert sorted(digests(batcher.next_batch())) == ["greedy", "greedy", "other", "small"]
+    batcher.submit([row("small") for _ in range(8)])
+    assert digests(batcher.next_batch()).count("small") == 2
+
+
+def test_idling_earns_no_credit() -> None:
+    batcher = Batcher(2)
+    batcher.submit([row("busy") for _ in range(100)])
+    for _ in range(20):
+        batcher.next_batch()
+    batcher.submit([row("late") for _ in range(20)])
+    served = [digest for _ in range(8) for digest in digests(batcher.next_batch())]
+    assert 7 <= served.count("late") <= 9
+
+
+def test_batches_do_not_mix_prompt_shapes_and_no_shape_starves() -> None:
+    batcher = Batcher(8)
+    batcher.submit([row("a", (1, 4)) for _ in range(20)])
+    batcher.submit([row("b", (2, 4)), row("c", (0, 0))])
+    batches = [digests(batcher.next_batch()) for _ in range(3)]
+    assert all(len(set(batch)) == 1 for batch in batches)
+    assert {batch[0] for batch in batches} == {"a", "b", "c"}
+
+
+def test_artifacts_of_one_shape_share_a_batch() -> None:
+    batcher = Batcher(8)
+    batcher.submit([row("a"), row("b"), row("c")])
+    assert sorted(digests(batcher.next_batch())) == ["a", "b", "c"]
+
+
+def test_cancelled_rows_are_skipped_and_not_charged() -> None:
+    batcher = Batcher(2)
+    gone = [row("a") for _ in range(10)]
+    kept = [row("a"), row("b"), row("a"), row("b")]
+    batcher.submit([*gone, *kept])
+    for each in gone:
+        each.cancelled = True
+    taken = [*(batcher.next_batch() or []), *(batcher.next_batch() or [])]
+    assert {id(each) for each in taken} == {id(each) for each in kept}
+
+
+def test_an_idle_engine_gets_a_row_at_once_and_close_ends_it_after_the_last_row() -> None:
+    batcher = Batcher(4)
+    batches: list[list[Row]] = []
+    received = threading.Semaphore(0)
+
+    def run() -> None:
+        while (batch := batcher.next_batch()) is not None:
+            batches.append(batch)
+            received.release()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    batcher.submit([row("a")])
+    assert received.acquire(timeout=10)
+    batcher.submit([row("b")])
+    batcher.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert [digests(batch) for batch in batches] == [["a"], ["b"]]
+    assert not batcher.submit([row("c")])
+
+
+def test_rows_are_compared_by_identity() -> None:
+    first = row("a")
+    assert first != replace(first)

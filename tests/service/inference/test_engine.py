@@ -1,0 +1,223 @@
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from backbones.info import LoadedBackbone
+from ensemble.prompted_vit import PromptedViT
+from prompt_store.artifacts import Artifact
+from service.inference.bank import ArtifactBank, BankEntry
+from service.inference.batcher import Batcher
+from service.inference.engine import UNHEALTHY_AFTER_FAILURES, BatchReport, Engine
+from service.inference.errors import DeadlineExceededError, EngineFailedError
+from service.inference.rows import Row, RowOutcome, RowResult
+
+FOREVER_S = float("inf")
+
+
+class Harness:
+    """An engine over real parts, with the outcomes of its rows."""
+
+    def __init__(self, vit: PromptedViT, max_batch_size: int = 32) -> None:
+        self.bank = ArtifactBank(vit.embed_dim, vit.device)
+        self.batcher = Batcher(max_batch_size)
+        self.reports: list[BatchReport] = []
+        self.outcomes: dict[Row, RowOutcome] = {}
+        self._arrived = threading.Condition()
+        self.engine = Engine(
+            vit, self.bank, self.batcher, deliver=self._deliver, report=self.reports.append
+        )
+
+    def classify(self, rows: list[Row]) -> list[RowOutcome]:
+        assert self.batcher.submit(rows)
+        return self.wait(rows)
+
+    def wait(self, rows: list[Row]) -> list[RowOutcome]:
+        with self._arrived:
+            done = self._arrived.wait_for(lambda: all(row in self.outcomes for row in rows), 30)
+        assert done
+        return [self.outcomes[row] for row in rows]
+
+    def _deliver(self, outcomes: list[tuple[Row, RowOutcome]]) -> None:
+        with self._arrived:
+            self.outcomes.update(dict(outcomes))
+            self._arrived.notify_all()
+
+
+@contextmanager
+def running(vit: PromptedViT, max_batch_size: int = 32) -> Iterator[Harness]:
+    harness = Harness(vit, max_batch_size)
+    harness.engine.start()
+    try:
+        yield harness
+    finally:
+        assert harness.engine.stop(30)
+
+
+def pixels(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+
+
+def row(seed: int, entry: BankEntry, deadline_s: float = FOREVER_S) -> Row:
+    return Row(pixels(seed), entry, deadline_s, time.monotonic())
+
+
+def probabilities(outcome: RowOutcome) -> np.ndarray:
+    assert isinstance(outcome, RowResult)
+    return outcome.probabilities
+
+
+@torch.inference_mode()
+def reference(vit: PromptedViT, artifact: Artifact, seed: int) -> np.ndarray:
+    """The same answer, computed plainly for one image and one artifact."""
+    prompt = torch.from_numpy(artifact.prompt_embeddings)
+    feature = vit(torch.from_numpy(pixels(seed))[None], prompt)[0]
+    logits = torch.from_numpy(artifact.head_weight) @ feature + torch.from_numpy(artifact.head_bias)
+    return logits.softmax(-1).numpy()
+
+
+def test_one_batch_serves_ensembles_of_different_heads(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    artifacts = [
+        make_artifact(1),
+        make_artifact(2, classes=("x", "y")),
+        make_artifact(3, classes=tuple(f"class {i}" for i in range(40))),
+    ]
+    with running(loaded.vit) as harness:
+        entries = [harness.bank.insert(f"d{i}", a) for i, a in enumerate(artifacts)]
+        gate = row(9, harness.bank.insert("gate", make_artifact(4, num_tokens=0)))
+        rows = [row(seed, entries[seed % 3]) for seed in range(12)]
+        outcomes = harness.classify([gate, *rows])[1:]
+    for seed, outcome in enumerate(outcomes):
+        expected = reference(loaded.vit, artifacts[seed % 3], seed)
+        np.testing.assert_allclose(probabilities(outcome), expected, atol=1e-5)
+        assert isinstance(outcome, RowResult)
+        assert outcome.digest == f"d{seed % 3}"
+    assert (12, 3) in [(report.size, report.num_artifacts) for report in harness.reports]
+
+
+@pytest.mark.parametrize(("num_layers", "num_tokens"), [(1, 5), (2, 5), (2, 1), (1, 0)])
+def test_every_prompt_shape_is_served(
+    loaded: LoadedBackbone,
+    make_artifact: Callable[..., Artifact],
+    num_layers: int,
+    num_tokens: int,
+) -> None:
+    artifact = make_artifact(1, num_layers=num_layers, num_tokens=num_tokens)
+    with running(loaded.vit) as harness:
+        outcomes = harness.classify([row(5, harness.bank.insert("d", artifact))])
+    expected = reference(loaded.vit, artifact, 5)
+    np.testing.assert_allclose(probabilities(outcomes[0]), expected, atol=1e-5)
+
+
+def test_a_row_does_not_depend_on_its_batch_mates(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    with running(loaded.vit) as harness:
+        mine = harness.bank.insert("mine", make_artifact(1))
+        mates = [harness.bank.insert(f"d{i}", make_artifact(i)) for i in range(2, 9)]
+        alone = probabilities(harness.classify([row(0, mine)])[0])
+        for first in range(3):
+            batch = [row(0, mine), *(row(first + i, mate) for i, mate in enumerate(mates))]
+            together = probabilities(harness.classify(batch)[0])
+            np.testing.assert_array_equal(together, alone)
+
+
+def test_artifacts_can_come_and_go_while_batches_run(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    artifact = make_artifact(1)
+    expected = reference(loaded.vit, artifact, 0)
+    with running(loaded.vit, max_batch_size=4) as harness:
+        mine = harness.bank.insert("mine", artifact)
+        stop = threading.Event()
+
+        def churn() -> None:
+            seed = 100
+            while not stop.is_set():
+                added = [
+                    harness.bank.insert(f"d{seed}-{i}", make_artifact(seed + i)) for i in range(20)
+                ]
+                for each in added:
+                    harness.bank.remove(each)
+                seed += 20
+
+        churning = threading.Thread(target=churn)
+        churning.start()
+        try:
+            for _ in range(20):
+                for outcome in harness.classify([row(0, mine) for _ in range(4)]):
+                    np.testing.assert_allclose(probabilities(outcome), expected, atol=1e-5)
+        finally:
+            stop.set()
+            churning.join()
+
+
+def test_late_and_cancelled_rows_leave_their_batch_mates_alone(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    artifact = make_artifact(1)
+    harness = Harness(loaded.vit)
+    entry = harness.bank.insert("d", artifact)
+    good, late, cancelled, other = (row(i, entry) for i in range(4))
+    late = row(1, entry, deadline_s=time.monotonic() - 1)
+    harness.batcher.submit([good, late, cancelled, other])
+    cancelled.cancelled = True
+    harness.engine.start()
+    outcomes = harness.wait([good, late, other])
+    assert harness.engine.stop(30)
+    np.testing.assert_allclose(
+        probabilities(outcomes[0]), reference(loaded.vit, artifact, 0), atol=1e-5
+    )
+    assert isinstance(outcomes[1], DeadlineExceededError)
+    np.testing.assert_allclose(
+        probabilities(outcomes[2]), reference(loaded.vit, artifact, 3), atol=1e-5
+    )
+    assert cancelled not in harness.outcomes
+    assert [report.size for report in harness.reports] == [2]
+
+
+def test_a_failed_batch_is_reported_to_its_rows_and_the_next_one_runs(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    broken = threading.Event()
+
+    def fail(*_: object) -> None:
+        if broken.is_set():
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    hook = loaded.vit.vit.patch_embed.register_forward_pre_hook(fail)
+    try:
+        with running(loaded.vit) as harness:
+            entry = harness.bank.insert("d", make_artifact(1))
+            broken.set()
+            for _ in range(UNHEALTHY_AFTER_FAILURES):
+                assert harness.engine.healthy
+                outcomes = harness.classify([row(0, entry), row(1, entry)])
+                assert [type(outcome) for outcome in outcomes] == [EngineFailedError] * 2
+            assert not harness.engine.healthy
+            assert harness.reports[-1].failed
+            broken.clear()
+            assert isinstance(harness.classify([row(0, entry)])[0], RowResult)
+            assert harness.engine.healthy
+    finally:
+        hook.remove()
+
+
+def test_stop_answers_what_is_queued(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    harness = Harness(loaded.vit, max_batch_size=2)
+    entry = harness.bank.insert("d", make_artifact(1))
+    rows = [row(i, entry) for i in range(9)]
+    harness.batcher.submit(rows)
+    assert not harness.engine.healthy
+    harness.engine.start()
+    assert harness.engine.stop(30)
+    assert all(isinstance(harness.outcomes[each], RowResult) for each in rows)
+    assert not harness.batcher.submit([row(0, entry)])

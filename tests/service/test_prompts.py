@@ -1,0 +1,234 @@
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest
+
+from backbones.info import LoadedBackbone
+from jobs.ensembles import EnsembleStore
+from jobs.records import SourceRef
+from prompt_store.blobs import BlobStore
+
+pytestmark = pytest.mark.anyio
+
+FOREIGN = f"sha256:{'f' * 64}"
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def content_digest(data: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+def slug(response: httpx.Response) -> str:
+    assert response.headers["content-type"] == "application/problem+json"
+    document = response.json()
+    assert document["status"] == response.status_code
+    assert document["title"]
+    assert document["detail"]
+    return document["type"].removeprefix("urn:hgprompt:problem:")
+
+
+async def test_the_backbone_is_described(client: httpx.AsyncClient, loaded: LoadedBackbone) -> None:
+    found = (await client.get("/v1/backbone")).json()
+    assert found["backbone_digest"] == loaded.info.digest
+    assert (found["embed_dim"], found["depth"], found["num_prefix_tokens"]) == (192, 2, 1)
+    assert (found["image_size_px"], found["patch_size_px"], found["dtype"]) == (32, 16, "fp32")
+    assert found["mean"] == list(loaded.info.preprocessing.mean)
+
+
+async def test_upload_gives_a_version_and_the_same_bytes_again_the_same_one(
+    client: httpx.AsyncClient, make_prompt: Callable[..., bytes]
+) -> None:
+    data = make_prompt(1, team="vision", license="MIT")
+    first = await client.put("/v1/prompts/fashion", content=data)
+    assert first.status_code == 201
+    manifest = first.json()
+    assert (manifest["name"], manifest["version"]) == ("fashion", 1)
+    assert manifest["digest"] == digest_of(data)
+    assert (manifest["num_prompt_tokens"], manifest["prompt_depth"]) == (3, 2)
+    assert (manifest["license"], manifest["labels"]) == ("MIT", {"team": "vision"})
+    assert first.headers["location"] == "/v1/prompts/fashion/versions/1"
+    again = await client.put("/v1/prompts/fashion", content=data)
+    assert (again.status_code, again.json()) == (200, manifest)
+    other = await client.put("/v1/prompts/fashion", content=make_prompt(2))
+    assert (other.status_code, other.json()["version"]) == (201, 2)
+    versions = (await client.get("/v1/prompts/fashion/versions")).json()
+    assert [item["version"] for item in versions["items"]] == [1, 2]
+    assert (await client.get("/v1/prompts/fashion")).json() == other.json()
+    assert (await client.get("/v1/prompts/fashion/versions/1")).json() == manifest
+
+
+async def test_lists_are_paged_and_filtered(
+    client: httpx.AsyncClient, make_prompt: Callable[..., bytes]
+) -> None:
+    for i, name in enumerate(["delta", "alpha", "charlie", "bravo"]):
+        labels = {"team": "blue"} if i % 2 else {}
+        assert (await client.put(f"/v1/prompts/{name}", content=make_prompt(i, **labels))).is_success
+    first = (await client.get("/v1/prompts?limit=3")).json()
+    assert [item["name"] for item in first["items"]] == ["alpha", "bravo", "charlie"]
+    rest = (await client.get("/v1/prompts", params={"cursor": first["next_cursor"]})).json()
+    assert ([item["name"] for item in rest["items"]], rest["next_cursor"]) == (["delta"], None)
+    blue = (await client.get("/v1/prompts?label=team=blue")).json()["items"]
+    assert [item["name"] for item in blue] == ["alpha", "bravo"]
+    assert (await client.get(f"/v1/prompts?backbone={FOREIGN}")).json()["items"] == []
+
+
+async def test_content_is_conditional_and_partial(
+    client: httpx.AsyncClient, make_prompt: Callable[..., bytes]
+) -> None:
+    old, data = make_prompt(1), make_prompt(2)
+    for each in (old, data):
+        await client.put("/v1/prompts/fashion", content=each)
+    url = "/v1/prompts/fashion/content"
+    whole = await client.get(url)
+    tag = whole.headers["etag"]
+    assert (whole.content, tag) == (data, f'"{digest_of(data)}"')
+    assert (await client.get(url, params={"version": 1})).content == old
+
+    unchanged = await client.get(url, headers={"If-None-Match": f'"x", {tag}'})
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert unchanged.headers["etag"] == tag
+    assert (await client.get(url, headers={"If-None-Match": '"x"'})).content == data
+    assert (await client.get(url, headers={"If-Match": tag})).content == data
+    lost = await client.get(url, headers={"If-Match": '"x"'})
+    assert (lost.status_code, slug(lost)) == (412, "precondition-failed")
+
+    head = await client.head(url)
+    assert (head.content, head.headers["content-length"]) == (b"", str(len(data)))
+    assert head.headers["etag"] == tag
+
+
+@pytest.mark.parametrize(
+    ("header", "start", "end"),
+    [
+        ("bytes=0-9", 0, 10),
+        ("bytes=10-", 10, None),
+        ("bytes=-7", -7, None),
+        ("bytes=5-999999999", 5, None),
+        ("bytes=-999999999", 0, None),
+    ],
+)
+async def test_a_range_gives_that_part(
+    client: httpx.AsyncClient,
+    make_prompt: Callable[..., bytes],
+    header: str,
+    start: int,
+    end: int | None,
+) -> None:
+    data = make_prompt(2)
+    await client.put("/v1/prompts/fashion", content=data)
+    part = await client.get("/v1/prompts/fashion/content", headers={"Range": header})
+    expected = data[start:end]
+    assert part.content == expected
+    if len(expected) < len(data):
+        assert part.status_code == 206
+        begin = data.index(expected)
+        last = begin + len(expected) - 1
+        assert part.headers["content-range"] == f"bytes {begin}-{last}/{len(data)}"
+
+
+async def test_ranges_that_cannot_be_given(
+    client: httpx.AsyncClient, make_prompt: Callable[..., bytes]
+) -> None:
+    data = make_prompt(2)
+    await client.put("/v1/prompts/fashion", content=data)
+    url = "/v1/prompts/fashion/content"
+    outside = await client.get(url, headers={"Range": f"bytes={len(data)}-"})
+    assert (outside.status_code, slug(outside)) == (416, "range-not-satisfiable")
+    assert outside.headers["content-range"] == f"bytes */{len(data)}"
+    for ignored in ("bytes=0-1,5-6", "lines=1-2", "bytes=9-3", "bytes=-", "bytes=a-b"):
+        assert (await client.get(url, headers={"Range": ignored})).content == data
+    stale = {"Range": "bytes=0-1", "If-Range": '"sha256:old"'}
+    assert (await client.get(url, headers=stale)).content == data
+    fresh = {"Range": "bytes=0-1", "If-Range": f'"{digest_of(data)}"'}
+    assert (await client.get(url, headers=fresh)).content == data[:2]
+
+
+async def test_damaged_content_is_never_served(
+    client: httpx.AsyncClient, make_prompt: Callable[..., bytes], blobs: BlobStore
+) -> None:
+    data = make_prompt(1)
+    await client.put("/v1/prompts/fashion", content=data)
+    digits = digest_of(data).removeprefix("sha256:")
+    path = blobs._objects._root / "sha256" / digits[:2] / digits
+    path.chmod(0o644)
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    response = await client.get("/v1/prompts/fashion/content")
+    assert (response.status_code, slug(response)) == (500, "corrupt-content")
+
+
+async def test_a_body_that_is_not_what_its_digest_says_is_refused(
+    client: httpx.AsyncClient, make_prompt: Callable[..., bytes]
+) -> None:
+    data, url = make_prompt(1), "/v1/prompts/fashion"
+    for header in (content_digest(b"other"), "sha-256=:AAAA:", "sha-256=:%%%:", "sha-256=x"):
+        refused = await client.put(url, content=data, headers={"Content-Digest": header})
+        assert (refused.status_code, slug(refused)) == (400, "content-digest-mismatch")
+    assert (await client.get(url)).status_code == 404
+    header = f"sha-512=:AAAA:, {content_digest(data)}"
+    kept = await client.put(url, content=data, headers={"Content-Digest": header})
+    assert kept.status_code == 201
+
+
+async def test_a_prompt_of_another_backbone_is_refused_with_both_digests(
+    client: httpx.AsyncClient, make_prompt: Callable[..., bytes], loaded: LoadedBackbone
+) -> None:
+    foreign = make_prompt(1, backbone_digest=FOREIGN)
+    response = await client.put("/v1/prompts/fashion", content=foreign)
+    assert (response.status_code, slug(response)) == (422, "invalid-prompt")
+    document = response.json()
+    assert document["field"] == "backbone_digest"
+    assert FOREIGN in document["detail"]
+    assert loaded.info.digest in document["detail"]
+    assert (await client.get("/v1/prompts/fashion")).status_code == 404
+
+
+async def test_too_large_a_body_is_refused_declared_or_not(
+    open_client: Callable[..., object], make_prompt: Callable[..., bytes]
+) -> None:
+    async def stream() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield bytes(100)
+
+    async with open_client(max_prompt_bytes=1000) as client:
+        for body in (bytes(1001), stream()):
+            refused = await client.put("/v1/prompts/fashion", content=body)
+            assert (refused.status_code, slug(refused)) == (413, "body-too-large")
+            assert refused.json()["limit"] == 1000
+
+
+async def test_a_compressed_body_is_refused(client: httpx.AsyncClient) -> None:
+    headers = {"Content-Encoding": "gzip"}
+    refused = await client.put("/v1/prompts/fashion", content=b"x", headers=headers)
+    assert (refused.status_code, slug(refused)) == (415, "encoding-not-supported")
+
+
+async def test_deleting_hides_a_prompt_unless_an_ensemble_depends_on_it(
+    client: httpx.AsyncClient,
+    make_prompt: Callable[..., bytes],
+    ensembles: EnsembleStore,
+    make_spec: Callable[..., object],
+) -> None:
+    manifest = (await client.put("/v1/prompts/fashion", content=make_prompt(1))).json()
+    source = SourceRef(name="fashion", version=1, digest=manifest["digest"])
+    request = ensembles.create(make_spec("animals", sources=(source,)))
+    held = await client.delete("/v1/prompts/fashion")
+    assert (held.status_code, slug(held)) == (409, "prompt-in-use")
+    assert held.json()["ensembles"] == ["animals@1"]
+    ensembles.cancel(request.fit_id)
+    assert (await client.delete("/v1/prompts/fashion")).status_code == 204
+    assert (await client.delete("/v1/prompts/fashion")).status_code == 404
+    gone = await client.get("/v1/prompts/fashion/versions/1")
+    assert (gone.status_code, slug(gone)) == (404, "not-found")
+    assert (await client.put("/v1/prompts/fashion", content=make_prompt(1))).json()["version"] == 3
+
+
+@pytest.mark.parametrize("name", ["Fashion", "-x", "a" * 65, "%2e%2e", "a%20b"])
+async def test_a_malformed_name_is_named(client: httpx.AsyncClient, name: str) -> None:
+    response = await client.get(f"/v1/prompts/{name}")
+    assert (response.status_code, slug(response)) == (422, "invalid-request")
+    assert response.json()["field"] == "name"

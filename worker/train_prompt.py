@@ -1,0 +1,260 @@
+"""`hgprompt train-prompt`: train a source prompt on a labelled task and write its file.
+
+Reports the validation accuracy of a linear head on the prompted features beside that of the same
+head on plain features: a prompt that does not beat that is not worth sharing. Both heads are
+fitted in the same way on the same images; the validation images also chose the epoch, so the
+comparison on `--test` images, which chose nothing, is the one to quote.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from backbones.errors import BackboneError
+from backbones.info import LoadedBackbone
+from backbones.settings import BackboneSettings
+from ensemble.class_head import ClassHead, fit_class_head
+from ensemble.errors import EnsembleError
+from ensemble.features import extract_features
+from ensemble.prompt_tuning import (
+    Epoch,
+    LabelledPixels,
+    TunedPrompt,
+    TuningConfig,
+    tune_prompt,
+)
+from ensemble.prompted_vit import init_prompt
+from ensemble.splits import stratified_split
+from images.errors import ImagesError
+from prompt_store.codec import PromptFile, write_prompt
+from prompt_store.errors import PromptStoreError
+from worker.task_images import TaskImages, load_task_images
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Accuracy in [0, 1] of a head on plain and on prompted features of the same images."""
+
+    num_images: int
+    plain: float
+    prompted: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 1 with one line on standard error when the input is at fault."""
+    args = _parser().parse_args(arguments)
+    try:
+        _run(args)
+    except (BackboneError, EnsembleError, ImagesError, PromptStoreError, OSError) as error:
+        sys.stderr.write(f"hgprompt train-prompt: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing was written\n")
+        return 130
+    return 0
+
+
+def _run(args: argparse.Namespace) -> None:
+    console = Console(stderr=True)
+    started = time.monotonic()
+    backbone = BackboneSettings().load()
+    task = load_task_images(args.task, backbone.info.preprocessing)
+    test = load_task_images(args.test, backbone.info.preprocessing) if args.test else None
+    if test is not None and test.classes != task.classes:
+        raise EnsembleError(f"test classes {test.classes} differ from {task.classes}")
+    train_rows, validation_rows = stratified_split(
+        task.labels, args.validation_fraction, args.seed
+    )
+    train = LabelledPixels(task.pixels[train_rows], task.labels[train_rows])
+    validation = LabelledPixels(task.pixels[validation_rows], task.labels[validation_rows])
+    console.print(
+        f"{args.name}: {len(train)} training and {len(validation)} validation images, "
+        f"{len(task.classes)} classes, {backbone.info.name} on {backbone.vit.device}"
+    )
+    tuned = _tune(args, backbone, train, validation, len(task.classes), console)
+    stored = tuned.prompt.half().float().cpu()  # what the file will hold
+    heads = {
+        label: _fit(backbone, prompt, train, len(task.classes), args.batch_size)
+        for label, prompt in (("plain", None), ("prompted", stored))
+    }
+    figures = {"validation": _compare(backbone, stored, heads, validation, args.batch_size)}
+    if test is not None:
+        held_out = LabelledPixels(test.pixels, test.labels)
+        figures["test"] = _compare(backbone, stored, heads, held_out, args.batch_size)
+    for split, figure in figures.items():
+        console.print(
+            f"{split}: prompted {figure.prompted:.3f}, plain {figure.plain:.3f} "
+            f"({figure.num_images} images)"
+        )
+    data = write_prompt(_prompt_file(args, backbone, task, stored, heads["prompted"]), "F16")
+    output = args.output or Path(f"{args.name}.safetensors")
+    output.write_bytes(data)
+    console.print(f"wrote {output} ({len(data):,} bytes)")
+    if args.report is not None:
+        report = {
+            "name": args.name,
+            "classes": list(task.classes),
+            "train_images": len(train),
+            "figures": {split: asdict(figure) for split, figure in figures.items()},
+            "best_epoch": tuned.best.epoch,
+            "epochs": [asdict(epoch) for epoch in tuned.epochs],
+            "seconds": round(time.monotonic() - started, 1),
+            "torch": torch.__version__,
+            "backbone": backbone.info.name,
+            "backbone_digest": backbone.info.digest,
+            "precision": backbone.info.dtype,
+            "config": asdict(_config(args)) | {"seed": args.seed, "init_seed": args.init_seed},
+        }
+        args.report.write_text(json.dumps(report, indent=1, allow_nan=True) + "\n")
+
+
+def _tune(
+    args: argparse.Namespace,
+    backbone: LoadedBackbone,
+    train: LabelledPixels,
+    validation: LabelledPixels,
+    num_classes: int,
+    console: Console,
+) -> TunedPrompt:
+    """Train from the shared random init under a progress bar."""
+    info = backbone.info
+    initial = init_prompt(
+        info.depth if args.depth == "deep" else 1,
+        args.num_prompt_tokens,
+        info.embed_dim,
+        patch_size_px=info.patch_size_px,
+        generator=torch.Generator().manual_seed(args.init_seed),
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("epoch 0", total=args.epochs)
+
+        def on_epoch(epoch: Epoch) -> None:
+            progress.update(
+                bar,
+                completed=epoch.epoch,
+                description=f"epoch {epoch.epoch}/{epoch.epochs}, validation loss "
+                f"{epoch.validation_loss:.3f}, accuracy {epoch.validation_accuracy:.3f}",
+            )
+
+        return tune_prompt(
+            backbone.vit,
+            initial,
+            train,
+            validation,
+            num_classes=num_classes,
+            config=_config(args),
+            seed=args.seed,
+            on_epoch=on_epoch,
+        )
+
+
+def _fit(
+    backbone: LoadedBackbone,
+    prompt: Tensor | None,
+    train: LabelledPixels,
+    num_classes: int,
+    batch_size: int,
+) -> ClassHead:
+    features = extract_features(backbone.vit, train.pixels, prompt, batch_size=batch_size)
+    return fit_class_head(features, train.labels, num_classes)
+
+
+def _compare(
+    backbone: LoadedBackbone,
+    prompt: Tensor,
+    heads: dict[str, ClassHead],
+    images: LabelledPixels,
+    batch_size: int,
+) -> Accuracies:
+    """Accuracy of the plain and the prompted head on `images`."""
+
+    def accuracy(prompt: Tensor | None, head: ClassHead) -> float:
+        features = extract_features(backbone.vit, images.pixels, prompt, batch_size=batch_size)
+        return float((head.logits(features).argmax(1) == images.labels).double().mean())
+
+    return Accuracies(
+        num_images=len(images),
+        plain=accuracy(None, heads["plain"]),
+        prompted=accuracy(prompt, heads["prompted"]),
+    )
+
+
+def _prompt_file(
+    args: argparse.Namespace,
+    backbone: LoadedBackbone,
+    task: TaskImages,
+    prompt: Tensor,
+    head: ClassHead,
+) -> PromptFile:
+    metadata = {
+        "backbone": backbone.info.name,
+        "backbone_digest": backbone.info.digest,
+        "classes": json.dumps(list(task.classes)),
+        "task": args.name,
+    }
+    if args.license:
+        metadata["license"] = args.license
+    return PromptFile(
+        prompt_embeddings=prompt.numpy().astype(np.float32),
+        head_weight=head.weight.numpy().astype(np.float32),
+        head_bias=head.bias.numpy().astype(np.float32),
+        metadata=metadata,
+    )
+
+
+def _config(args: argparse.Namespace) -> TuningConfig:
+    return TuningConfig(
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        optimizer=args.optimizer,
+        prompt_learning_rate=args.prompt_learning_rate,
+        head_learning_rate=args.head_learning_rate,
+        weight_decay=args.weight_decay,
+        warmup_epochs=args.warmup_epochs,
+        patience=args.patience,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = TuningConfig()
+    parser = argparse.ArgumentParser(
+        prog="hgprompt train-prompt",
+        description="Train a source prompt on a labelled task (visual prompt tuning).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--task", type=Path, required=True, help="folder, zip, tar or parquet, a folder a class")
+    add("--name", required=True, help="name of the prompt")
+    add("--output", type=Path, help="file to write (default: NAME.safetensors)")
+    add("--test", type=Path, help="held-out images to report accuracy on")
+    add("--report", type=Path, help="JSON file for the figures of this run")
+    add("--depth", choices=("deep", "shallow"), default="deep", help="prompts in each block or one")
+    add("--num-prompt-tokens", type=int, default=10, help="P, tokens a layer")
+    add("--epochs", type=int, default=defaults.epochs, help="passes over the training images")
+    add("--batch-size", type=int, default=defaults.batch_size, help="images a step")
+    add("--optimizer", choices=("adamw", "sgd"), default=defaults.optimizer, help="optimiser")
+    add("--prompt-learning-rate", type=float, default=defaults.prompt_learning_rate, help="peak")
+    add("--head-learning-rate", type=float, default=defaults.head_learning_rate, help="peak")
+    add("--weight-decay", type=float, default=defaults.weight_decay, help="of prompt and head")
+    add("--warmup-epochs", type=float, default=defaults.warmup_epochs, help="linear warm-up")
+    add("--patience", type=int, default=defaults.patience, help="epochs without improvement")
+    add("--validation-fraction", type=float, default=0.2, help="share held out to choose the epoch")
+    add("--seed", type=int, default=0, help="of the split and the order of the images")
+    add("--init-seed", type=int, default=0, help="of the initial prompt; share it among sources")
+    add("--license", help="licence of the images, recorded in the file")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
