@@ -1,6 +1,7 @@
 """The `hgprompt` command."""
 
 import importlib.metadata
+import io
 import sys
 from typing import Annotated
 
@@ -58,6 +59,9 @@ def _options(
 
 def main() -> None:
     """Runs the command line; what users got wrong is one line and exit status 1 or 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name that cannot be written is no crash
     try:
         app(prog_name="hgprompt")
     except ServiceUnreachableError as exc:

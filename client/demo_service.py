@@ -8,6 +8,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -88,24 +90,33 @@ class _Watch:
                 return
 
 
+class _ChildGivenUp(BaseException):
+    """Raised in the main thread by the signal that the watch sends to it."""
+
+
+def _raise(signum: int, frame: FrameType | None) -> NoReturn:
+    del signum, frame
+    raise _ChildGivenUp
+
+
 def _interrupt_main_thread() -> None:
-    """Ends whatever the main thread waits for, as Ctrl-C would."""
+    """Ends whatever the main thread waits for; a signal is the only thing that can."""
     main = threading.main_thread().ident
     if main is not None:
-        signal.pthread_kill(main, signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGUSR1)
 
 
 @contextmanager
 def _watched(deployment: Deployment) -> Generator[None]:
     watch = _Watch(deployment)
+    previous = signal.signal(signal.SIGUSR1, _raise)
     thread = threading.Thread(target=watch.run, name="watch", daemon=True)
     thread.start()
     try:
         yield
-    except KeyboardInterrupt:
-        if watch.failure is not None:
-            raise watch.failure from None
-        raise
+    except _ChildGivenUp:
+        raise watch.failure or StartError("a process was given up") from None
     finally:
         watch.stopped.set()
         thread.join()
+        signal.signal(signal.SIGUSR1, previous)

@@ -89,7 +89,7 @@ class DeploymentView:
         if self._verbose or serious:
             with self._lock:
                 self._console.print(
-                    Text.assemble((f"{name:>7} ", _NAME_STYLES.get(name, "")), message),
+                    Text.assemble((f"{name:>7} | ", _NAME_STYLES.get(name, "")), message),
                     soft_wrap=True,
                 )
 

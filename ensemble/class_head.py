@@ -31,13 +31,13 @@ class ClassHead:
         weight: (C, D), float64 as fitted.
         bias: (C,).
         penalty: Relative penalty that was chosen.
-        loo_accuracy: Leave-one-out accuracy on the images it was fitted on, in [0, 1].
+        loo_logits: (N, C), calibrated logits of each image by the head that has not seen it.
     """
 
     weight: Tensor
     bias: Tensor
     penalty: float
-    loo_accuracy: float
+    loo_logits: Tensor
 
     def logits(self, features: Tensor) -> Tensor:
         """Features (N, D) to calibrated logits (N, C), float64."""
@@ -75,8 +75,7 @@ def fit_class_head(features: Tensor, labels: Tensor, num_classes: int) -> ClassH
     temperature = _fit_temperature(loo, labels)
     weight = (Z.T @ dual).T / std / temperature  # (C, D)
     bias = intercept / temperature - weight @ mean  # (C,)
-    accuracy = float((loo.argmax(1) == labels).double().mean())
-    return ClassHead(weight=weight, bias=bias, penalty=penalty, loo_accuracy=accuracy)
+    return ClassHead(weight=weight, bias=bias, penalty=penalty, loo_logits=loo / temperature)
 
 
 def _ridge_loo(Z: Tensor, Y: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:

@@ -6,7 +6,7 @@ Each process of a deployment runs a sweeper; per interval one of them sweeps.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from jobs.dispatch import FitQueue
@@ -52,17 +52,21 @@ class Sweeper:
     @asynccontextmanager
     async def sweeping(self) -> AsyncGenerator[None]:
         """Sweep until the block ends, in turn with the other processes of the deployment."""
-        task = asyncio.create_task(self._sweep_for_ever())
+        stopping = asyncio.Event()
+        task = asyncio.create_task(self._sweep_until(stopping))
         try:
             yield
         finally:
+            # redis-py can swallow a cancellation while it connects; the flag is seen all the same.
+            stopping.set()
             task.cancel()
             await asyncio.wait({task})
 
-    async def _sweep_for_ever(self) -> None:
-        while True:
+    async def _sweep_until(self, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
             await self._take_turn()
-            await asyncio.sleep(self.interval_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), self.interval_s)
 
     async def _take_turn(self) -> None:
         log = {"worker": self.name}

@@ -58,12 +58,12 @@ def create_app(
         app.add_exception_handler(error, errors.answer_error)
     app.add_exception_handler(HTTPException, errors.answer_error)
     app.add_exception_handler(RequestValidationError, errors.answer_error)
+    if parts.settings.classifies:
+        app.router.routes.append(classify.classify_route)  # first, so that it is found at once
     app.include_router(health.router)
     app.include_router(backbone.router)
     if parts.settings.serves_api:
         for router in API_ROUTERS:
             app.include_router(router)
-    if parts.settings.classifies:
-        app.router.routes.append(classify.classify_route)
     install_openapi(app, CLASSIFY_PATHS if parts.settings.classifies else {})
     return app

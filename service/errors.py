@@ -4,6 +4,7 @@ import errno
 import logging
 import math
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +16,7 @@ from images import errors as images
 from jobs import errors as jobs
 from prompt_store import errors as store
 from service.inference import errors as inference
+from service.openapi import allowed_methods
 from service.problems import Problem, ProblemError
 
 logger = logging.getLogger(__name__)
@@ -103,14 +105,18 @@ def validation_problem(error: RequestValidationError) -> Problem:
     )
 
 
-def http_problem(error: HTTPException) -> Problem:
+def http_problem(request: Request, error: HTTPException) -> Problem:
     """Return the problem for what the framework refuses itself: unknown routes and methods."""
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # The framework names the methods of the first route of the path only.
+        headers["Allow"] = allowed_methods(request.app, request.url.path)
     return Problem(
         error.status_code,
         HTTP_SLUGS.get(error.status_code, "http-error"),
         "The request cannot be served",
-        str(error.detail),
-        headers=error.headers or {},
+        f"{request.method} {request.url.path}: {error.detail}",
+        headers=headers,
     )
 
 
@@ -121,10 +127,10 @@ async def answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         problem = validation_problem(error)
     elif isinstance(error, HTTPException):
-        problem = http_problem(error)
+        problem = http_problem(request, error)
     else:
         problem = problem_of(error)
-    if problem.status >= 500:  # noqa: PLR2004 - server errors
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         fields = {"method": request.method, "path": request.url.path, "problem": problem.slug}
         logger.error("request failed", exc_info=error, extra=fields)
     return problem.response()
@@ -138,7 +144,7 @@ def _members(error: Exception) -> dict[str, Any]:
 def _headers(error: Exception, kind: Kind) -> dict[str, str]:
     if isinstance(error, inference.QueueFullError):
         return {"Retry-After": str(math.ceil(error.retry_after_s))}
-    return {"Retry-After": str(RETRY_S)} if kind.status == 503 else {}  # noqa: PLR2004
+    return {"Retry-After": str(RETRY_S)} if kind.status == HTTPStatus.SERVICE_UNAVAILABLE else {}
 
 
 def _validation_entry(item: dict[str, Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.routing import compile_path
 
 from service.problems import MEDIA_TYPE, ProblemDocument
 
@@ -73,6 +74,15 @@ def install_openapi(app: FastAPI, extra_paths: dict[str, Any]) -> None:
         return document
 
     app.openapi = openapi
+
+
+def allowed_methods(app: FastAPI, path: str) -> str:
+    """Return the value of `Allow` for a path: every method that some route of it takes."""
+    methods: set[str] = set()
+    for template, operations in app.openapi()["paths"].items():
+        if compile_path(template)[0].match(path):
+            methods.update(method.upper() for method in operations)
+    return ", ".join(sorted(methods))
 
 
 def _add_problems(responses: dict[str, Any]) -> None:

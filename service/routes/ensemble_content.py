@@ -20,7 +20,7 @@ REPORT_HEADERS = {
 
 
 @router.get("/{name}/content", response_class=Response, responses=BINARY_RESPONSE)
-@router.head("/{name}/content", response_class=Response, include_in_schema=False)
+@router.head("/{name}/content", response_class=Response, responses=BINARY_RESPONSE)
 def get_content(
     name: NamePath, request: Request, parts: PartsDep, version: VersionQuery = None
 ) -> Response:

@@ -67,7 +67,7 @@ def get_version(name: NamePath, version: VersionPath, parts: PartsDep) -> Prompt
 
 
 @router.get("/{name}/content", response_class=Response, responses=BINARY_RESPONSE)
-@router.head("/{name}/content", response_class=Response, include_in_schema=False)
+@router.head("/{name}/content", response_class=Response, responses=BINARY_RESPONSE)
 def get_content(
     name: NamePath, request: Request, parts: PartsDep, version: VersionQuery = None
 ) -> Response:

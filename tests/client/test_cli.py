@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -265,3 +267,17 @@ def test_a_report_that_cannot_be_written_is_one_line(
     assert (
         ran.err == f"hgprompt: cannot write {tmp_path}/absent/r.html: No such file or directory\n"
     )
+
+
+def test_what_the_terminal_cannot_write_is_replaced(server: "ScriptedServer") -> None:
+    server.will_answer({"items": [{**QUEUED, "name": "größe"}], "next_cursor": None})
+    done = subprocess.run(
+        [sys.executable, "-m", "client", "ensembles", "ls", "--url", server.url],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert "gr??e" in done.stdout

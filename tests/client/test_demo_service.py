@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from client.api import Client
 from client.demo_service import own_service, temporary_folder
 from client.errors import StartError
 from client.supervisor import RestartPolicy
@@ -50,13 +51,18 @@ def test_ctrl_c_ends_the_service_too(script: MakeScript, tmp_path: Path) -> None
     local = options(
         tmp_path, script("service", SERVICE), script("worker", "import time; time.sleep(600)")
     )
-    with (
-        pytest.raises(KeyboardInterrupt),
-        own_service(Console(file=io.StringIO()), local, verbose=False) as service,
-    ):
-        assert service.client.readiness().ready
-        raise KeyboardInterrupt
-    assert not service.client.readiness().ready
+    urls: list[str] = []
+
+    def interrupted() -> None:
+        with own_service(Console(file=io.StringIO()), local, verbose=False) as service:
+            assert service.client.readiness().ready
+            urls.append(service.client.base_url)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with Client(urls[0]) as client:
+        assert not client.readiness().ready
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -49,7 +49,11 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     environ = {**kept, **settings}
     options = LocalOptions(tmp_path_factory.mktemp("up") / "data", "127.0.0.1", 0, environ)
     said: list[str] = []
-    hooks = Hooks(said.append, said.append, lambda *_: None, lambda: 0)
+
+    def ignore(name: str, line: str) -> None:
+        del name, line
+
+    hooks = Hooks(said.append, said.append, ignore, lambda: 0)
     with local_deployment(options, hooks) as deployment, Client(deployment.address.url) as client:
         examples = tmp_path_factory.mktemp("examples")
         write_examples(examples, client)

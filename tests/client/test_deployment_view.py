@@ -21,13 +21,13 @@ LINES = [("service", INFO), ("worker", WARNING), ("worker", "plain"), ("redis", 
 
 
 def test_what_is_serious_or_no_log_line_is_shown() -> None:
-    assert printed(verbose=False, lines=LINES) == " worker slow [/bold]\n worker plain\n"
+    assert printed(verbose=False, lines=LINES) == " worker | slow [/bold]\n worker | plain\n"
 
 
 def test_verbose_shows_everything() -> None:
     text = printed(verbose=True, lines=LINES)
-    assert text.splitlines()[0] == "service loaded"
-    assert text.splitlines()[-1] == "  redis 1:C banner"
+    assert text.splitlines()[0] == "service | loaded"
+    assert text.splitlines()[-1] == "  redis | 1:C banner"
 
 
 @pytest.mark.parametrize("line", ["{not json", "", "Traceback (most recent call last):"])

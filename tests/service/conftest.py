@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import redis
 import torch
 from fastapi import FastAPI
 from PIL import Image
@@ -35,9 +36,16 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
+def valkey() -> Iterator[ValkeyServer]:
     with ValkeyServer() as server:
-        yield server.connection_url
+        yield server
+
+
+@pytest.fixture
+def redis_url(valkey: ValkeyServer) -> str:
+    with redis.Redis.from_url(valkey.connection_url) as client:
+        client.flushall()
+    return valkey.connection_url
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,94 @@
+"""The composite prompt: align the sources' tokens, then average them by weight.
+
+A Vision Transformer's CLS output does not change when the prompt tokens of a layer are permuted,
+so sources trained apart hold their tokens in arbitrary order, and averaging them as stored
+averages unrelated vectors. The paper does not align; we do (Hungarian assignment, Kuhn 1955).
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ensemble.errors import ShapeError
+
+
+def align_tokens(prompts: Tensor) -> Tensor:
+    """Permute each source's tokens, layer by layer, to lie nearest to the first source's.
+
+    Args:
+        prompts: (M, L, P, D); the first source is the reference.
+
+    Returns:
+        The permuted prompts (M, L, P, D). Each source's own features are unchanged.
+    """
+    reference = prompts[0].double()  # (L, P, D)
+    aligned = [prompts[0]]
+    for prompt in prompts[1:]:
+        similarity = reference @ prompt.double().transpose(1, 2)  # (L, P, P)
+        layers = [
+            layer[torch.from_numpy(linear_sum_assignment(s.numpy(), maximize=True)[1])]
+            for layer, s in zip(prompt, similarity, strict=True)
+        ]
+        aligned.append(torch.stack(layers))
+    return torch.stack(aligned)
+
+
+def stack_prompts(prompts: Sequence[Tensor]) -> Tensor:
+    """Stack source prompts into (M, L, P, D), float32.
+
+    Raises:
+        ShapeError: Their shapes differ, so that no weighted sum exists, or there are none.
+    """
+    shapes = {tuple(prompt.shape) for prompt in prompts}
+    if len(shapes) != 1:
+        raise ShapeError(f"source prompts have shapes {sorted(shapes)}; all must be the same")
+    return torch.stack([prompt.float() for prompt in prompts])
+
+
+def compose(prompts: Tensor, weights: Tensor) -> Tensor:
+    """Return P = sum_j weights_j prompts_j as (L, P, D) float32, summed in float64.
+
+    Args:
+        prompts: (M, L, P, D), aligned or not.
+        weights: (M,), on the simplex.
+
+    Raises:
+        ShapeError: Not one weight a prompt.
+    """
+    if prompts.ndim != 4 or weights.shape != prompts.shape[:1]:  # noqa: PLR2004
+        raise ShapeError(
+            f"prompts {tuple(prompts.shape)} and weights {tuple(weights.shape)}: "
+            "expected (M, L, P, D) and (M,)"
+        )
+    return torch.einsum("m,mlpd->lpd", weights.double(), prompts.double()).float()
+
+
+def composite_digest(prompt: Tensor) -> str:
+    """Return `sha256:<hex>` over the composite's shape and its little-endian float32 bytes."""
+    header = "x".join(map(str, prompt.shape))
+    data = prompt.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes()
+    return f"sha256:{hashlib.sha256(header.encode() + data).hexdigest()}"
+
+
+def composition_gap(composite_features: Tensor, features: Tensor, weights: Tensor) -> float:
+    """Return how far the composite's features lie from the weighted sum of the sources'.
+
+        Gamma = E||f(P) - f_bar||^2 / E[ sum_j alpha_j ||f(P_j) - f_bar||^2 ],
+        f_bar = sum_j alpha_j f(P_j)
+
+    0: composing prompts is composing features. 1: the composite is as far away as the sources
+    themselves are apart. NaN where the sources do not differ (one source, or identical ones).
+
+    Args:
+        composite_features: (N, D).
+        features: (M, N, D).
+        weights: (M,).
+    """
+    features, weights = features.double(), weights.double()
+    mean = torch.einsum("m,mnd->nd", weights, features)  # (N, D)
+    gap = ((composite_features.double() - mean) ** 2).sum(1).mean()
+    spread = ((features - mean) ** 2).sum(2).mean(1) @ weights
+    return float(gap / spread) if float(spread) > 0 else float("nan")

@@ -1,0 +1,108 @@
+"""Candidates scored on the same held-out images, with intervals."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ensemble.options import Method
+
+_Z95 = 1.959963984540054
+_ECE_BINS = 15
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A candidate's place on the leaderboard.
+
+    Attributes:
+        method: How its prompt was made.
+        source: Index of the source for "single", else None.
+        tuned: Whether its prompt was tuned on the target.
+        accuracy: On the held-out images, in [0, 1].
+        ci95: Wilson's 95 % interval of that accuracy.
+        log_loss: In nats.
+    """
+
+    method: Method
+    source: int | None
+    tuned: bool
+    accuracy: float
+    ci95: tuple[float, float]
+    log_loss: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How the chosen candidate does on the held-out images.
+
+    Attributes:
+        num_images: Held-out images.
+        accuracy: In [0, 1].
+        ece: Expected calibration error over 15 equal bins of confidence, in [0, 1].
+        confusion_matrix: (C, C) counts, row = truth, column = prediction.
+    """
+
+    num_images: int
+    accuracy: float
+    ece: float
+    confusion_matrix: Tensor
+
+
+def standing(
+    method: Method, source: int | None, logits: Tensor, labels: Tensor, *, tuned: bool = False
+) -> Standing:
+    """Score calibrated logits (V, C) of held-out images with labels (V,)."""
+    correct = int((logits.argmax(1) == labels).sum())
+    return Standing(
+        method=method,
+        source=source,
+        tuned=tuned,
+        accuracy=correct / len(labels),
+        ci95=wilson_interval(correct, len(labels)),
+        log_loss=float(functional.cross_entropy(logits, labels)),
+    )
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a proportion (Wilson 1927)."""
+    share = successes / trials
+    denominator = 1 + _Z95**2 / trials
+    center = (share + _Z95**2 / (2 * trials)) / denominator
+    variance = share * (1 - share) / trials + _Z95**2 / (4 * trials**2)
+    half = _Z95 * math.sqrt(variance) / denominator
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def paired_difference(a: Tensor, b: Tensor, labels: Tensor) -> tuple[float, float, float]:
+    """Return accuracy(a) - accuracy(b) with its 95 % interval, paired by image.
+
+    Args:
+        a: Logits (V, C).
+        b: Logits (V, C) of the same images.
+        labels: (V,).
+    """
+    difference = (a.argmax(1) == labels).double() - (b.argmax(1) == labels).double()
+    mean = float(difference.mean())
+    half = _Z95 * float(difference.std(correction=0)) / math.sqrt(len(labels))
+    return mean, mean - half, mean + half
+
+
+def validate(logits: Tensor, labels: Tensor) -> Validation:
+    """Accuracy, calibration and confusions of logits (V, C) on held-out labels (V,)."""
+    num_classes = logits.shape[1]
+    confidence, predicted = logits.softmax(1).max(1)
+    correct = (predicted == labels).double()
+    bins = (confidence * _ECE_BINS).long().clamp_max(_ECE_BINS - 1)
+    gaps = torch.zeros(_ECE_BINS, dtype=torch.float64).index_add(
+        0, bins, confidence.double() - correct
+    )
+    cells = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return Validation(
+        num_images=len(labels),
+        accuracy=float(correct.mean()),
+        ece=float(gaps.abs().sum() / len(labels)),
+        confusion_matrix=cells.view(num_classes, num_classes),
+    )

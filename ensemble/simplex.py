@@ -1,0 +1,180 @@
+"""Ensemble weights: maximise the adjusted H-score of the weighted features over the simplex.
+
+    maximise  H~(sum_j alpha_j f_j) - lambda R(alpha)   over alpha >= 0, sum alpha = 1
+
+Neither convex nor concave (H is a convex quadratic form only while S is frozen, and then its
+maximum is a vertex), so several starts: uniform, the best vertices, one random point. lambda is
+annealed from 0. The uniform weights and every vertex are scored too and never lost against.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from ensemble.errors import ShapeError
+from ensemble.gradient_variance import GradientVariancePenalty
+from ensemble.hscore import adjusted_h_score_and_gradient
+
+_ANNEALING = (0.0, 0.5, 1.0)
+_NUM_VERTEX_STARTS = 2
+_INWARD = 0.2  # vertices are started from a little inside, where the gradient sees all sources
+_MAX_ITERATIONS = 25
+_TOLERANCE = 1e-7
+
+
+@dataclass(frozen=True)
+class WeightSolution:
+    """The best weights found, and the parts of the objective there.
+
+    Attributes:
+        weights: alpha (M,), float64, on the simplex.
+        objective: h_score_adjusted - penalty_weight * gradient_penalty.
+        h_score_adjusted: H~ of the weighted feature sum.
+        gradient_penalty: R(alpha); 0 without a penalty.
+        start: Which start or candidate won.
+        curve: Best objective after each evaluation, at the final penalty weight.
+    """
+
+    weights: Tensor
+    objective: float
+    h_score_adjusted: float
+    gradient_penalty: float
+    start: str
+    curve: tuple[float, ...]
+
+
+def solve_weights(
+    features: Tensor,
+    labels: Tensor,
+    *,
+    shrinkage: float,
+    penalty: GradientVariancePenalty | None = None,
+    penalty_weight: float = 0.0,
+    seed: int = 0,
+    on_evaluation: Callable[[int, float], None] = lambda _n, _objective: None,
+) -> WeightSolution:
+    """Find weights on the simplex.
+
+    Args:
+        features: f_j for each source, (M, N, D).
+        labels: (N,), integers.
+        shrinkage: rho of the adjusted H-score.
+        penalty: R, or None.
+        penalty_weight: Final lambda >= 0.
+        seed: Of the random start.
+        on_evaluation: Called after each evaluation with their number and the best objective.
+
+    Raises:
+        ShapeError: `features` is not (M, N, D) with M >= 1.
+        EnsembleError: Whatever the score raises for these features.
+    """
+    if features.ndim != 3 or len(features) == 0:  # noqa: PLR2004
+        raise ShapeError(f"features {tuple(features.shape)}: expected (M, N, D) with M >= 1")
+    problem = _Problem(features.double(), labels, shrinkage, penalty, penalty_weight, on_evaluation)
+    M = len(features)
+    uniform = np.full(M, 1 / M)
+    problem.evaluate(uniform, "uniform")
+    if M > 1:
+        vertices = np.eye(M)
+        scores = [problem.evaluate(vertex, f"vertex {i}") for i, vertex in enumerate(vertices)]
+        best = np.argsort(scores)[::-1][:_NUM_VERTEX_STARTS]
+        starts = {"from uniform": uniform}
+        starts |= {
+            f"from vertex {i}": (1 - _INWARD) * vertices[i] + _INWARD * uniform for i in best
+        }
+        starts["from random"] = np.random.default_rng(seed).dirichlet(np.ones(M))
+        for name, start in starts.items():
+            _ascend(problem, start, name)
+    return problem.solution()
+
+
+def _ascend(problem: "_Problem", start: NDArray[np.float64], name: str) -> None:
+    """Sequential quadratic programming from one start, at each annealed penalty weight."""
+    point = start
+    stages = _ANNEALING if problem.penalty_weight > 0 else (1.0,)
+    for stage in stages:
+        found = minimize(
+            lambda x, stage=stage: problem.negative(x, stage, name),
+            point,
+            jac=True,
+            method="SLSQP",
+            bounds=[(0.0, 1.0)] * len(point),
+            constraints={"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like},
+            options={"maxiter": _MAX_ITERATIONS, "ftol": _TOLERANCE},
+        )
+        point = project(found.x)
+    problem.evaluate(point, name)
+
+
+def project(point: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return an almost feasible point on the simplex: clipped at 0, summing to 1."""
+    clipped = np.clip(point, 0.0, None)
+    return clipped / clipped.sum()
+
+
+class _Problem:
+    """The objective, its gradient, and the best feasible point seen at the final lambda."""
+
+    def __init__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        shrinkage: float,
+        penalty: GradientVariancePenalty | None,
+        penalty_weight: float,
+        on_evaluation: Callable[[int, float], None],
+    ) -> None:
+        self.features, self.labels, self.shrinkage = features, labels, shrinkage
+        self.penalty, self.penalty_weight = penalty, penalty_weight if penalty else 0.0
+        self.on_evaluation = on_evaluation
+        self.best: WeightSolution | None = None
+        self.curve: list[float] = []
+
+    def negative(
+        self, x: NDArray[np.float64], stage: float, name: str
+    ) -> tuple[float, NDArray[np.float64]]:
+        """Minus the objective at lambda * stage, and its gradient (M,)."""
+        alpha = torch.from_numpy(project(x))
+        score, by_feature = self._score(alpha)
+        gradient = torch.einsum("nd,mnd->m", by_feature, self.features)
+        penalty, penalty_gradient = self._penalty(alpha)
+        weight = self.penalty_weight * stage
+        self._keep(alpha, score, penalty, name)
+        return -(score - weight * penalty), -(gradient - weight * penalty_gradient).numpy()
+
+    def evaluate(self, x: NDArray[np.float64], name: str) -> float:
+        """The objective at the final lambda; the point is kept if it is the best yet."""
+        alpha = torch.from_numpy(x)
+        score, _ = self._score(alpha)
+        penalty, _ = self._penalty(alpha)
+        self._keep(alpha, score, penalty, name)
+        return score - self.penalty_weight * penalty
+
+    def solution(self) -> WeightSolution:
+        """The best point, with the curve so far."""
+        assert self.best is not None  # noqa: S101  # uniform was evaluated
+        return WeightSolution(**{**vars(self.best), "curve": tuple(self.curve)})
+
+    def _score(self, alpha: Tensor) -> tuple[float, Tensor]:
+        weighted = torch.einsum("m,mnd->nd", alpha, self.features)
+        return adjusted_h_score_and_gradient(weighted, self.labels, shrinkage=self.shrinkage)
+
+    def _penalty(self, alpha: Tensor) -> tuple[float, Tensor]:
+        if self.penalty is None:
+            return 0.0, torch.zeros_like(alpha)
+        leaf = alpha.clone().requires_grad_()
+        value = self.penalty(leaf)
+        (gradient,) = torch.autograd.grad(value, leaf)
+        return float(value.detach()), gradient
+
+    def _keep(self, alpha: Tensor, score: float, penalty: float, name: str) -> None:
+        objective = score - self.penalty_weight * penalty
+        if self.best is None or objective > self.best.objective:
+            self.best = WeightSolution(alpha.clone(), objective, score, penalty, name, ())
+        self.curve.append(self.best.objective)
+        self.on_evaluation(len(self.curve), self.best.objective)

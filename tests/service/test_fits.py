@@ -1,0 +1,149 @@
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import numpy as np
+import pytest
+
+from backbones.info import LoadedBackbone
+from prompt_store.codec import PromptFile, write_prompt
+from prompt_store.objects import ObjectStore
+from prompt_store.blobs import BlobStore
+from prompt_store.clock import utc_now
+from prompt_store.registry import PromptRegistry
+
+pytestmark = pytest.mark.anyio
+
+FOREIGN = f"sha256:{'f' * 64}"
+
+
+@pytest.fixture
+async def stocked(
+    client: httpx.AsyncClient, make_prompt: Callable[..., bytes], make_task: Callable[..., bytes]
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A service with a task and two prompts."""
+    for i, name in enumerate(["fashion", "count"]):
+        assert (await client.put(f"/v1/prompts/{name}", content=make_prompt(i))).is_success
+    assert (await client.put("/v1/tasks/animals", content=make_task())).is_success
+    return client
+
+
+def body(**fields: object) -> dict[str, object]:
+    return {"name": "zoo", "task": "animals", "sources": ["fashion", "count"], **fields}
+
+
+async def refused(client: httpx.AsyncClient, **fields: object) -> tuple[str, dict[str, object]]:
+    response = await client.post("/v1/ensembles", json=body(**fields))
+    assert response.status_code == 422, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    document = response.json()
+    return document["type"].removeprefix("urn:hgprompt:problem:"), document
+
+
+async def test_references_become_digests_at_request_time(
+    stocked: httpx.AsyncClient, make_prompt: Callable[..., bytes]
+) -> None:
+    newer = (await stocked.put("/v1/prompts/fashion", content=make_prompt(9))).json()
+    count = (await stocked.get("/v1/prompts/count")).json()
+    task = (await stocked.get("/v1/tasks/animals")).json()
+    response = await stocked.post(
+        "/v1/ensembles", json=body(sources=["fashion@1", count["digest"]], task=task["digest"])
+    )
+    assert response.status_code == 202
+    record = response.json()
+    assert [(s["name"], s["version"]) for s in record["sources"]] == [("fashion", 1), ("count", 1)]
+    assert record["sources"][1]["digest"] == count["digest"]
+    assert record["task"] == {"name": "animals", "version": 1, "digest": task["digest"]}
+    latest = (await stocked.post("/v1/ensembles", json=body())).json()
+    assert latest["sources"][0]["digest"] == newer["digest"]
+
+
+async def test_all_means_every_prompt_of_this_backbone(
+    stocked: httpx.AsyncClient, objects: ObjectStore, loaded: LoadedBackbone
+) -> None:
+    foreign = _prompt_of(FOREIGN, loaded.info.embed_dim)
+    registry = PromptRegistry(objects, BlobStore(objects), utc_now)
+    registry.put("alien", write_prompt(foreign), foreign)
+    record = (await stocked.post("/v1/ensembles", json=body(sources="all"))).json()
+    assert [source["name"] for source in record["sources"]] == ["count", "fashion"]
+    slug, problem = await refused(stocked, sources=["fashion", "alien"])
+    assert (slug, problem["field"]) == ("backbone-mismatch", "sources[1]")
+    assert FOREIGN in str(problem["detail"])
+    assert loaded.info.digest in str(problem["detail"])
+
+
+@pytest.mark.parametrize("reference", ["nothing", "fashion@7", f"sha256:{'0' * 64}", "No Name", "x@"])
+async def test_an_unknown_source_or_task_is_named(
+    stocked: httpx.AsyncClient, reference: str
+) -> None:
+    slug, problem = await refused(stocked, sources=["fashion", reference])
+    assert (slug, problem["field"]) == ("unknown-source", "sources[1]")
+    assert reference in str(problem["detail"])
+    slug, problem = await refused(stocked, task=reference)
+    assert (slug, problem["field"]) == ("unknown-task", "task")
+
+
+async def test_prompts_of_different_shapes_cannot_be_combined(
+    stocked: httpx.AsyncClient, make_prompt: Callable[..., bytes]
+) -> None:
+    await stocked.put("/v1/prompts/long", content=make_prompt(1, num_tokens=9))
+    await stocked.put("/v1/prompts/shallow", content=make_prompt(1, num_layers=1))
+    for sources in (["fashion", "long"], ["fashion", "shallow"], "all"):
+        slug, problem = await refused(stocked, sources=sources)
+        assert slug == "mixed-prompt-shapes"
+        assert "P = 3, L = 2: " in str(problem["detail"])
+
+
+async def test_a_source_is_taken_once(stocked: httpx.AsyncClient) -> None:
+    slug, problem = await refused(stocked, sources=["fashion", "count", "fashion@1"])
+    assert (slug, problem["field"]) == ("duplicate-source", "sources[2]")
+
+
+async def test_the_number_of_sources_is_bounded(
+    open_client: Callable[..., object],
+    make_prompt: Callable[..., bytes],
+    make_task: Callable[..., bytes],
+) -> None:
+    async with open_client(max_sources=2) as client:
+        await client.put("/v1/tasks/animals", content=make_task())
+        slug, problem = await refused(client, sources="all")
+        assert (slug, problem["limit"]) == ("no-sources", 1)
+        for i in range(3):
+            await client.put(f"/v1/prompts/p{i}", content=make_prompt(i))
+        for sources in ("all", ["p0", "p1", "p2"]):
+            slug, problem = await refused(client, sources=sources)
+            assert (slug, problem["limit"]) == ("too-many-sources", 2)
+        plain = await client.post("/v1/ensembles", json=body(sources=[], method="none"))
+        assert plain.status_code == 202
+
+
+async def test_a_class_with_one_image_leaves_nothing_to_validate_on(
+    stocked: httpx.AsyncClient, make_task: Callable[..., bytes]
+) -> None:
+    await stocked.put("/v1/tasks/small", content=make_task(cat=5, dog=1))
+    slug, problem = await refused(stocked, task="small")
+    assert (slug, problem["limit"]) == ("task-too-small", 2)
+    assert "'dog'" in str(problem["detail"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"options": {"tuning_epochs": 201}}, "options.tuning_epochs"),
+        ({"options": {"epochs": 1}}, "options.epochs"),
+        ({"method": "magic"}, "method"),
+        ({"name": "No"}, "name"),
+        ({"seed": -1}, "seed"),
+        ({"colour": "red"}, "colour"),
+        ({"task": ""}, "task"),
+    ],
+)
+async def test_a_bad_field_is_named(
+    stocked: httpx.AsyncClient, fields: dict[str, object], field: str
+) -> None:
+    slug, problem = await refused(stocked, **fields)
+    assert (slug, problem["field"]) == ("invalid-request", field)
+
+
+def _prompt_of(backbone_digest: str, width: int) -> PromptFile:
+    values = np.ones((2, 3, width), np.float32)
+    return PromptFile(prompt_embeddings=values, metadata={"backbone_digest": backbone_digest})
