@@ -1,4 +1,4 @@
-"""`python -m backbones.fetch`: load the configured backbone once, so that its weights are cached."""
+"""`python -m backbones.fetch`: load the configured backbone, so that its weights are cached."""
 
 import sys
 

@@ -56,7 +56,9 @@ class LoadedBackbone:
 
 
 def backbone_digest(
-    architecture: Mapping[str, str | int], preprocessing: Preprocessing, weights: Mapping[str, Tensor]
+    architecture: Mapping[str, str | int],
+    preprocessing: Preprocessing,
+    weights: Mapping[str, Tensor],
 ) -> str:
     """Return `sha256:<hex>` over what determines the features.
 

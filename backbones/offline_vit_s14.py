@@ -19,8 +19,7 @@ import timm
 import torch
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from backbones.errors import WeightsFetchError
@@ -36,6 +35,7 @@ ONNX_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 TIMM_NAME = "vit_small_patch14_dinov2"
 DEPTH = 11
 IMAGE_SIZE_PX = 84
+GRID_SIZE = IMAGE_SIZE_PX // 14
 PREPROCESSING = Preprocessing(
     image_size_px=IMAGE_SIZE_PX,
     mean=(0.485, 0.456, 0.406),
@@ -140,13 +140,13 @@ def _block(
     return {f"blocks.{i}.{name}": array for name, array in block.items()}
 
 
-def build(cache_dir: Path) -> tuple[VisionTransformer, dict[str, Tensor]]:
+def build(cache_dir: Path) -> tuple[nn.Module, dict[str, Tensor]]:
     """Return the timm model at its input size, and the canonical weights its digest covers."""
     weights = load_file(cached_weights(cache_dir))
     vit = timm.create_model(
         TIMM_NAME, pretrained=False, img_size=IMAGE_SIZE_PX, depth=DEPTH, num_classes=0
     )
-    resized = weights | {"pos_embed": _resize(weights["pos_embed"], vit.patch_embed.grid_size[0])}
+    resized = weights | {"pos_embed": _resize(weights["pos_embed"], GRID_SIZE)}
     vit.load_state_dict(resized, strict=True)
     return vit, weights
 

@@ -183,9 +183,7 @@ class _Fit:
         with self.timed("head"):
             head = fit_class_head(features, self.labels, self.num_classes)
             rows = self.validation_rows
-            place = standing(
-                method, source, head.loo_logits[rows], self.labels[rows], tuned=tuned
-            )
+            place = standing(method, source, head.loo_logits[rows], self.labels[rows], tuned=tuned)
         return _Candidate(place, weights, prompt, head)
 
     def timed(self, stage: str) -> "_Timer":
@@ -337,9 +335,7 @@ def _gradient_moments(fit: _Fit, prompts: Tensor, weighted: Tensor) -> list[Grad
         generator = torch.Generator().manual_seed(fit.seed)
         order = torch.randperm(len(fit.train_rows), generator=generator)[:GRADIENT_IMAGES]
         rows = fit.train_rows[order.sort().values]
-        head = fit_class_head(
-            weighted[fit.train_rows], fit.labels[fit.train_rows], fit.num_classes
-        )
+        head = fit_class_head(weighted[fit.train_rows], fit.labels[fit.train_rows], fit.num_classes)
         cotangents = loss_cotangents(head, weighted[rows], fit.labels[rows])
         moments: list[GradientMoments] = []
         for i, prompt in enumerate(prompts):
@@ -378,9 +374,7 @@ def _learn_weights(
             )
             for f in train_features
         )
-    fit.progress(
-        "weights", 1, 1, weights=solution.weights.tolist(), objective=solution.objective
-    )
+    fit.progress("weights", 1, 1, weights=solution.weights.tolist(), objective=solution.objective)
     return solution, sources
 
 

@@ -145,12 +145,24 @@ def adjusted_h_score(features: Tensor, labels: Tensor, *, shrinkage: float) -> T
 def adjusted_h_score_and_gradient(
     features: Tensor, labels: Tensor, *, shrinkage: float
 ) -> tuple[float, Tensor]:
-    """Return the adjusted score and its gradient (N, D) in closed form.
+    """Return the adjusted score and its gradient (N, D), both in closed form.
+
+    Works on whichever is smaller, the covariance (D, D) or the Gram matrix (N, N).
+
+    Raises:
+        ShapeError, NonFiniteError, DegenerateFeaturesError: As `class_moments`.
+    """
+    moments = class_moments(features, labels)
+    N, D = moments.centred.shape
+    return (_by_gram if N < D else _by_covariance)(moments, shrinkage)
+
+
+def _by_covariance(moments: ClassMoments, shrinkage: float) -> tuple[float, Tensor]:
+    """Score and gradient through (D, D) matrices.
 
     With A = S_rho^-1, kappa = (C-1)/(N-1) and K = A (W - kappa S) A, row n of the gradient is
     2 (1-rho)/N [ A m_{y_n} - (kappa A + (1-rho) K + rho/D tr(K) I) f_n ].
     """
-    moments = class_moments(features, labels)
     F, G = moments.centred, moments.between
     N, D = F.shape
     A, S = _inverse_shrunk_covariance(F, shrinkage)
@@ -163,6 +175,29 @@ def adjusted_h_score_and_gradient(
     push = kappa * A + (1 - shrinkage) * K
     push.diagonal().add_(shrinkage / D * K.trace())
     return score, 2 * (1 - shrinkage) / N * (pull - F @ push)
+
+
+def _by_gram(moments: ClassMoments, shrinkage: float) -> tuple[float, Tensor]:
+    """Score and gradient through (N, N) matrices.
+
+    With K = F F', c = rho tr(K) / (N D), B = (1-rho)/N K + c I and Q = P - kappa I, where P
+    averages rows within their class, the score is tr(Q) - c tr(B^-1 Q), because
+    S_rho^-1 F' = F' B^-1.
+    """
+    F = moments.centred
+    N, D = F.shape
+    K = F @ F.T
+    c = shrinkage * K.trace() / (N * D)
+    eye = torch.eye(N, dtype=F.dtype, device=F.device)
+    B_inverse = torch.cholesky_inverse(cholesky((1 - shrinkage) / N * K + c * eye))
+    same_class = moments.class_of_row[:, None] == moments.class_of_row
+    P = same_class.double() / same_class.sum(1)  # (N, N)
+    Q = P - _chance(moments) * eye
+    BQ = B_inverse @ Q
+    BQB = BQ @ B_inverse
+    by_gram = (1 - shrinkage) / N * c * BQB
+    by_gram.diagonal().add_(shrinkage / (N * D) * (c * BQB.trace() - BQ.trace()))
+    return float(Q.trace() - c * BQ.trace()), 2 * by_gram @ F
 
 
 def _chance(moments: ClassMoments) -> float:
@@ -192,9 +227,7 @@ def cholesky(matrix: Tensor) -> Tensor:
     while int(info) != 0 and jitter <= _LAST_JITTER:
         warnings.warn(f"covariance is singular; adding {jitter:g} of its mean", stacklevel=2)
         ridge = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-        factor, info = torch.linalg.cholesky_ex(
-            matrix + ridge * matrix.diagonal().mean() * jitter
-        )
+        factor, info = torch.linalg.cholesky_ex(matrix + ridge * matrix.diagonal().mean() * jitter)
         jitter *= 100
     if int(info) != 0:
         raise DegenerateFeaturesError(

@@ -109,7 +109,9 @@ def tune_prompt(
     bias = torch.zeros(num_classes, device=device)
     if initial_head is not None:
         weight = initial_head.weight.to(device).float() * scale
-        bias = initial_head.bias.to(device).float() + initial_head.weight.to(device).float() @ center
+        bias = (
+            initial_head.bias.to(device).float() + initial_head.weight.to(device).float() @ center
+        )
     weight.requires_grad_()
     bias.requires_grad_()
 

@@ -33,6 +33,9 @@ class PromptedViT(nn.Module):
         UnsupportedBackboneError: Not a timm `VisionTransformer`, or it has no prefix token.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         vit: nn.Module,

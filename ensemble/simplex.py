@@ -8,7 +8,8 @@ annealed from 0. The uniform weights and every vertex are scored too and never l
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,11 +21,11 @@ from ensemble.errors import ShapeError
 from ensemble.gradient_variance import GradientVariancePenalty
 from ensemble.hscore import adjusted_h_score_and_gradient
 
-_ANNEALING = (0.0, 0.5, 1.0)
+_ANNEALING = (0.0, 1.0)
 _NUM_VERTEX_STARTS = 2
 _INWARD = 0.2  # vertices are started from a little inside, where the gradient sees all sources
-_MAX_ITERATIONS = 25
-_TOLERANCE = 1e-7
+_MAX_ITERATIONS = 20
+_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -99,16 +100,20 @@ def _ascend(problem: "_Problem", start: NDArray[np.float64], name: str) -> None:
     stages = _ANNEALING if problem.penalty_weight > 0 else (1.0,)
     for stage in stages:
         found = minimize(
-            lambda x, stage=stage: problem.negative(x, stage, name),
+            partial(problem.negative, stage=stage, name=name),
             point,
             jac=True,
             method="SLSQP",
             bounds=[(0.0, 1.0)] * len(point),
-            constraints={"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like},
+            constraints={"type": "eq", "fun": _excess, "jac": np.ones_like},
             options={"maxiter": _MAX_ITERATIONS, "ftol": _TOLERANCE},
         )
         point = project(found.x)
     problem.evaluate(point, name)
+
+
+def _excess(point: NDArray[np.float64]) -> float:
+    return float(point.sum()) - 1
 
 
 def project(point: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -158,7 +163,7 @@ class _Problem:
     def solution(self) -> WeightSolution:
         """The best point, with the curve so far."""
         assert self.best is not None  # noqa: S101  # uniform was evaluated
-        return WeightSolution(**{**vars(self.best), "curve": tuple(self.curve)})
+        return replace(self.best, curve=tuple(self.curve))
 
     def _score(self, alpha: Tensor) -> tuple[float, Tensor]:
         weighted = torch.einsum("m,mnd->nd", alpha, self.features)

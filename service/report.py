@@ -1,5 +1,7 @@
 """The report of a fit: one self-contained HTML page, made from the durable result alone."""
 
+from functools import cache
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from jobs.records import EnsembleRecord
@@ -13,19 +15,12 @@ def render_report(record: EnsembleRecord) -> str:
     Args:
         record: A fit that succeeded, with its result document.
     """
-    environment = Environment(
-        loader=PackageLoader("service", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     data = ReportData.model_validate(record.result or {})
     outcome = record.outcome
     axis, dots = (
         charts.leaderboard(data.leaderboard, data.chosen) if data.leaderboard else (None, [])
     )
-    return environment.get_template("report.html.j2").render(
+    return _environment().get_template("report.html.j2").render(
         record=record,
         data=data,
         finished_at=outcome.finished_at if outcome else None,
@@ -40,4 +35,16 @@ def render_report(record: EnsembleRecord) -> str:
         plot_width=charts.PLOT_WIDTH_PX,
         curve_height=charts.CURVE_HEIGHT_PX,
         max_labelled=matrices.MAX_LABELLED,
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """Templates, compiled once."""
+    return Environment(
+        loader=PackageLoader("service", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )

@@ -72,9 +72,7 @@ def _run(args: argparse.Namespace) -> None:
     test = load_task_images(args.test, backbone.info.preprocessing) if args.test else None
     if test is not None and test.classes != task.classes:
         raise EnsembleError(f"test classes {test.classes} differ from {task.classes}")
-    train_rows, validation_rows = stratified_split(
-        task.labels, args.validation_fraction, args.seed
-    )
+    train_rows, validation_rows = stratified_split(task.labels, args.validation_fraction, args.seed)
     train = LabelledPixels(task.pixels[train_rows], task.labels[train_rows])
     validation = LabelledPixels(task.pixels[validation_rows], task.labels[validation_rows])
     console.print(

@@ -18,8 +18,8 @@ from backbones.info import LoadedBackbone
 from backbones.loading import load_backbone
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitId, FitResultDocs, FitSpec, SourceRef, TaskRef
-from prompt_store.artifacts import Artifact, ArtifactSource, artifact_metadata, write_artifact
 from jobs.settings import DeploymentSettings
+from prompt_store.artifacts import Artifact, ArtifactSource, artifact_metadata, write_artifact
 from prompt_store.blobs import BlobStore
 from prompt_store.codec import PromptFile, write_prompt
 from prompt_store.objects import ObjectStore, open_object_store
@@ -85,9 +85,7 @@ Opener = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 @pytest.fixture
-def open_client(
-    deployment: DeploymentSettings, loaded: LoadedBackbone, tmp_path: Path
-) -> Opener:
+def open_client(deployment: DeploymentSettings, loaded: LoadedBackbone, tmp_path: Path) -> Opener:
     """Run the real application in this process, with settings of the test's choice."""
 
     @asynccontextmanager
@@ -116,12 +114,8 @@ async def client(open_client: Opener) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def make_prompt(loaded: LoadedBackbone) -> Callable[..., bytes]:
-    def make(
-        seed: int = 0, *, num_layers: int = 2, num_tokens: int = 3, **metadata: str
-    ) -> bytes:
-        values = _normal(
-            np.random.default_rng(seed), num_layers, num_tokens, loaded.info.embed_dim
-        )
+    def make(seed: int = 0, *, num_layers: int = 2, num_tokens: int = 3, **metadata: str) -> bytes:
+        values = _normal(np.random.default_rng(seed), num_layers, num_tokens, loaded.info.embed_dim)
         found = {"backbone": "tiny", "backbone_digest": loaded.info.digest, **metadata}
         return write_prompt(PromptFile(prompt_embeddings=values, metadata=found))
 

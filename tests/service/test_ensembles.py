@@ -150,7 +150,9 @@ def events_of(text: str) -> list[tuple[str, str, dict[str, object]]]:
     """Server-sent events as (event, id, data)."""
     found = []
     for block in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        fields = dict(
+            line.split(": ", 1) for line in block.splitlines() if not line.startswith(":")
+        )
         if fields:
             found.append((fields["event"], fields["id"], json.loads(fields["data"])))
     return found

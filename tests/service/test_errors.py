@@ -14,12 +14,19 @@ pytestmark = pytest.mark.anyio
 
 async def test_unknown_routes_and_methods_are_problems(client: httpx.AsyncClient) -> None:
     missing = await client.get("/v1/nothing/here")
-    assert (missing.status_code, missing.json()["type"]) == (404, "urn:hgprompt:problem:no-such-route")
+    assert (missing.status_code, missing.json()["type"]) == (
+        404,
+        "urn:hgprompt:problem:no-such-route",
+    )
     wrong = await client.patch("/v1/prompts/fashion")
     assert wrong.status_code == 405
     assert wrong.json()["type"] == "urn:hgprompt:problem:method-not-allowed"
     assert wrong.headers["allow"] == "DELETE, GET, PUT"
-    assert missing.headers["content-type"] == wrong.headers["content-type"] == "application/problem+json"
+    assert (
+        missing.headers["content-type"]
+        == wrong.headers["content-type"]
+        == "application/problem+json"
+    )
 
 
 async def test_malformed_json_is_400(client: httpx.AsyncClient) -> None:

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from backbones.info import LoadedBackbone
-from prompt_store.codec import PromptFile, write_prompt
-from prompt_store.objects import ObjectStore
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
+from prompt_store.codec import PromptFile, write_prompt
+from prompt_store.objects import ObjectStore
 from prompt_store.registry import PromptRegistry
 
 pytestmark = pytest.mark.anyio
@@ -71,7 +71,9 @@ async def test_all_means_every_prompt_of_this_backbone(
     assert loaded.info.digest in str(problem["detail"])
 
 
-@pytest.mark.parametrize("reference", ["nothing", "fashion@7", f"sha256:{'0' * 64}", "No Name", "x@"])
+@pytest.mark.parametrize(
+    "reference", ["nothing", "fashion@7", f"sha256:{'0' * 64}", "No Name", "x@"]
+)
 async def test_an_unknown_source_or_task_is_named(
     stocked: httpx.AsyncClient, reference: str
 ) -> None:

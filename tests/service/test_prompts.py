@@ -67,7 +67,9 @@ async def test_lists_are_paged_and_filtered(
 ) -> None:
     for i, name in enumerate(["delta", "alpha", "charlie", "bravo"]):
         labels = {"team": "blue"} if i % 2 else {}
-        assert (await client.put(f"/v1/prompts/{name}", content=make_prompt(i, **labels))).is_success
+        assert (
+            await client.put(f"/v1/prompts/{name}", content=make_prompt(i, **labels))
+        ).is_success
     first = (await client.get("/v1/prompts?limit=3")).json()
     assert [item["name"] for item in first["items"]] == ["alpha", "bravo", "charlie"]
     rest = (await client.get("/v1/prompts", params={"cursor": first["next_cursor"]})).json()

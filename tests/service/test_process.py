@@ -1,0 +1,167 @@
+"""A real process: signals, sockets and clients that hang up."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from jobs.records import FitId
+from prompt_store.blobs import BlobStore
+from prompt_store.clock import utc_now
+from prompt_store.objects import open_object_store
+from jobs.ensembles import EnsembleStore
+
+ROOT = Path(__file__).parents[2]
+TINY_BACKBONE = "random:vit_tiny_patch16_224?seed=0&img_size=32&depth=2"
+
+
+class Server:
+    """`python -m service` on a free port of the loopback interface."""
+
+    def __init__(self, folder: Path, store_url: str, redis_url: str, **settings: object) -> None:
+        self.log_path = folder / "service.log"
+        chosen = {
+            "host": "127.0.0.1",
+            "port": 0,
+            "store_url": store_url,
+            "redis_url": redis_url,
+            "backbone": TINY_BACKBONE,
+            "device": "cpu",
+            "cache_dir": folder,
+            "upload_dir": folder,
+            **settings,
+        }
+        environment = {f"HGPROMPT_{key.upper()}": str(value) for key, value in chosen.items()}
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-m", "service"],
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+                stderr=log,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def wait_until_ready(self) -> str:
+        """Return the base URL once the service listens."""
+        deadline_s = time.monotonic() + 120
+        while "Uvicorn running on " not in self.log:
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline_s, self.log
+            time.sleep(0.05)
+        url = self.log.split("Uvicorn running on ")[1].split()[0]
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        return url
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(30)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, store_url: str, redis_url: str) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(**settings: object) -> Server:
+        servers.append(Server(tmp_path, store_url, redis_url, **settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def test_it_survives_dropped_connections_and_leaves_without_losing_a_request(
+    serve: Callable[..., Server],
+    publish: Callable[..., tuple[FitId, str]],
+    image: Callable[..., bytes],
+) -> None:
+    publish("zoo", seed=1)
+    server = serve(drain_s=1.0)
+    url = server.wait_until_ready()
+    data = image(size=(600, 600))
+    expected = httpx.post(f"{url}/v1/ensembles/zoo/classify", content=data).json()["predictions"]
+
+    _drop_connections(url, data)
+    early = httpx.put(f"{url}/v1/prompts/p", content=bytes(17_000_000))
+    assert (early.status_code, early.json()["limit"]) == (413, 16_000_000)
+
+    # Under load, SIGTERM loses nothing: each client is told to close, then finds nobody.
+    stopping = threading.Event()
+
+    def load() -> int:
+        answered = 0
+        with httpx.Client(timeout=30) as client:
+            while True:
+                try:
+                    response = client.post(f"{url}/v1/ensembles/zoo/classify", content=data)
+                except httpx.ConnectError:
+                    assert stopping.is_set()
+                    return answered
+                assert response.status_code == 200
+                assert response.json()["predictions"] == expected
+                answered += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        loads = [pool.submit(load) for _ in range(4)]
+        time.sleep(0.5)
+        stopping.set()
+        server.terminate()
+        time.sleep(0.3)
+        leaving = httpx.get(f"{url}/readyz")
+        assert (leaving.status_code, leaving.headers["connection"]) == (503, "close")
+        assert leaving.json()["checks"]["draining"] != "ok"
+        assert all(each.result(60) > 0 for each in loads)
+    assert server.process.wait(30) == 0
+    records = [json.loads(line) for line in server.log.splitlines()]
+    assert {"timestamp", "level", "logger", "message"} <= records[0].keys()
+    assert [record for record in records if record["level"] in ("ERROR", "CRITICAL")] == []
+
+
+def _drop_connections(url: str, data: bytes) -> None:
+    """Hang up in every phase of a request; later requests must not notice."""
+    host, port = url.removeprefix("http://").split(":")
+    head = (
+        f"POST /v1/ensembles/zoo/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+    ).encode()
+    for sent in (head[:20], head, head + data[:100], head + data):
+        for _ in range(5):
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(sent)
+    metrics = httpx.get(f"{url}/metrics").text
+    deadline_s = time.monotonic() + 30
+    while "hgprompt_queue_depth 0.0" not in metrics:
+        assert time.monotonic() < deadline_s
+        metrics = httpx.get(f"{url}/metrics").text
+
+
+def test_event_streams_end_when_it_drains(
+    serve: Callable[..., Server],
+    store_url: str,
+    make_spec: Callable[..., object],
+) -> None:
+    objects = open_object_store(store_url)
+    EnsembleStore(objects, BlobStore(objects), utc_now).create(make_spec("zoo"))
+    server = serve(role="api", drain_s=0.2)
+    url = server.wait_until_ready()
+    with httpx.stream("GET", f"{url}/v1/ensembles/zoo/events", timeout=30) as response:
+        assert response.status_code == 200
+        server.terminate()
+        response.read()
+    assert server.process.wait(30) == 0

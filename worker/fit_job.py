@@ -1,0 +1,222 @@
+"""One fit, from its request to what is published: load, compute, describe."""
+
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backbones.info import LoadedBackbone
+from ensemble.composition import composite_digest
+from ensemble.errors import EnsembleError
+from ensemble.fitting import FitResult, fit_ensemble
+from ensemble.leaderboard import Standing
+from ensemble.prompt_tuning import LabelledPixels
+from images.errors import ImagesError
+from jobs.context import FitContext
+from jobs.errors import FitRefusedError
+from jobs.records import FitRequest, FitResultDocs, SourceRef
+from prompt_store.artifacts import Artifact, ArtifactSource, artifact_metadata, write_artifact
+from prompt_store.blobs import BlobStore
+from prompt_store.codec import BackboneShape, PromptLimits, read_prompt
+from prompt_store.errors import DigestMismatchError, InvalidPromptError
+from worker.task_images import TaskImages, load_task_images
+
+EXPECTED_ERRORS = (EnsembleError, ImagesError, InvalidPromptError, DigestMismatchError)
+"""Errors whose messages are written for the user who asked for the fit."""
+
+
+class FitJob:
+    """Computes fits on one warm backbone.
+
+    Args:
+        backbone: The backbone of this worker.
+        blobs: Where prompts and task images are.
+    """
+
+    def __init__(self, backbone: LoadedBackbone, blobs: BlobStore) -> None:
+        self.backbone = backbone
+        self.blobs = blobs
+
+    def __call__(self, context: FitContext) -> FitResultDocs:
+        """Compute the fit that `context` asks for.
+
+        Raises:
+            FitRefusedError: This worker runs another backbone than the request names.
+            EnsembleError, ImagesError, InvalidPromptError, DigestMismatchError: The inputs.
+        """
+        request = context.request
+        if request.backbone_digest != self.backbone.info.digest:
+            raise FitRefusedError(
+                "backbone-mismatch",
+                "The worker runs another backbone",
+                f"the fit is for backbone {request.backbone_digest}, "
+                f"this worker runs {self.backbone.info.digest}",
+            )
+        task = self._load_task(context)
+        sources = load_sources(request.sources, self.blobs, self.backbone)
+
+        def progress(
+            stage: str,
+            step: int,
+            total: int,
+            *,
+            weights: Sequence[float] | None = None,
+            objective: float | None = None,
+        ) -> None:
+            names = [source.name for source in request.sources]
+            context.report_progress(
+                stage,
+                step,
+                total,
+                weights=None if weights is None else dict(zip(names, weights, strict=True)),
+                objective=objective,
+            )
+
+        found = fit_ensemble(
+            self.backbone.vit,
+            sources,
+            LabelledPixels(task.pixels, task.labels),
+            num_classes=len(task.classes),
+            method=request.method,
+            options=request.options,
+            seed=request.seed,
+            progress=progress,
+            should_stop=context.should_stop,
+        )
+        context.report_progress("publish")
+        artifact = build_artifact(request, task, found)
+        return FitResultDocs(
+            artifact=write_artifact(artifact), result=describe(request, task, found)
+        )
+
+    def _load_task(self, context: FitContext) -> TaskImages:
+        num_images = 0
+
+        def on_image() -> None:
+            nonlocal num_images
+            num_images += 1
+            context.report_progress("images", num_images)
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "task"
+            self.blobs.fetch_to(context.request.task.digest, path)
+            return load_task_images(path, self.backbone.info.preprocessing, on_image=on_image)
+
+
+def load_sources(
+    sources: Sequence[SourceRef], blobs: BlobStore, backbone: LoadedBackbone
+) -> list[Tensor]:
+    """Return the prompts (L, P, D) of `sources`, checked against the backbone."""
+    info = backbone.info
+    shape = BackboneShape(digest=info.digest, embed_dim=info.embed_dim, depth=info.depth)
+    return [
+        torch.from_numpy(
+            read_prompt(blobs.get_bytes(source.digest), PromptLimits(), shape).prompt_embeddings
+        )
+        for source in sources
+    ]
+
+
+def build_artifact(request: FitRequest, task: TaskImages, found: FitResult) -> Artifact:
+    """Return what is served: the chosen candidate, with its lineage.
+
+    Holds no time and no host, so that the same fit gives the same bytes.
+    """
+    weights = found.chosen_weights.numpy().astype(np.float64)
+    used = request.sources if len(weights) else ()
+    sources = [
+        ArtifactSource(name=s.name, version=s.version, digest=s.digest, weight=float(w))
+        for s, w in zip(used, weights, strict=True)
+    ]
+    lineage = {
+        "method": request.method,
+        "chosen": found.chosen.method,
+        "tuned": str(found.chosen.tuned).lower(),
+        "align": str(request.options.align).lower(),
+        "seed": str(request.seed),
+        "task": f"{request.task.name}@{request.task.version}",
+        "task_digest": request.task.digest,
+        "composite_digest": composite_digest(found.prompt),
+        "code_version": version("hgprompt"),
+    }
+    return Artifact(
+        weights=weights,
+        prompt_embeddings=found.prompt.numpy().astype(np.float32),
+        head_weight=found.head.weight.numpy().astype(np.float32),
+        head_bias=found.head.bias.numpy().astype(np.float32),
+        metadata=artifact_metadata(
+            classes=task.classes,
+            sources=sources,
+            backbone_digest=request.backbone_digest,
+            lineage=lineage,
+        ),
+    )
+
+
+def describe(request: FitRequest, task: TaskImages, found: FitResult) -> dict[str, Any]:
+    """Return the result document of a fit, as the HTTP contract shows it."""
+    names = [source.name for source in request.sources]
+    accuracy = {s.source: s.accuracy for s in found.leaderboard if not s.tuned}
+    return {
+        "weights": dict(zip(names, found.weights.tolist(), strict=False)),
+        "objective": found.objective,
+        "sources": [
+            {
+                "name": source.name,
+                "version": source.version,
+                "digest": source.digest,
+                "h_score": score.h_score,
+                "h_score_adjusted": score.h_score_adjusted,
+                "validation_accuracy": accuracy.get(i),
+            }
+            for i, (source, score) in enumerate(zip(request.sources, found.sources, strict=False))
+        ],
+        "gradient_cosine": _rows(found.gradient_cosine),
+        "composition_gap": (
+            None if found.composition_gap is None else {"aligned": found.composition_gap}
+        ),
+        "leaderboard": [_standing(place, names) for place in found.leaderboard],
+        "chosen": _standing(found.chosen, names),
+        "validation": {
+            "num_images": found.validation.num_images,
+            "accuracy": found.validation.accuracy,
+            "ece": found.validation.ece,
+        },
+        "confusion_matrix": found.validation.confusion_matrix.tolist(),
+        "classes": list(task.classes),
+        "objective_curve": [[i + 1, value] for i, value in enumerate(found.objective_curve)],
+        "advice": found.advice,
+        "timings_s": {stage: round(seconds, 3) for stage, seconds in found.timings_s.items()},
+        "lineage": {
+            "backbone_digest": request.backbone_digest,
+            "task": request.task.model_dump(mode="json"),
+            "sources": [source.model_dump(mode="json") for source in request.sources],
+            "composite_digest": composite_digest(found.prompt),
+            "method": request.method,
+            "seed": request.seed,
+            "num_images": len(task.labels),
+            "code_version": version("hgprompt"),
+        },
+    }
+
+
+def _standing(place: Standing, names: Sequence[str]) -> dict[str, Any]:
+    document: dict[str, Any] = {"method": place.method}
+    if place.source is not None:
+        document["source"] = names[place.source]
+    if place.tuned:
+        document["tuned"] = True
+    return document | {
+        "accuracy": place.accuracy,
+        "ci95": list(place.ci95),
+        "log_loss": place.log_loss,
+    }
+
+
+def _rows(matrix: Tensor | None) -> list[list[float]] | None:
+    return None if matrix is None else matrix.tolist()

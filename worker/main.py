@@ -1,0 +1,58 @@
+"""The composition root of the worker: reads the settings once, loads the backbone, runs fits."""
+
+import asyncio
+import logging
+import os
+import sys
+
+import torch
+from pydantic import ValidationError
+
+from backbones.errors import BackboneError
+from backbones.settings import BackboneSettings
+from ensemble.errors import EnsembleError
+from jobs.ensembles import EnsembleStore
+from jobs.logs import configure_logging
+from jobs.settings import DeploymentSettings
+from jobs.worker import run_worker, stop_on_signals
+from prompt_store.blobs import BlobStore
+from prompt_store.clock import utc_now
+from prompt_store.errors import PromptStoreError
+from prompt_store.objects import open_object_store
+from worker.fit_job import EXPECTED_ERRORS, FitJob
+from worker.settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Run a worker until SIGTERM or SIGINT; 1 if it cannot start."""
+    try:
+        settings, deployment = WorkerSettings(), DeploymentSettings()
+        backbone_settings = BackboneSettings()
+        configure_logging(settings.log_level)
+        if settings.num_threads:
+            torch.set_num_threads(settings.num_threads)
+        objects = open_object_store(deployment.store_url)
+        backbone = backbone_settings.load()
+    except ValidationError as error:
+        sys.stderr.write(f"the worker's settings are wrong: {error}\n")
+        return 1
+    except (BackboneError, EnsembleError, PromptStoreError) as error:
+        sys.stderr.write(f"the worker cannot start: {error}\n")
+        return 1
+    blobs = BlobStore(objects)
+    store = EnsembleStore(objects, blobs, utc_now, max_attempts=deployment.max_attempts)
+    logger.info(
+        "worker ready", extra={"backbone": backbone.info.digest, "device": str(backbone.vit.device)}
+    )
+    asyncio.run(_serve(FitJob(backbone, blobs), store, deployment))
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(0)  # a fit thread that did not notice the stop flag must not keep the process alive
+
+
+async def _serve(job: FitJob, store: EnsembleStore, deployment: DeploymentSettings) -> None:
+    stopping = asyncio.Event()
+    stop_on_signals(stopping)
+    await run_worker(job, store, deployment, stopping=stopping, expected=EXPECTED_ERRORS)

@@ -1,0 +1,20 @@
+"""Settings of the worker that it shares with no other process."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class WorkerSettings(BaseSettings):
+    """How a worker process runs.
+
+    Attributes:
+        num_threads: CPU threads of torch; 0 = torch's own choice.
+        log_level: Least severe level that is logged.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HGPROMPT_WORKER_", frozen=True, extra="ignore")
+
+    num_threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -1,0 +1,73 @@
+"""`hgprompt verify`: recompute a published composite prompt from its sources and weights."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import torch
+from pydantic import ValidationError
+
+from ensemble.composition import align_tokens, compose, composite_digest, stack_prompts
+from jobs.ensembles import EnsembleStore
+from jobs.errors import JobsError
+from jobs.records import FitId
+from jobs.settings import DeploymentSettings
+from prompt_store.artifacts import Artifact, read_artifact
+from prompt_store.blobs import BlobStore
+from prompt_store.clock import utc_now
+from prompt_store.codec import PromptLimits, read_prompt
+from prompt_store.errors import PromptStoreError
+from prompt_store.objects import open_object_store
+
+
+def recomputed_digest(artifact: Artifact, blobs: BlobStore) -> str:
+    """Return the digest of the composite made anew from the stored sources and weights.
+
+    Raises:
+        NotFoundError, DigestMismatchError: A source is gone or damaged.
+    """
+    if not artifact.sources:
+        return composite_digest(torch.from_numpy(artifact.prompt_embeddings))
+    prompts = stack_prompts(
+        [
+            torch.from_numpy(
+                read_prompt(blobs.get_bytes(s.digest), PromptLimits()).prompt_embeddings
+            )
+            for s in artifact.sources
+        ]
+    )
+    if artifact.metadata["align"] == "true":
+        prompts = align_tokens(prompts)
+    return composite_digest(compose(prompts, torch.from_numpy(artifact.weights)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare digests; 0 if they agree, 1 if not or if the ensemble cannot be read."""
+    parser = argparse.ArgumentParser(prog="hgprompt verify", description=__doc__)
+    parser.add_argument("ensemble", help="name@version")
+    ensemble = parser.parse_args(arguments).ensemble
+    try:
+        deployment = DeploymentSettings()
+        objects = open_object_store(deployment.store_url)
+        blobs = BlobStore(objects)
+        store = EnsembleStore(objects, blobs, utc_now, max_attempts=deployment.max_attempts)
+        outcome = store.outcome(FitId.parse(ensemble))
+        if outcome is None or outcome.artifact_digest is None:
+            sys.stderr.write(f"{ensemble} has no published artifact\n")
+            return 1
+        artifact = read_artifact(blobs.get_bytes(outcome.artifact_digest))
+        if artifact.metadata["tuned"] == "true":
+            sys.stderr.write(f"{ensemble} was tuned: its prompt is not a composite of sources\n")
+            return 1
+        recomputed = recomputed_digest(artifact, blobs)
+    except (JobsError, PromptStoreError, ValidationError) as error:
+        sys.stderr.write(f"cannot verify {ensemble}: {error}\n")
+        return 1
+    stated = artifact.metadata["composite_digest"]
+    same = recomputed == stated
+    sys.stdout.write(f"{'same' if same else 'DIFFERENT'}: {stated} stated, {recomputed} made\n")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
