@@ -80,7 +80,8 @@ def timm_preprocessing(vit: nn.Module) -> Preprocessing:
     """Return the evaluation transform that timm's configuration gives for a model."""
     config = resolve_model_data_config(vit)
     # The configuration has the size of the pretrained model; this one may be built for another.
-    height, width = vit.patch_embed.img_size
+    patch_embed: Any = vit.patch_embed
+    height, width = patch_embed.img_size
     if height != width:
         raise BackboneSpecError(f"input size {height}x{width} px is not square")
     return Preprocessing(

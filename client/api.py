@@ -180,7 +180,7 @@ class Client:
 
     # -- ensembles
 
-    def create_ensemble(  # noqa: PLR0913  the fields of the request
+    def create_ensemble(
         self,
         name: str,
         *,

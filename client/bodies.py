@@ -27,8 +27,8 @@ def parse_reply(model: type[_Model], response: httpx.Response) -> _Model:
         error = exc.errors()[0]
         field = ".".join(str(part) for part in error["loc"]) or "body"
         raise UnexpectedReplyError(
-            f"{response.request.method} {response.request.url.path} answered something else "
-            f"than a {model.__name__}: {field}: {error['msg']}"
+            f"{response.request.method} {response.request.url.path} gave no valid "
+            f"{model.__name__}: {field}: {error['msg']}"
         ) from exc
 
 

@@ -101,8 +101,8 @@ class FitProgressView:
         self._logged_at_s = self._clock()
         progress = event.progress
         line = f"  {_words(progress.stage or progress.status)}"
-        if progress.step is not None and progress.total:
-            line += f" {progress.step}/{progress.total}"
+        if progress.step is not None:
+            line += f" {progress.step}" + (f"/{progress.total}" if progress.total else "")
         if progress.eta_s is not None:
             line += f", {progress.eta_s:.0f} s left"
         self._console.print(line)

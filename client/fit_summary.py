@@ -35,7 +35,7 @@ def print_weights(console: Console, weights: dict[str, float]) -> None:
 
 
 def print_leaderboard(console: Console, result: FitResult) -> None:
-    """Prints the held-out accuracy of each way to make the prompt, best first."""
+    """Prints the validation accuracy of each way to make the prompt, best first."""
     table = Table(box=None, padding=(0, 0, 0, 2), header_style="bold")
     for heading in ("method", "accuracy", "95 % interval", ""):
         table.add_column(heading, justify="left" if heading in {"method", ""} else "right")
@@ -62,8 +62,10 @@ def condensed(leaderboard: Iterable[LeaderboardRow]) -> list[LeaderboardRow]:
 def method_label(row: LeaderboardRow) -> str:
     """A row's method in words."""
     if row.method == "single" and row.source:
-        return f"best single ({row.source})"
-    return METHOD_LABELS.get(row.method, row.method)
+        label = f"best single ({row.source})"
+    else:
+        label = METHOD_LABELS.get(row.method, row.method)
+    return f"{label}, tuned" if row.tuned else label
 
 
 def print_verdict(console: Console, result: FitResult) -> None:
@@ -80,4 +82,5 @@ def chosen_label(chosen: str | dict[str, object]) -> str:
         return METHOD_LABELS.get(chosen, chosen)
     method = str(chosen.get("method", "?"))
     source = chosen.get("source")
-    return f"single source {source}" if source else METHOD_LABELS.get(method, method)
+    label = f"single source {source}" if source else METHOD_LABELS.get(method, method)
+    return f"{label}, tuned" if chosen.get("tuned") else label

@@ -102,10 +102,11 @@ class Event(Reply):
 
 
 class LeaderboardRow(Reply):
-    """Held-out accuracy of one way to make the prompt; `single` names its source."""
+    """Validation accuracy of one way to make the prompt; `single` names its source."""
 
     method: str
     source: str | None = None
+    tuned: bool = False
     accuracy: float
     ci95: tuple[float, float] | None = None
 
@@ -134,11 +135,11 @@ class FitResult(Reply):
     chosen: str | dict[str, Any] | None = None
     advice: str | None = None
     sources: tuple[SourceScore, ...] = ()
-    objective: dict[str, Any] = {}
+    objective: dict[str, Any] | None = None
     gradient_cosine: tuple[tuple[float | None, ...], ...] | None = None
     composition_gap: float | dict[str, float | None] | None = None
     validation: Validation | None = None
-    timings_s: dict[str, float] = {}
+    timings_s: dict[str, float] | None = None
 
 
 class FitError(Reply):

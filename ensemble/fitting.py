@@ -13,18 +13,23 @@ The weights see the training part only. A candidate is scored on the validation 
 leave-one-out predictions, so its head may use all N images, as the served head does.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ensemble.class_head import ClassHead, fit_class_head
+from ensemble.class_head import fit_class_head
 from ensemble.composition import align_tokens, compose, composition_gap, stack_prompts
-from ensemble.errors import FitStoppedError, ShapeError, TooFewImagesError
-from ensemble.features import extract_features
+from ensemble.errors import ShapeError, TooFewImagesError
+from ensemble.fit_result import FitResult, SourceScore
+from ensemble.fit_session import (
+    BATCH_SIZE,
+    Candidate,
+    FitSession,
+    ProgressCallback,
+    ignore_progress,
+)
 from ensemble.gradient_variance import (
     GradientMoments,
     GradientVariancePenalty,
@@ -33,179 +38,15 @@ from ensemble.gradient_variance import (
     prompt_gradient_moments,
 )
 from ensemble.hscore import adjusted_h_score, h_score
-from ensemble.leaderboard import Standing, Validation, paired_difference, standing, validate
+from ensemble.leaderboard import paired_difference, validate
 from ensemble.options import FitOptions, Method
 from ensemble.prompt_tuning import LabelledPixels, TuningConfig, tune_prompt
 from ensemble.prompted_vit import PromptedViT
 from ensemble.simplex import WeightSolution, solve_weights
 from ensemble.splits import stratified_split
 
-BATCH_SIZE = 32
 GRADIENT_IMAGES = 16
 """Images whose per-image gradients estimate u_i: one batch a source, so that R stays cheap."""
-
-
-class ProgressCallback(Protocol):
-    """Told how far a fit is; stages come in the order of this module's docstring."""
-
-    def __call__(
-        self,
-        stage: str,
-        step: int,
-        total: int,
-        *,
-        weights: Sequence[float] | None = None,
-        objective: float | None = None,
-    ) -> None:
-        """Report `step` of `total` of a stage."""
-        ...
-
-
-def _ignore_progress(
-    stage: str,
-    step: int,
-    total: int,
-    *,
-    weights: Sequence[float] | None = None,
-    objective: float | None = None,
-) -> None:
-    del stage, step, total, weights, objective
-
-
-@dataclass(frozen=True)
-class SourceScore:
-    """A source's scores on the training part: plain H-score and adjusted H-score."""
-
-    h_score: float
-    h_score_adjusted: float
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a fit found.
-
-    Attributes:
-        weights: alpha (M,) of the requested method, on the simplex; M = 0 for "none".
-        chosen: The candidate that is to be served.
-        chosen_weights: Weights of that candidate, (M,) or (0,).
-        prompt: Its prompt (L, P, D) float32; P = 0 if it has none.
-        head: Its class head.
-        leaderboard: All candidates, best first.
-        validation: The chosen candidate on the validation part.
-        objective: `h_score`, `h_score_adjusted`, `gradient_penalty`, `total` at the learned
-            weights, on the training part's weighted feature sum; None for other methods.
-        sources: A score for each source; empty if sources were not looked at.
-        gradient_cosine: (M, M), or None.
-        composition_gap: Gamma of the learned composite; None for other methods.
-        objective_curve: Best objective after each evaluation of the weights.
-        advice: A sentence if the learned ensemble is not the best candidate, else None.
-        timings_s: Seconds spent in each stage.
-    """
-
-    weights: Tensor
-    chosen: Standing
-    chosen_weights: Tensor
-    prompt: Tensor
-    head: ClassHead
-    leaderboard: tuple[Standing, ...]
-    validation: Validation
-    objective: dict[str, float] | None
-    sources: tuple[SourceScore, ...]
-    gradient_cosine: Tensor | None
-    composition_gap: float | None
-    objective_curve: tuple[float, ...]
-    advice: str | None
-    timings_s: dict[str, float]
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    standing: Standing
-    weights: Tensor
-    prompt: Tensor
-    head: ClassHead
-
-
-@dataclass
-class _Fit:
-    """The inputs of a fit, and what its stages have in common."""
-
-    vit: PromptedViT
-    pixels: Tensor
-    labels: Tensor
-    num_classes: int
-    options: FitOptions
-    seed: int
-    progress: ProgressCallback
-    should_stop: Callable[[], bool]
-    train_rows: Tensor
-    validation_rows: Tensor
-    timings_s: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def no_prompt(self) -> Tensor:
-        return torch.zeros(1, 0, self.vit.embed_dim)
-
-    def features_of(self, stage: str, prompts: Sequence[Tensor | None]) -> list[Tensor]:
-        """Features (N, D) of all images under each prompt, one stage for all."""
-        total, done = len(prompts) * len(self.pixels), 0
-
-        def on_batch(num_images: int) -> None:
-            nonlocal done
-            done += num_images
-            self.progress(stage, done, total)
-
-        self.progress(stage, 0, total)
-        with self.timed(stage):
-            return [
-                extract_features(
-                    self.vit,
-                    self.pixels,
-                    prompt,
-                    batch_size=BATCH_SIZE,
-                    on_batch=on_batch,
-                    should_stop=self.should_stop,
-                )
-                for prompt in prompts
-            ]
-
-    def candidate(
-        self,
-        method: Method,
-        source: int | None,
-        weights: Tensor,
-        prompt: Tensor,
-        features: Tensor,
-        *,
-        tuned: bool = False,
-    ) -> _Candidate:
-        """Fit a head on all images and score its leave-one-out predictions held out."""
-        with self.timed("head"):
-            head = fit_class_head(features, self.labels, self.num_classes)
-            rows = self.validation_rows
-            place = standing(method, source, head.loo_logits[rows], self.labels[rows], tuned=tuned)
-        return _Candidate(place, weights, prompt, head)
-
-    def timed(self, stage: str) -> "_Timer":
-        return _Timer(self.timings_s, stage)
-
-    def checkpoint(self) -> None:
-        if self.should_stop():
-            raise FitStoppedError("stopped between two stages")
-
-
-class _Timer:
-    """Adds the seconds of a `with` block to a stage."""
-
-    def __init__(self, timings_s: dict[str, float], stage: str) -> None:
-        self.timings_s, self.stage = timings_s, stage
-
-    def __enter__(self) -> None:
-        self.started_s = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        elapsed_s = time.perf_counter() - self.started_s
-        self.timings_s[self.stage] = self.timings_s.get(self.stage, 0.0) + elapsed_s
 
 
 def fit_ensemble(
@@ -217,7 +58,7 @@ def fit_ensemble(
     method: Method = "hgprompt",
     options: FitOptions | None = None,
     seed: int = 0,
-    progress: ProgressCallback = _ignore_progress,
+    progress: ProgressCallback = ignore_progress,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Fit an ensemble of source prompts for a labelled task.
@@ -248,7 +89,7 @@ def fit_ensemble(
     train_rows, validation_rows = stratified_split(images.labels, options.validation_fraction, seed)
     if num_classes < 2:  # noqa: PLR2004
         raise TooFewImagesError(f"{num_classes} class; a classifier needs at least 2")
-    fit = _Fit(
+    fit = FitSession(
         vit=vit,
         pixels=images.pixels,
         labels=images.labels,
@@ -272,7 +113,7 @@ def fit_ensemble(
     return _fit_simple(fit, prompts, method)
 
 
-def _fit_simple(fit: _Fit, prompts: Tensor, method: Method) -> FitResult:
+def _fit_simple(fit: FitSession, prompts: Tensor, method: Method) -> FitResult:
     """Fit `single` or `mean` alone."""
     M = len(prompts)
     if method == "mean":
@@ -290,7 +131,7 @@ def _fit_simple(fit: _Fit, prompts: Tensor, method: Method) -> FitResult:
     return _result(fit, candidates, candidates[0].weights)
 
 
-def _fit_hgprompt(fit: _Fit, prompts: Tensor) -> FitResult:
+def _fit_hgprompt(fit: FitSession, prompts: Tensor) -> FitResult:
     """Learn weights, and score them against every simpler candidate."""
     M = len(prompts)
     plain, *by_source = fit.features_of("features", [None, *prompts])
@@ -329,7 +170,7 @@ def _fit_hgprompt(fit: _Fit, prompts: Tensor) -> FitResult:
     )
 
 
-def _gradient_moments(fit: _Fit, prompts: Tensor, weighted: Tensor) -> list[GradientMoments]:
+def _gradient_moments(fit: FitSession, prompts: Tensor, weighted: Tensor) -> list[GradientMoments]:
     """Moments of each source's per-image gradients at the uniform feature sum (N, D)."""
     with fit.timed("gradients"):
         generator = torch.Generator().manual_seed(fit.seed)
@@ -351,7 +192,7 @@ def _gradient_moments(fit: _Fit, prompts: Tensor, weighted: Tensor) -> list[Grad
 
 
 def _learn_weights(
-    fit: _Fit, features: Tensor, moments: list[GradientMoments]
+    fit: FitSession, features: Tensor, moments: list[GradientMoments]
 ) -> tuple[WeightSolution, tuple[SourceScore, ...]]:
     """Solve for the weights on the training part, and score each source there."""
     fit.checkpoint()
@@ -378,7 +219,7 @@ def _learn_weights(
     return solution, sources
 
 
-def _with_tuning(fit: _Fit, candidates: list[_Candidate]) -> list[_Candidate]:
+def _with_tuning(fit: FitSession, candidates: list[Candidate]) -> list[Candidate]:
     """Add the best prompted candidate tuned on the training part, if tuning was asked for."""
     epochs = fit.options.tuning_epochs
     best = next((c for c in candidates if c.prompt.shape[1] > 0), None)
@@ -413,12 +254,12 @@ def _with_tuning(fit: _Fit, candidates: list[_Candidate]) -> list[_Candidate]:
     return sorted([*candidates, candidate], key=_rank)
 
 
-def _rank(candidate: _Candidate) -> tuple[float, float]:
+def _rank(candidate: Candidate) -> tuple[float, float]:
     """Sort key: best accuracy first, then lowest log-loss."""
     return -candidate.standing.accuracy, candidate.standing.log_loss
 
 
-def _result(fit: _Fit, candidates: list[_Candidate], weights: Tensor) -> FitResult:
+def _result(fit: FitSession, candidates: list[Candidate], weights: Tensor) -> FitResult:
     chosen, rows = candidates[0], fit.validation_rows
     return FitResult(
         weights=weights,
@@ -438,7 +279,7 @@ def _result(fit: _Fit, candidates: list[_Candidate], weights: Tensor) -> FitResu
     )
 
 
-def _advice(fit: _Fit, candidates: list[_Candidate]) -> str | None:
+def _advice(fit: FitSession, candidates: list[Candidate]) -> str | None:
     """Say so if the learned ensemble does not beat a simpler candidate."""
     learned = next(c for c in candidates if c.standing.method == "hgprompt")
     simple = next(c for c in candidates if c.standing.method != "hgprompt")

@@ -130,7 +130,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
         problem = http_problem(request, error)
     else:
         problem = problem_of(error)
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, ProblemError):
         fields = {"method": request.method, "path": request.url.path, "problem": problem.slug}
         logger.error("request failed", exc_info=error, extra=fields)
     return problem.response()

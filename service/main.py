@@ -14,6 +14,7 @@ from backbones.info import LoadedBackbone
 from backbones.settings import BackboneSettings
 from jobs.desk import open_desk
 from jobs.ensembles import EnsembleStore
+from jobs.logs import configure_logging
 from jobs.settings import DeploymentSettings
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
@@ -25,7 +26,6 @@ from service.app import create_app
 from service.drain import Drain, DrainingServer
 from service.health import Check, Health, NotHealthyError
 from service.inference.assembly import running_classifier
-from service.logs import configure_logging
 from service.metrics import InferenceMetrics
 from service.parts import Parts
 from service.settings import ServiceSettings

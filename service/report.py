@@ -20,21 +20,25 @@ def render_report(record: EnsembleRecord) -> str:
     axis, dots = (
         charts.leaderboard(data.leaderboard, data.chosen) if data.leaderboard else (None, [])
     )
-    return _environment().get_template("report.html.j2").render(
-        record=record,
-        data=data,
-        finished_at=outcome.finished_at if outcome else None,
-        weights=charts.weight_bars(data.weights or {}),
-        leaderboard_axis=axis,
-        dots=dots,
-        cosines=matrices.cosine_matrix(data),
-        confusion=matrices.confusion_matrix(data),
-        confusions=matrices.worst_confusions(data),
-        curves=charts.curves(data.objective_curve or ()),
-        timings=charts.timing_bars(data.timings_s or {}),
-        plot_width=charts.PLOT_WIDTH_PX,
-        curve_height=charts.CURVE_HEIGHT_PX,
-        max_labelled=matrices.MAX_LABELLED,
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            record=record,
+            data=data,
+            finished_at=outcome.finished_at if outcome else None,
+            weights=charts.weight_bars(data.weights or {}),
+            leaderboard_axis=axis,
+            dots=dots,
+            cosines=matrices.cosine_matrix(data),
+            confusion=matrices.confusion_matrix(data),
+            confusions=matrices.worst_confusions(data),
+            curves=charts.curves(data.objective_curve or ()),
+            timings=charts.timing_bars(data.timings_s or {}),
+            plot_width=charts.PLOT_WIDTH_PX,
+            curve_height=charts.CURVE_HEIGHT_PX,
+            max_labelled=matrices.MAX_LABELLED,
+        )
     )
 
 

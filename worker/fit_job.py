@@ -13,7 +13,8 @@ from torch import Tensor
 from backbones.info import LoadedBackbone
 from ensemble.composition import composite_digest
 from ensemble.errors import EnsembleError
-from ensemble.fitting import FitResult, fit_ensemble
+from ensemble.fit_result import FitResult
+from ensemble.fitting import fit_ensemble
 from ensemble.leaderboard import Standing
 from ensemble.prompt_tuning import LabelledPixels
 from images.errors import ImagesError

@@ -29,7 +29,7 @@ app = typer.Typer(help="Ensembles: ls, show.", no_args_is_help=True)
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
-def fit(  # noqa: PLR0913, PLR0917  one parameter an option
+def fit(  # noqa: PLR0917  one parameter an option
     name: EnsembleArgument,
     task: Annotated[str, typer.Option(help="Labelled images: name, name@version or digest.")],
     sources: Annotated[str, typer.Option(help="Source prompts, comma-separated, or all.")] = "all",
@@ -100,8 +100,9 @@ def show_result(console: Console, ensemble: Ensemble) -> None:
     """Prints what a fit found."""
     if ensemble.result is None:
         return
-    console.print(Text("\nWeights", style="bold"))
-    print_weights(console, ensemble.result.weights)
+    if ensemble.result.weights:
+        console.print(Text("\nWeights", style="bold"))
+        print_weights(console, ensemble.result.weights)
     console.print(Text("\nValidation accuracy", style="bold"))
     print_leaderboard(console, ensemble.result)
     console.print()

@@ -43,7 +43,7 @@ def up(
     run_until_stopped(options, console, verbose=verbose)
 
 
-def demo(  # noqa: PLR0913, PLR0917  one parameter an option
+def demo(
     examples: Annotated[
         Path | None, typer.Option(help="Folder with prompts/ and tasks/.", show_default=False)
     ] = None,

@@ -48,7 +48,7 @@ class Classifier:
         clock: Monotonic seconds, the engine's clock.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of one path, given by name
+    def __init__(
         self,
         *,
         resolver: Resolver,

@@ -59,7 +59,7 @@ class Engine:
         clock: Monotonic seconds; the rows' deadlines are on it.
     """
 
-    def __init__(  # noqa: PLR0913 - collaborators, given by name
+    def __init__(
         self,
         vit: PromptedViT,
         bank: ArtifactBank,

@@ -229,7 +229,9 @@ def test_several_images_are_parts_and_a_bad_one_fails_only_its_row(
 
 def test_a_reply_of_another_shape_names_the_field(api: Client, server: "ScriptedServer") -> None:
     server.will_answer({**QUEUED, "status": "pondering"})
-    with pytest.raises(UnexpectedReplyError, match=r"GET /v1/ensembles/mix .* Ensemble: status: "):
+    with pytest.raises(
+        UnexpectedReplyError, match=r"GET /v1/ensembles/mix gave no valid Ensemble: status: "
+    ):
         api.ensemble("mix")
 
 

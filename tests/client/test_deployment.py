@@ -44,7 +44,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
         "HGPROMPT_DEVICE": "cpu",
         "HGPROMPT_HEARTBEAT_S": "0.2",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     environ = {**kept, **settings}
     options = LocalOptions(tmp_path_factory.mktemp("up") / "data", "127.0.0.1", 0, environ)

@@ -84,6 +84,7 @@ def test_the_verdict_is_wrapped_not_cut(console: Console) -> None:
         ("something new", "something new"),
         ({"method": "single", "source": "fashion"}, "single source fashion"),
         ({"method": "mean"}, "mean of all sources"),
+        ({"method": "hgprompt", "tuned": True}, "HGPrompt ensemble, tuned"),
     ],
 )
 def test_the_chosen_one_is_named_in_words(chosen: str | dict[str, object], label: str) -> None:
