@@ -11,3 +11,7 @@ class BackboneSpecError(BackboneError):
 
 class WeightsFetchError(BackboneError):
     """The weights could not be fetched or are not the bytes that were expected."""
+
+
+class DeviceUnavailableError(BackboneError):
+    """The device that was asked for is not on this machine."""

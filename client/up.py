@@ -144,10 +144,9 @@ def _site_folders() -> list[str]:
 def child_environ(options: LocalOptions, address: Address, redis_url: str) -> dict[str, str]:
     """The environment of service and worker."""
     environ = module_environ(options.environ)
-    store = options.data_dir.resolve() / "store"
     if not environ.get("HGPROMPT_STORE_URL"):
-        store.mkdir(exist_ok=True)
-        environ["HGPROMPT_STORE_URL"] = store.as_uri()
+        _store_folder(options.data_dir).mkdir(exist_ok=True)
+        environ["HGPROMPT_STORE_URL"] = store_url(options.data_dir)
     return environ | {
         "HGPROMPT_REDIS_URL": redis_url,
         "HGPROMPT_ROLE": "all",
@@ -155,3 +154,12 @@ def child_environ(options: LocalOptions, address: Address, redis_url: str) -> di
         "HGPROMPT_PORT": str(address.port),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def store_url(data_dir: Path) -> str:
+    """The object store of a local deployment."""
+    return _store_folder(data_dir).as_uri()
+
+
+def _store_folder(data_dir: Path) -> Path:
+    return data_dir.resolve() / "store"

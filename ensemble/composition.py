@@ -6,13 +6,14 @@ averages unrelated vectors. The paper does not align; we do (Hungarian assignmen
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ensemble.errors import ShapeError
+from ensemble.errors import NonFiniteError, ShapeError
 
 
 def align_tokens(prompts: Tensor) -> Tensor:
@@ -40,16 +41,26 @@ def stack_prompts(prompts: Sequence[Tensor]) -> Tensor:
     """Stack source prompts into (M, L, P, D), float32.
 
     Raises:
-        ShapeError: Their shapes differ, so that no weighted sum exists, or there are none.
+        ShapeError: Their shapes differ, so that no weighted sum exists, or there are none; or a
+            prompt is not (L, P, D) with L and P at least 1.
+        NonFiniteError: A value is NaN or infinite.
     """
     shapes = {tuple(prompt.shape) for prompt in prompts}
     if len(shapes) != 1:
         raise ShapeError(f"source prompts have shapes {sorted(shapes)}; all must be the same")
-    return torch.stack([prompt.float() for prompt in prompts])
+    (shape,) = shapes
+    if len(shape) != 3 or 0 in shape:  # noqa: PLR2004
+        raise ShapeError(f"source prompts have shape {shape}; expected (L, P, D), none of them 0")
+    stacked = torch.stack([prompt.float() for prompt in prompts])
+    if not bool(stacked.isfinite().all()):
+        raise NonFiniteError("source prompts contain NaN or infinite values")
+    return stacked
 
 
 def compose(prompts: Tensor, weights: Tensor) -> Tensor:
     """Return P = sum_j weights_j prompts_j as (L, P, D) float32, summed in float64.
+
+    One addition after another, so that every machine gets the same bits.
 
     Args:
         prompts: (M, L, P, D), aligned or not.
@@ -63,7 +74,10 @@ def compose(prompts: Tensor, weights: Tensor) -> Tensor:
             f"prompts {tuple(prompts.shape)} and weights {tuple(weights.shape)}: "
             "expected (M, L, P, D) and (M,)"
         )
-    return torch.einsum("m,mlpd->lpd", weights.double(), prompts.double()).float()
+    composite = torch.zeros(prompts.shape[1:], dtype=torch.float64, device=prompts.device)
+    for weight, prompt in zip(weights.double(), prompts.double(), strict=True):
+        composite = composite + weight * prompt
+    return composite.float()
 
 
 def composite_digest(prompt: Tensor) -> str:
@@ -91,4 +105,5 @@ def composition_gap(composite_features: Tensor, features: Tensor, weights: Tenso
     mean = torch.einsum("m,mnd->nd", weights, features)  # (N, D)
     gap = ((composite_features.double() - mean) ** 2).sum(1).mean()
     spread = ((features - mean) ** 2).sum(2).mean(1) @ weights
-    return float(gap / spread) if float(spread) > 0 else float("nan")
+    rounding = (features**2).sum(2).mean() * torch.finfo(torch.float32).eps ** 2
+    return float(gap / spread) if spread > rounding else math.nan

@@ -19,7 +19,7 @@ BATCH_SIZE = 32
 
 
 class ProgressCallback(Protocol):
-    """Told how far a fit is; stages come in the order of this module's docstring."""
+    """Told how far a fit is; stages come in the order of `ensemble.fitting`'s docstring."""
 
     def __call__(
         self,
@@ -48,11 +48,12 @@ def ignore_progress(
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to make the prompt, with its head and its place on the leaderboard."""
+    """A way to make the prompt, its features (N, D), its head and its place on the leaderboard."""
 
     standing: Standing
     weights: Tensor
     prompt: Tensor
+    features: Tensor
     head: ClassHead
 
 
@@ -110,12 +111,14 @@ class FitSession:
         *,
         tuned: bool = False,
     ) -> Candidate:
-        """Fit a head on all images and score its leave-one-out predictions held out."""
+        """Fit a head on all images and score its cross-fitted predictions held out."""
         with self.timed("head"):
             head = fit_class_head(features, self.labels, self.num_classes)
             rows = self.validation_rows
-            place = standing(method, source, head.loo_logits[rows], self.labels[rows], tuned=tuned)
-        return Candidate(place, weights, prompt, head)
+            place = standing(
+                method, source, head.held_out_logits[rows], self.labels[rows], tuned=tuned
+            )
+        return Candidate(place, weights, prompt, features, head)
 
     def timed(self, stage: str) -> "Timer":
         """Return a `with` block whose seconds count to a stage."""

@@ -6,13 +6,17 @@ The order of work, for `method="hgprompt"` with M sources and N images:
     gradients  per-image gradients of each source, on a few images
     weights    maximise H~(f_alpha) - lambda R(alpha) on the training part, from cached features
     composite  features of the uniform and of the learned composite       2 N forward passes
-    tuning     optional: joint tuning of the best composite and its head
-    head       every candidate's head was fitted in closed form; choose by held-out accuracy
+    tuning     optional: joint tuning of the best prompted candidate and its head
+    tuned features                                                          N forward passes
+
+Every candidate's head is fitted in closed form once its features are there, and the candidate of
+the highest held-out accuracy is chosen.
 
 The weights see the training part only. A candidate is scored on the validation part by its
-leave-one-out predictions, so its head may use all N images, as the served head does.
+cross-fitted predictions, so the head may be fitted on all N images, as the served one is.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -76,19 +80,17 @@ def fit_ensemble(
         should_stop: Asked between steps.
 
     Raises:
-        ShapeError: No sources for a method that needs them, or sources of different shapes.
-        TooFewImagesError: No image can be held out.
+        ShapeError: No sources for a method that needs them, or sources that do not fit each other
+            or the backbone; labels outside [0, num_classes).
+        TooFewImagesError: No image can be held out, or fewer than two classes.
         FitStoppedError: `should_stop` returned true.
         EnsembleError: The features are degenerate or not finite.
     """
     options = options or FitOptions()
     if method != "none" and not sources:
         raise ShapeError(f"method {method!r} needs at least 1 source prompt, got 0")
-    if len(images) != len(images.pixels):
-        raise ShapeError(f"{len(images.pixels)} images but {len(images)} labels")
+    _check_images(images, num_classes)
     train_rows, validation_rows = stratified_split(images.labels, options.validation_fraction, seed)
-    if num_classes < 2:  # noqa: PLR2004
-        raise TooFewImagesError(f"{num_classes} class; a classifier needs at least 2")
     fit = FitSession(
         vit=vit,
         pixels=images.pixels,
@@ -113,14 +115,26 @@ def fit_ensemble(
     return _fit_simple(fit, prompts, method)
 
 
+def _check_images(images: LabelledPixels, num_classes: int) -> None:
+    if num_classes < 2:  # noqa: PLR2004
+        raise TooFewImagesError(f"{num_classes} class; a classifier needs at least 2")
+    if len(images) != len(images.pixels):
+        raise ShapeError(f"{len(images.pixels)} images but {len(images)} labels")
+    if len(images) == 0:
+        raise TooFewImagesError("0 images; at least 2 of one class are needed")
+    low, high = int(images.labels.min()), int(images.labels.max())
+    if low < 0 or high >= num_classes:
+        raise ShapeError(f"labels from {low} to {high}; they must be 0 to {num_classes - 1}")
+
+
 def _fit_simple(fit: FitSession, prompts: Tensor, method: Method) -> FitResult:
     """Fit `single` or `mean` alone."""
     M = len(prompts)
     if method == "mean":
         weights = [torch.full((M,), 1 / M, dtype=torch.float64)]
-        composites = [compose(prompts, weights[0])]
     else:
-        weights, composites = list(torch.eye(M, dtype=torch.float64)), list(prompts)
+        weights = list(torch.eye(M, dtype=torch.float64))
+    composites = [compose(prompts, w) for w in weights]
     features = fit.features_of("features", composites)
     candidates = [
         fit.candidate(method, i if method == "single" else None, w, prompt, f)
@@ -147,10 +161,10 @@ def _fit_hgprompt(fit: FitSession, prompts: Tensor) -> FitResult:
         fit.candidate("mean", None, uniform, composites[0], mean_features),
     ]
     candidates += [
-        fit.candidate("single", i, torch.eye(M, dtype=torch.float64)[i], prompts[i], features[i])
-        for i in range(M)
+        fit.candidate("single", i, vertex, compose(prompts, vertex), features[i])
+        for i, vertex in enumerate(torch.eye(M, dtype=torch.float64))
     ]
-    # A tie goes to the learned ensemble, which comes first.
+    # Equals stay in this order, so the learned ensemble comes before what it does not beat.
     candidates = _with_tuning(fit, sorted(candidates, key=_rank))
     train_features = torch.einsum("m,mnd->nd", solution.weights, features.double())[fit.train_rows]
     objective = {
@@ -159,12 +173,13 @@ def _fit_hgprompt(fit: FitSession, prompts: Tensor) -> FitResult:
         "gradient_penalty": solution.gradient_penalty,
         "total": solution.objective,
     }
+    gap = composition_gap(learned_features, features, solution.weights)
     return replace(
         _result(fit, candidates, solution.weights),
         objective=objective,
         sources=sources,
         gradient_cosine=gradient_cosine(moments),
-        composition_gap=composition_gap(learned_features, features, solution.weights),
+        composition_gap=None if math.isnan(gap) else gap,
         objective_curve=solution.curve,
         advice=_advice(fit, candidates),
     )
@@ -206,6 +221,7 @@ def _learn_weights(
             penalty=GradientVariancePenalty(torch.stack([m.variance for m in moments])),
             penalty_weight=fit.options.penalty_weight,
             seed=fit.seed,
+            on_evaluation=lambda _n, _objective: fit.checkpoint(),
         )
         shrinkage = fit.options.shrinkage
         sources = tuple(
@@ -227,6 +243,9 @@ def _with_tuning(fit: FitSession, candidates: list[Candidate]) -> list[Candidate
         return candidates
     fit.progress("tuning", 0, epochs)
     rows, held_out = fit.train_rows, fit.validation_rows
+    # Not the candidate's own head: that was fitted on the held-out images too, and the epoch is
+    # chosen by the loss on them.
+    head = fit_class_head(best.features[rows], fit.labels[rows], fit.num_classes)
     config = TuningConfig(
         epochs=epochs,
         batch_size=BATCH_SIZE,
@@ -242,7 +261,7 @@ def _with_tuning(fit: FitSession, candidates: list[Candidate]) -> list[Candidate
             num_classes=fit.num_classes,
             config=config,
             seed=fit.seed,
-            initial_head=best.head,
+            initial_head=head,
             on_epoch=lambda e: fit.progress("tuning", e.epoch, e.epochs),
             should_stop=fit.should_stop,
         )
@@ -268,7 +287,7 @@ def _result(fit: FitSession, candidates: list[Candidate], weights: Tensor) -> Fi
         prompt=chosen.prompt,
         head=chosen.head,
         leaderboard=tuple(c.standing for c in candidates),
-        validation=validate(chosen.head.loo_logits[rows], fit.labels[rows]),
+        validation=validate(chosen.head.held_out_logits[rows], fit.labels[rows]),
         objective=None,
         sources=(),
         gradient_cosine=None,
@@ -287,7 +306,7 @@ def _advice(fit: FitSession, candidates: list[Candidate]) -> str | None:
         return None
     rows = fit.validation_rows
     _, low, high = paired_difference(
-        simple.head.loo_logits[rows], learned.head.loo_logits[rows], fit.labels[rows]
+        simple.head.held_out_logits[rows], learned.head.held_out_logits[rows], fit.labels[rows]
     )
     name = {"none": "no prompt", "mean": "the uniform mean", "single": "the best single source"}
     return (

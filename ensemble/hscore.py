@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ensemble.errors import DegenerateFeaturesError, NonFiniteError, ShapeError
+from ensemble.checks import checked_features
+from ensemble.errors import DegenerateFeaturesError
 
 _FIRST_JITTER, _LAST_JITTER = 1e-12, 1e-6
 
@@ -62,16 +63,9 @@ def class_moments(features: Tensor, labels: Tensor) -> ClassMoments:
         NonFiniteError: A feature is NaN or infinite.
         DegenerateFeaturesError: Fewer than two images, or all features are constant.
     """
-    if features.ndim != 2 or labels.shape != features.shape[:1]:  # noqa: PLR2004
-        raise ShapeError(
-            f"features {tuple(features.shape)} and labels {tuple(labels.shape)}: "
-            "expected (N, D) and (N,)"
-        )
+    features = checked_features(features, labels)
     if len(features) < 2:  # noqa: PLR2004
         raise DegenerateFeaturesError(f"{len(features)} image(s); a score needs at least 2")
-    features = features.double()
-    if not bool(features.isfinite().all()):
-        raise NonFiniteError("features contain NaN or infinite values")
     centred = features - features.mean(0)
     rounding = features.detach().abs().max() * torch.finfo(torch.float64).eps * len(features)
     if bool(centred.detach().abs().max() <= rounding):

@@ -96,13 +96,15 @@ class PromptedViT(nn.Module):
             ShapeError: The prompt's shape does not fit the backbone or the batch.
         """
         device_type = pixels.device.type
+        if prompt is not None:
+            prompt = self._per_row(prompt, len(pixels))
         with torch.autocast(
             device_type, self.autocast_dtype, enabled=self.autocast_dtype is not None
         ):
-            if prompt is None or prompt.shape[-2] == 0:
+            if prompt is None or prompt.shape[2] == 0:
                 x = self.vit.blocks(self._embed(pixels))  # (B, T, D)
             else:
-                x = self._prompted_blocks(self._embed(pixels), self._per_row(prompt, len(pixels)))
+                x = self._prompted_blocks(self._embed(pixels), prompt)
             features = self.vit.forward_head(self.vit.norm(x), pre_logits=True)
         return features.float()  # (B, D)
 

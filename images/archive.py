@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from images.decoding import ImageLimits, decode_image
-from images.errors import ArchiveError, ImageDecodeError
+from images.errors import ArchiveError, ArchiveFormatError, ImageDecodeError
 from images.folder_reader import read_folder
 from images.labelled import ArchiveLimits, LabelledImage
 from images.parquet_reader import read_parquet
@@ -101,4 +101,4 @@ def _detect(path: Path, limits: ArchiveLimits) -> ArchiveFormat:
     for offset, magic, name in _MAGIC:
         if start[offset:].startswith(magic):
             return name
-    raise ArchiveError("not a zip, tar or parquet file")
+    raise ArchiveFormatError("not a zip, tar or parquet file")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image
 
-from images.errors import ImageDecodeError
+from images.errors import ImageDecodeError, ImageTooLargeError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 # Every scan of a progressive JPEG costs a pass over all pixels; encoders write about ten.
@@ -55,7 +55,7 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
         ImageDecodeError: Not such an image, damaged, or over a limit.
     """
     if len(data) > limits.max_bytes:
-        raise ImageDecodeError(f"image has {len(data)} bytes, limit {limits.max_bytes}")
+        raise ImageTooLargeError(f"image has {len(data)} bytes, limit {limits.max_bytes}")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image, data, limits)
@@ -71,11 +71,11 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
 def _check_header(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
     width, height = image.size
     if width * height > limits.max_pixels:
-        raise ImageDecodeError(
+        raise ImageTooLargeError(
             f"image is {width} x {height} = {width * height} pixels, limit {limits.max_pixels}"
         )
     if max(width, height) > limits.max_side_px:
-        raise ImageDecodeError(f"image is {width} x {height}, limit {limits.max_side_px} a side")
+        raise ImageTooLargeError(f"image is {width} x {height}, limit {limits.max_side_px} a side")
     # Within pixel data 0xff is always followed by 0x00, so this counts no pixels.
     scans = data.count(_START_OF_SCAN) if data.startswith(b"\xff\xd8") else 0
     if scans > MAX_JPEG_SCANS:

@@ -9,5 +9,13 @@ class ImageDecodeError(ImagesError):
     """The bytes are not an image that is accepted; the message says why."""
 
 
+class ImageTooLargeError(ImageDecodeError):
+    """The image has more bytes or pixels than is allowed."""
+
+
 class ArchiveError(ImagesError):
     """The archive of labelled images is not acceptable; the message names the entry."""
+
+
+class ArchiveFormatError(ArchiveError):
+    """The file is not an archive of a kind that can be read."""

@@ -37,7 +37,7 @@ class FitContext:
         self._stages_left: set[str] = set()
         self._pending: dict[str, Progress] = {}
 
-    def report_progress(  # noqa: PLR0913 (all but the first are optional)
+    def report_progress(
         self,
         stage: str,
         step: int | None = None,

@@ -6,18 +6,17 @@ back late nor stops a fit that kills every worker; the attempts in `ensembles` d
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
 
 from docket import Docket, Worker
 from docket.execution import ExecutionState
-from redis.exceptions import RedisError
 
-from jobs.errors import QueueUnavailableError
 from jobs.records import FitId
+from jobs.redis_exchange import redis_exchange
 from jobs.redis_keys import DOCKET_NAME
 from jobs.settings import DeploymentSettings
 
@@ -53,12 +52,12 @@ class FitQueue:
 
     async def enqueue(self, fit_id: FitId) -> None:
         """Queue the fit, unless it is queued or running already."""
-        async with self._answering():
+        async with self._exchange():
             await self._docket.add(TASK_NAME, key=str(fit_id))(str(fit_id))
 
     async def enqueue_abandoned(self, fit_id: FitId) -> None:
         """Queue a fit that has no heartbeat, even if pydocket believes that it is running."""
-        async with self._answering():
+        async with self._exchange():
             async with self._docket.redis() as redis:
                 state = await redis.hget(self._docket.runs_key(str(fit_id)), "state")
             if state == ExecutionState.RUNNING.value.encode():
@@ -69,7 +68,7 @@ class FitQueue:
 
     async def depth(self) -> int:
         """Fits that are queued or running."""
-        async with self._answering(), self._docket.redis() as redis:
+        async with self._exchange(), self._docket.redis() as redis:
             return int(await redis.xlen(self._docket.stream_key))
 
     async def deliver(
@@ -111,14 +110,9 @@ class FitQueue:
         ) as worker:
             await _until_stopped(worker, stopping, idle, self._settings.redis_timeout_s)
 
-    @asynccontextmanager
-    async def _answering(self) -> AsyncGenerator[None]:
+    def _exchange(self) -> AbstractAsyncContextManager[None]:
         # pydocket's connections wait for ever, because some of them block on purpose.
-        try:
-            async with asyncio.timeout(self._settings.redis_timeout_s):
-                yield
-        except (RedisError, TimeoutError) as error:
-            raise QueueUnavailableError(f"Redis does not answer: {error!r}") from error
+        return redis_exchange(self._settings.redis_timeout_s)
 
 
 async def _until_stopped(

@@ -14,10 +14,10 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
-from jobs.errors import QueueUnavailableError
 from jobs.records import FitId, Progress
+from jobs.redis_exchange import redis_exchange
 from jobs.redis_keys import SWEEP_KEY, beat_key, events_key
 from jobs.settings import DeploymentSettings
 
@@ -64,7 +64,9 @@ class ProgressBoard:
         self._redis = Redis.from_url(
             settings.redis_url,
             decode_responses=True,
-            socket_timeout=settings.redis_timeout_s,
+            # Given a time-out, redis-py sends through `asyncio.wait_for`, which before Python 3.12
+            # can lose a cancellation of its caller; `_connected` limits the whole exchange instead.
+            socket_timeout=None,
             socket_connect_timeout=settings.redis_timeout_s,
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
@@ -164,12 +166,8 @@ class ProgressBoard:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncGenerator[Redis]:
-        # Over the whole exchange: the sockets' own limits hold for each of its steps.
-        try:
-            async with asyncio.timeout(self._settings.redis_timeout_s):
-                yield self._redis
-        except (RedisError, TimeoutError) as error:
-            raise QueueUnavailableError(f"Redis does not answer: {error!r}") from error
+        async with redis_exchange(self._settings.redis_timeout_s):
+            yield self._redis
 
 
 _Entries = list[tuple[str, dict[str, str]]]

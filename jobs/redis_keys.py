@@ -15,8 +15,9 @@ within the attempt, so ids survive the loss of Redis, and Redis itself refuses t
 attempt that was overtaken. The outcome's id is always `9999999999-0`, above all others, so it can
 be derived from the stored outcome when the stream has expired.
 
-pydocket pickles the arguments of its tasks: whoever can write to this Redis can run code in the
-workers. Only the fit's id is passed, but Redis must stay private to the deployment.
+pydocket pickles what it stores, in workers the arguments of tasks, everywhere its strikes: whoever
+can write to this Redis can run code in the workers and in the service. Only the fit's id is passed
+and no strikes are used, but Redis must stay private to the deployment.
 """
 
 from jobs.records import FitId

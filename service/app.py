@@ -48,6 +48,7 @@ def create_app(
         summary="Prompt-ensemble serving from one frozen Vision Transformer.",
         version="1",
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     app.state.parts = parts
     app.state.metrics = CollectorRegistry()

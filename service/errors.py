@@ -56,6 +56,8 @@ KINDS: dict[type[Exception], Kind] = {
     jobs.FitEndedError: Kind(409, "fit-ended", "The fit has already ended"),
     jobs.QueueUnavailableError: Kind(503, "queue-unavailable", "The queue cannot be reached"),
     images.ImageDecodeError: Kind(415, "not-an-image", "The image cannot be read"),
+    images.ImageTooLargeError: Kind(413, "image-too-large", "The image is too large"),
+    images.ArchiveFormatError: Kind(415, "not-an-archive", "The body is not a known archive"),
     images.ArchiveError: Kind(422, "invalid-task", "The labelled images were refused"),
     inference.QueueFullError: Kind(429, "queue-full", "Too many images are waiting"),
     inference.DeadlineExceededError: Kind(504, "deadline-exceeded", "The deadline has passed"),

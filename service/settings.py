@@ -58,7 +58,7 @@ class ServiceSettings(BaseSettings):
     max_images_per_request: Annotated[int, Field(ge=1, le=4096)] = 64
     max_classify_body_bytes: Bytes = 100_000_000
     max_image_bytes: Bytes = 20_000_000
-    max_image_pixels: Bytes = 50_000_000
+    max_image_pixels: Annotated[int, Field(ge=1, le=1_000_000_000)] = 50_000_000
     max_prompt_bytes: Bytes = 16_000_000
     max_task_bytes: Bytes = 2_000_000_000
     max_sources: Annotated[int, Field(ge=1, le=1024)] = 64

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from backbones.info import LoadedBackbone
 from ensemble.composition import composite_digest
-from ensemble.errors import EnsembleError
+from ensemble.errors import EnsembleError, FitStoppedError
 from ensemble.fit_result import FitResult
 from ensemble.fitting import fit_ensemble
 from ensemble.leaderboard import Standing
@@ -102,6 +102,8 @@ class FitJob:
             nonlocal num_images
             num_images += 1
             context.report_progress("images", num_images)
+            if context.should_stop():
+                raise FitStoppedError(f"stopped after {num_images} images were read")
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "task"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from images.archive import iter_labelled_images
 from images.decoding import ImageLimits, decode_image
+from images.errors import ArchiveError, ImageDecodeError
 from images.labelled import ArchiveLimits
 from images.preprocessing import Preprocessing, preprocess
 
@@ -35,15 +36,21 @@ def load_task_images(
     """Decode and preprocess all images of an archive or folder.
 
     Raises:
-        ArchiveError: The archive breaks a limit or is no archive of labelled images.
-        ImageDecodeError: An image cannot be decoded; the message names it.
+        ArchiveError: The archive breaks a limit or is no archive of labelled images, is empty, or
+            holds an image that cannot be decoded; the message names it.
     """
     arrays: list[np.ndarray] = []
     labels: list[str] = []
     for image in iter_labelled_images(path, ArchiveLimits()):
-        arrays.append(preprocess(decode_image(image.data, ImageLimits()), preprocessing))
+        try:
+            decoded = decode_image(image.data, ImageLimits())
+        except ImageDecodeError as error:
+            raise ArchiveError(f"entry {image.name!r}: {error}") from error
+        arrays.append(preprocess(decoded, preprocessing))
         labels.append(image.label)
         on_image()
+    if not arrays:
+        raise ArchiveError(f"{path} holds no images; expected one folder a class")
     classes = tuple(sorted(set(labels)))
     index = {name: i for i, name in enumerate(classes)}
     return TaskImages(

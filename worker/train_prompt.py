@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -24,7 +25,7 @@ from backbones.errors import BackboneError
 from backbones.info import LoadedBackbone
 from backbones.settings import BackboneSettings
 from ensemble.class_head import ClassHead, fit_class_head
-from ensemble.errors import EnsembleError
+from ensemble.errors import EnsembleError, TooFewImagesError
 from ensemble.features import extract_features
 from ensemble.prompt_tuning import (
     Epoch,
@@ -38,7 +39,24 @@ from ensemble.splits import stratified_split
 from images.errors import ImagesError
 from prompt_store.codec import PromptFile, write_prompt
 from prompt_store.errors import PromptStoreError
+from prompt_store.names import check_name
 from worker.task_images import TaskImages, load_task_images
+
+
+_BOUNDS = {
+    "num_prompt_tokens": (1, 512),
+    "epochs": (1, 10_000),
+    "batch_size": (1, 65_536),
+    "prompt_learning_rate": (1e-9, 100.0),
+    "head_learning_rate": (1e-9, 100.0),
+    "weight_decay": (0.0, 10.0),
+    "warmup_epochs": (0.0, 10_000.0),
+    "patience": (1, 10_000),
+    "validation_fraction": (0.01, 0.9),
+    "seed": (0, 2**63 - 1),
+    "init_seed": (0, 2**63 - 1),
+}
+"""Smallest and largest value of each numeric option."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +68,25 @@ class Accuracies:
     prompted: float
 
 
+class ArgumentError(ValueError):
+    """An option has a value that cannot be used."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 1 with one line on standard error when the input is at fault."""
     args = _parser().parse_args(arguments)
     try:
+        _check(args)
         _run(args)
-    except (BackboneError, EnsembleError, ImagesError, PromptStoreError, OSError) as error:
+    except (
+        ArgumentError,
+        BackboneError,
+        EnsembleError,
+        ImagesError,
+        PromptStoreError,
+        ValidationError,
+        OSError,
+    ) as error:
         sys.stderr.write(f"hgprompt train-prompt: {error}\n")
         return 1
     except KeyboardInterrupt:
@@ -64,12 +95,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuse at once what would otherwise fail after the training, or never."""
+    check_name(args.name)
+    for name, (low, high) in _BOUNDS.items():
+        value = getattr(args, name)
+        if not low <= value <= high:
+            option = name.replace("_", "-")
+            raise ArgumentError(f"--{option} is {value:g}; it must be {low:g} to {high:g}")
+    for path in (_output(args), args.report):
+        if path is not None and not path.resolve().parent.is_dir():
+            raise ArgumentError(f"cannot write {path}: no folder {path.parent}")
+
+
+def _output(args: argparse.Namespace) -> Path:
+    return args.output or Path(f"{args.name}.safetensors")
+
+
 def _run(args: argparse.Namespace) -> None:
     console = Console(stderr=True)
     started = time.monotonic()
     backbone = BackboneSettings().load()
     task = load_task_images(args.task, backbone.info.preprocessing)
     test = load_task_images(args.test, backbone.info.preprocessing) if args.test else None
+    if len(task.classes) < 2:  # noqa: PLR2004
+        raise TooFewImagesError(f"{args.task} has 1 class, {task.classes[0]!r}; 2 are needed")
     if test is not None and test.classes != task.classes:
         raise EnsembleError(f"test classes {test.classes} differ from {task.classes}")
     train_rows, validation_rows = stratified_split(task.labels, args.validation_fraction, args.seed)
@@ -95,7 +145,7 @@ def _run(args: argparse.Namespace) -> None:
             f"({figure.num_images} images)"
         )
     data = write_prompt(_prompt_file(args, backbone, task, stored, heads["prompted"]), "F16")
-    output = args.output or Path(f"{args.name}.safetensors")
+    output = _output(args)
     output.write_bytes(data)
     console.print(f"wrote {output} ({len(data):,} bytes)")
     if args.report is not None:

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from ensemble.composition import align_tokens, compose, composite_digest, stack_prompts
+from ensemble.errors import EnsembleError
 from jobs.ensembles import EnsembleStore
 from jobs.errors import JobsError
 from jobs.records import FitId
@@ -25,9 +26,10 @@ def recomputed_digest(artifact: Artifact, blobs: BlobStore) -> str:
 
     Raises:
         NotFoundError, DigestMismatchError: A source is gone or damaged.
+        ShapeError: The sources do not fit each other.
     """
     if not artifact.sources:
-        return composite_digest(torch.from_numpy(artifact.prompt_embeddings))
+        return composite_digest(torch.zeros(1, 0, artifact.prompt_embeddings.shape[-1]))
     prompts = stack_prompts(
         [
             torch.from_numpy(
@@ -36,7 +38,7 @@ def recomputed_digest(artifact: Artifact, blobs: BlobStore) -> str:
             for s in artifact.sources
         ]
     )
-    if artifact.metadata["align"] == "true":
+    if artifact.metadata.get("align") == "true":
         prompts = align_tokens(prompts)
     return composite_digest(compose(prompts, torch.from_numpy(artifact.weights)))
 
@@ -56,16 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"{ensemble} has no published artifact\n")
             return 1
         artifact = read_artifact(blobs.get_bytes(outcome.artifact_digest))
-        if artifact.metadata["tuned"] == "true":
+        if artifact.metadata.get("tuned") == "true":
             sys.stderr.write(f"{ensemble} was tuned: its prompt is not a composite of sources\n")
             return 1
         recomputed = recomputed_digest(artifact, blobs)
-    except (JobsError, PromptStoreError, ValidationError) as error:
+    except (EnsembleError, JobsError, PromptStoreError, ValidationError) as error:
         sys.stderr.write(f"cannot verify {ensemble}: {error}\n")
         return 1
-    stated = artifact.metadata["composite_digest"]
-    same = recomputed == stated
-    sys.stdout.write(f"{'same' if same else 'DIFFERENT'}: {stated} stated, {recomputed} made\n")
+    stated = artifact.metadata.get("composite_digest")
+    served = composite_digest(torch.from_numpy(artifact.prompt_embeddings))
+    same = recomputed == stated == served
+    sys.stdout.write(
+        f"{'same' if same else 'DIFFERENT'}: {stated} stated, {served} served, {recomputed} made\n"
+    )
     return 0 if same else 1
 
 

@@ -17,6 +17,7 @@ from client.errors import ProblemError
 from client.replies import Prediction, RowError, RowProblem
 
 BATCH_IMAGES = 16
+BATCH_BYTES = 32_000_000
 IMAGE_STATUSES = frozenset({HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE})
 
 Row = tuple[Prediction, ...] | RowError
@@ -52,11 +53,24 @@ def classify(
 def _classified(
     client: Client, name: str, paths: list[Path], top_k: int
 ) -> Iterator[tuple[Path, Row]]:
-    for start in range(0, len(paths), BATCH_IMAGES):
-        batch = paths[start : start + BATCH_IMAGES]
-        yield from zip(
-            batch, _rows(client, name, [read_file(p) for p in batch], top_k), strict=True
-        )
+    for batch in _batches(paths):
+        images = [image for _, image in batch]
+        for (path, _), row in zip(batch, _rows(client, name, images, top_k), strict=True):
+            yield path, row
+
+
+def _batches(paths: list[Path]) -> Iterator[list[tuple[Path, bytes]]]:
+    """Groups images so that no request is too large, unless one image alone is."""
+    batch: list[tuple[Path, bytes]] = []
+    batch_bytes = 0
+    for path in paths:
+        image = read_file(path)
+        if batch and (len(batch) == BATCH_IMAGES or batch_bytes + len(image) > BATCH_BYTES):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append((path, image))
+        batch_bytes += len(image)
+    yield batch
 
 
 def _rows(client: Client, name: str, images: list[bytes], top_k: int) -> tuple[Row, ...]:

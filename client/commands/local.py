@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -13,15 +14,17 @@ from client.console import make_console
 from client.data_dir import default_data_dir
 from client.demo import DemoOptions, run_demo
 from client.foreground import run_until_stopped
-from client.up import LocalOptions, module_environ, python_module
+from client.up import LocalOptions, module_environ, python_module, store_url
 
-FORWARDED = {
-    "allow_extra_args": True,
-    "ignore_unknown_options": True,
-    "allow_interspersed_args": False,
-}
+FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 HostOption = Annotated[str, typer.Option(envvar="HGPROMPT_HOST", help="Address to listen on.")]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="HGPROMPT_DATA_DIR", help="Prompts, tasks, ensembles, logs.", show_default=False
+    ),
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show all log lines.")]
 
 
@@ -30,9 +33,7 @@ def up(
     port: Annotated[
         int, typer.Option(envvar="HGPROMPT_PORT", min=0, max=65_535, help="0 takes a free one.")
     ] = 8000,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Prompts, tasks, ensembles and logs.", show_default=False)
-    ] = None,
+    data_dir: DataDirOption = None,
     *,
     verbose: VerboseOption = False,
 ) -> None:
@@ -75,16 +76,19 @@ def _exit(signum: int, frame: FrameType | None) -> NoReturn:
 
 def train_prompt(ctx: typer.Context) -> None:
     """Train a source prompt on labelled images (see `hgprompt train-prompt --help`)."""
-    _become("worker.train_prompt", ctx.args)
+    _become("worker.train_prompt", ctx.args, os.environ)
 
 
-def verify(ctx: typer.Context) -> None:
+def verify(ctx: typer.Context, data_dir: DataDirOption = None) -> None:
     """Recompute an artifact and compare digests (see `hgprompt verify --help`)."""
-    _become("worker.verify", ctx.args)
+    environ = dict(os.environ)
+    if data_dir is not None or not environ.get("HGPROMPT_STORE_URL"):
+        environ["HGPROMPT_STORE_URL"] = store_url(data_dir or default_data_dir(environ))
+    _become("worker.verify", ctx.args, environ)
 
 
-def _become(module: str, args: list[str]) -> NoReturn:
+def _become(module: str, args: list[str], environ: Mapping[str, str]) -> NoReturn:
     """Replaces this process, so that signals and the exit status need no forwarding."""
     sys.stdout.flush()
     command = (*python_module(module), *args)
-    os.execve(command[0], command, module_environ(os.environ))  # noqa: S606  no shell wanted
+    os.execve(command[0], command, module_environ(environ))  # noqa: S606  no shell wanted

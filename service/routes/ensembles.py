@@ -9,13 +9,14 @@ from jobs.desk import FitDesk
 from jobs.errors import FitNotFoundError
 from jobs.records import FitId
 from prompt_store.idempotency import IdempotencyStore
+from service.bounded_route import BoundedRoute
 from service.fits import EnsembleCreate, resolve_fit
 from service.idempotency import IdempotencyKey, answered_once
 from service.params import CursorQuery, LimitQuery, NamePath, VersionQuery
 from service.parts import PartsDep
 from service.views import EnsemblePage, EnsembleView
 
-router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"])
+router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"], route_class=BoundedRoute)
 
 
 def desk_of(request: Request) -> FitDesk:

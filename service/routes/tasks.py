@@ -86,7 +86,7 @@ def _store(parts: Parts, name: str, file: ReceivedFile) -> tuple[TaskManifest, b
     settings = parts.settings
     summary = inspect_archive(
         file.path,
-        ArchiveLimits(max_bytes=settings.max_task_bytes),
+        ArchiveLimits(max_bytes=settings.max_task_bytes, max_image_bytes=settings.max_image_bytes),
         ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
     )
     return parts.tasks.put(

@@ -252,6 +252,20 @@ def test_classify_as_json_is_one_object_a_line(
     assert json.loads(ran.out) == {"image": str(tmp_path / "1.png"), "predictions": CAT}
 
 
+def test_many_or_large_images_are_sent_in_batches(
+    run: Run, server: "ScriptedServer", tmp_path: Path
+) -> None:
+    images = [tmp_path / f"{i}.png" for i in range(19)]
+    for image in images:
+        image.write_bytes(b"image")
+    with images[17].open("wb") as large:
+        large.truncate(32_000_000)
+    for count in (16, 1, 1, 1):
+        server.will_answer(classification(*[CAT] * count))
+    ran = run("classify", "mix", *images)
+    assert [line.split()[0] for line in ran.out.splitlines()[1:]] == [str(i) for i in images]
+
+
 def test_the_report_is_saved(run: Run, server: "ScriptedServer", tmp_path: Path) -> None:
     server.will_answer("<html>", Content_Type="text/html")
     assert run("report", "mix", "-o", tmp_path / "r.html").status == 0
@@ -281,3 +295,22 @@ def test_what_the_terminal_cannot_write_is_replaced(server: "ScriptedServer") ->
     )
     assert done.stderr == ""
     assert "gr??e" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["train-prompt", "verify"])
+def test_arguments_are_forwarded_with_the_exit_status(command: str, tmp_path: Path) -> None:
+    shown, refused = (
+        subprocess.run(
+            [sys.executable, "-m", "client", command, *args],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "HGPROMPT_DATA_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for args in (["--help"], ["--no-such-option"])
+    )
+    assert shown.returncode == 0
+    assert f"usage: hgprompt {command}" in shown.stdout
+    assert refused.returncode == 2
+    assert "usage: hgprompt" in refused.stderr

@@ -32,6 +32,7 @@ class Here:
     """A running deployment and the examples made for its backbone."""
 
     client: Client
+    data_dir: Path
     examples: Path
     environ: dict[str, str]
 
@@ -57,7 +58,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     with local_deployment(options, hooks) as deployment, Client(deployment.address.url) as client:
         examples = tmp_path_factory.mktemp("examples")
         write_examples(examples, client)
-        yield Here(client, examples, environ)
+        yield Here(client, deployment.data_dir, examples, environ)
         deployment.supervisor.check()
     assert not [text for text in said if "restarting" in text]
 
@@ -137,6 +138,15 @@ def test_from_files_to_predictions(run: Run, here: Here, tmp_path: Path) -> None
         assert re.search(rf"{image}\s+{label} ", output)
     assert f"hgprompt: {tmp_path}/no.png: " in output
 
+    verified = subprocess.run(
+        [sys.executable, "-m", "client", "verify", "mix@1", "--data-dir", str(here.data_dir)],
+        capture_output=True,
+        text=True,
+        env=here.environ,
+        check=False,
+    )
+    assert verified.stdout.startswith("same: sha256:"), verified
+
     run("report", "mix", "-o", tmp_path / "report.html")
     assert "<html" in (tmp_path / "report.html").read_text()
     assert len(here.client.content("mix")) > 1000
@@ -195,7 +205,7 @@ def demo(here: Here, *args: str | Path) -> subprocess.CompletedProcess[str]:
         text=True,
         env=here.environ,
         check=False,
-        timeout=120,
+        timeout=250,
     )
 
 

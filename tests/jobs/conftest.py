@@ -77,7 +77,8 @@ class Forker:
             return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
-        self._process.communicate(timeout=5.0)
+        self._process.kill()
+        self._process.communicate()
 
 
 class Worker:
@@ -122,7 +123,7 @@ class Deployment:
                 "lease_s": 1.0,
                 "heartbeat_s": 0.1,
                 "sweep_interval_s": 0.5,
-                "redis_timeout_s": 0.5,
+                "redis_timeout_s": 1.0,
                 "fit_stop_grace_s": 1.0,
                 **settings,
             }

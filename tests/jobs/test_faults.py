@@ -274,8 +274,9 @@ def test_a_worker_exits_when_told_to_whatever_redis_does(
 
 
 def test_a_hanging_redis_delays_no_call_for_long(
-    deployment: Deployment, make_spec: MakeSpec
+    deploy: Callable[..., Deployment], make_spec: MakeSpec
 ) -> None:
+    deployment = deploy(redis_timeout_s=0.4)
     (fit,) = submit(deployment, make_spec("quick"))
 
     async def calls() -> None:

@@ -129,3 +129,19 @@ def test_the_first_call_after_a_restart_of_redis_succeeds(deployment: Deployment
         await board.ping()
 
     on_board(deployment, scenario)
+
+
+def test_a_call_can_be_cancelled_at_any_moment(deployment: Deployment) -> None:
+    async def scenario(board: ProgressBoard) -> None:
+        async def call_for_ever() -> None:
+            while True:
+                await board.ping()
+
+        for microseconds in range(100):
+            calling = asyncio.create_task(call_for_ever())
+            await asyncio.sleep(microseconds / 1e6)
+            calling.cancel()
+            _, lost = await asyncio.wait({calling}, timeout=1.0)
+            assert not lost, f"the cancellation after {microseconds} us was lost"
+
+    on_board(deployment, scenario)

@@ -170,6 +170,17 @@ async def test_a_broken_request_is_refused(
         assert (response.status_code, slug(response)) == (status, problem)
 
 
+async def test_an_image_above_the_limit_is_413(
+    open_client: Opener, publish: Publish, image: Images
+) -> None:
+    publish("zoo")
+    async with open_client(max_image_pixels=99, max_image_bytes=10_000) as client:
+        for data in (image(size=(10, 10)), bytes(10_001)):
+            refused = await client.post(URL, content=data)
+            assert (refused.status_code, slug(refused)) == (413, "image-too-large")
+        assert (await client.post(URL, content=image(size=(9, 11)))).status_code == 200
+
+
 async def test_what_cannot_be_served_is_named(
     client: httpx.AsyncClient,
     ensembles: EnsembleStore,
@@ -216,7 +227,7 @@ async def test_a_refit_is_served_as_soon_as_it_has_succeeded(
 
 
 async def test_resident_ensembles_are_served_while_the_store_is_away(
-    open_client: Opener, publish: Publish, image: Images, store_url: str
+    open_client: Opener, publish: Publish, image: Images
 ) -> None:
     publish("zoo")
     async with open_client(role="classifier") as client:
@@ -388,5 +399,5 @@ def depth(client: httpx.AsyncClient) -> int:
 
 async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the service has no event to wait for
             await asyncio.sleep(0.01)

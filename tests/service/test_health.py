@@ -43,7 +43,7 @@ async def test_each_role_checks_the_parts_it_needs(
         assert (await client.get(missing)).status_code == 404
 
 
-async def test_redis_away_makes_it_unready_refuses_fits_and_leaves_the_rest(
+async def test_redis_away_makes_it_unready_refuses_fits_and_leaves_the_rest(  # noqa: PLR0917
     loaded: LoadedBackbone,
     store_url: str,
     tmp_path: Path,

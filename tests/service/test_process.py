@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +52,7 @@ class Server:
 
     def wait_until_ready(self) -> str:
         """Return the base URL once the service listens."""
-        deadline_s = time.monotonic() + 120
+        deadline_s = time.monotonic() + 200
         while "Uvicorn running on " not in self.log:
             assert self.process.poll() is None, self.log
             assert time.monotonic() < deadline_s, self.log
@@ -93,49 +92,40 @@ def test_it_survives_dropped_connections_and_leaves_without_losing_a_request(
 ) -> None:
     publish("zoo", seed=1)
     ensembles.create(make_spec("unfinished"))
-    server = serve(drain_s=1.0)
-    T=time.monotonic(); url = server.wait_until_ready(); print("ready",time.monotonic()-T)
+    server = serve(drain_s=3.0)
+    url = server.wait_until_ready()
     data = image(size=(600, 600))
     expected = httpx.post(f"{url}/v1/ensembles/zoo/classify", content=data).json()["predictions"]
 
-    _drop_connections(url, data); print("drop",time.monotonic()-T)
+    _drop_connections(url, data)
     early = httpx.put(f"{url}/v1/prompts/p", content=bytes(17_000_000))
     assert (early.status_code, early.json()["limit"]) == (413, 16_000_000)
 
-    print("413",time.monotonic()-T)
-    # Under load, SIGTERM loses nothing: each client is told to close, then finds nobody.
-    stopping = threading.Event()
-
+    # Under load, SIGTERM loses nothing: every client is told to go elsewhere by a good answer.
     def load() -> int:
         answered = 0
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=60) as client:
             while True:
-                try:
-                    response = client.post(f"{url}/v1/ensembles/zoo/classify", content=data)
-                except httpx.ConnectError:
-                    assert stopping.is_set()
-                    return answered
+                response = client.post(f"{url}/v1/ensembles/zoo/classify", content=data)
                 assert response.status_code == 200
                 assert response.json()["predictions"] == expected
                 answered += 1
+                if response.headers.get("connection") == "close":
+                    return answered
 
     with ThreadPoolExecutor(5) as pool:
         loads = [pool.submit(load) for _ in range(4)]
         following = pool.submit(httpx.get, f"{url}/v1/ensembles/unfinished/events", timeout=60)
         time.sleep(0.5)
         assert not following.done()
-        stopping.set()
         server.terminate()
-        time.sleep(0.3)
-        print("leav",time.monotonic()-T)
-        leaving = httpx.get(f"{url}/readyz")
+        while (leaving := httpx.get(f"{url}/readyz")).status_code == 200:
+            time.sleep(0.05)
         assert (leaving.status_code, leaving.headers["connection"]) == (503, "close")
         assert leaving.json()["checks"]["draining"] != "ok"
-        print("leav",time.monotonic()-T)
         assert all(each.result(60) > 0 for each in loads)
-        print("loads",time.monotonic()-T)
         assert following.result(60).status_code == 200  # it ended in good order
-    print("foll",time.monotonic()-T);assert server.process.wait(30) == 0;print("exit",time.monotonic()-T)
+    assert server.process.wait(30) == 0
     records = [json.loads(line) for line in server.log.splitlines()]
     assert {"timestamp", "level", "logger", "message"} <= records[0].keys()
     assert [record for record in records if record["level"] in ("ERROR", "CRITICAL")] == []
@@ -144,9 +134,14 @@ def test_it_survives_dropped_connections_and_leaves_without_losing_a_request(
 def _drop_connections(url: str, data: bytes) -> None:
     """Hang up in every phase of a request; later requests must not notice."""
     host, port = url.removeprefix("http://").split(":")
-    head = (
-        f"POST /v1/ensembles/zoo/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
-    ).encode()
+    lines = (
+        "POST /v1/ensembles/zoo/classify HTTP/1.1",
+        "Host: x",
+        f"Content-Length: {len(data)}",
+        "",
+        "",
+    )
+    head = "\r\n".join(lines).encode()
     for sent in (head[:20], head, head + data[:100], head + data):
         for _ in range(5):
             with socket.create_connection((host, int(port))) as connection:

@@ -190,7 +190,7 @@ async def test_a_prompt_of_another_backbone_is_refused_with_both_digests(
 
 
 async def test_too_large_a_body_is_refused_declared_or_not(
-    open_client: Callable[..., object], make_prompt: Callable[..., bytes]
+    open_client: Callable[..., object],
 ) -> None:
     async def stream() -> AsyncIterator[bytes]:
         for _ in range(20):

@@ -61,11 +61,12 @@ class Checker(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.references += [value or "" for key, value in attrs if key in ("src", "href")]
-        if tag not in self.VOID:
+        if tag not in self.VOID:  # elements without an end
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -88,7 +89,7 @@ async def test_the_report_shows_every_part(client: httpx.AsyncClient, publish: P
     page = response.text
     assert check(page).tags.count("svg") == 6
     assert re.findall(r"<h2>(.*?)</h2>", page) == [
-        "Weights α",
+        "Weights α",  # noqa: RUF001
         "Leaderboard",
         "Objective",
         "Gradient conflict",
@@ -156,11 +157,8 @@ def test_matrices_have_a_cell_for_every_pair() -> None:
     confusion = confusion_matrix(data)
     assert confusion is not None
     assert confusion.cells[3].title == "dog taken for cat: 7"
-    assert [(c.actual, c.predicted, c.count) for c in worst_confusions(data)][0] == (
-        "dog",
-        "cat",
-        7,
-    )
+    worst = worst_confusions(data)[0]
+    assert (worst.actual, worst.predicted, worst.count) == ("dog", "cat", 7)
 
 
 def test_matrices_that_are_not_square_are_left_out() -> None:

@@ -32,9 +32,15 @@ async def test_a_task_is_validated_stored_and_described(
 async def test_what_is_not_labelled_images_is_refused_and_nothing_stored(
     client: httpx.AsyncClient, make_task: Callable[..., bytes]
 ) -> None:
-    for data in (b"", b"not an archive", make_task(cat=3), make_task(cat=3, dog=2)[:-30]):
+    for data, status, slug in (
+        (b"", 415, "not-an-archive"),
+        (b"not an archive", 415, "not-an-archive"),
+        (make_task(cat=3), 422, "invalid-task"),
+        (make_task(cat=3, dog=2)[:-30], 422, "invalid-task"),
+    ):
         refused = await client.put("/v1/tasks/animals", content=data)
-        assert refused.status_code in (415, 422), refused.text
+        assert refused.status_code == status, refused.text
+        assert refused.json()["type"] == f"urn:hgprompt:problem:{slug}"
         assert refused.json()["detail"]
     assert (await client.get("/v1/tasks/animals")).status_code == 404
 
