@@ -1,5 +1,6 @@
 """What every score and head asks of its inputs."""
 
+import torch
 from torch import Tensor
 
 from ensemble.errors import NonFiniteError, ShapeError
@@ -24,3 +25,16 @@ def checked_features(features: Tensor, labels: Tensor) -> Tensor:
     if not bool(features.isfinite().all()):
         raise NonFiniteError("features contain NaN or infinite values")
     return features.double()
+
+
+def centred(features: Tensor) -> Tensor:
+    """Return float64 features (N, D) less their mean, exactly 0 where they are constant.
+
+    The mean of features far from 0 is off by their rounding, the same in every row: one false
+    direction of variance, unless it is taken out as well.
+    """
+    rounding = features.detach().abs().max() * torch.finfo(torch.float64).eps * len(features)
+    once = features - features.mean(0)
+    if bool(once.detach().abs().max() <= rounding):
+        return torch.zeros_like(features)
+    return once - once.mean(0)

@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional
 
-from ensemble.checks import checked_features
+from ensemble.checks import centred, checked_features
 from ensemble.errors import DegenerateFeaturesError, TooFewImagesError
 
 SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
@@ -66,6 +66,10 @@ def fit_class_head(features: Tensor, labels: Tensor, num_classes: int) -> ClassH
     features = checked_features(features, labels)
     if len(features) < 2:  # noqa: PLR2004
         raise TooFewImagesError(f"{len(features)} image(s); a class head needs at least 2")
+    if not bool(centred(features).any()):
+        raise DegenerateFeaturesError(
+            f"all {features.shape[1]} features are constant over {len(features)} images"
+        )
     labels = labels.long()
     held_out = torch.zeros(len(SHRINKAGES), len(features), num_classes, dtype=torch.float64)
     folds = _folds(labels)
@@ -74,7 +78,10 @@ def fit_class_head(features: Tensor, labels: Tensor, num_classes: int) -> ClassH
         heads = _discriminants(features[inside], labels[inside], num_classes, SHRINKAGES)
         for i, (weight, bias) in enumerate(heads):
             held_out[i, ~inside] = features[~inside] @ weight.T + bias
-    calibrated = [_calibrate(logits, labels) for logits in held_out]
+    # The head that has not seen the only image of a class does not know that class: no image of
+    # such a class says anything of its calibration.
+    known = torch.bincount(labels, minlength=num_classes)[labels] > 1  # (N,)
+    calibrated = [_calibrate(logits[known], labels[known]) for logits in held_out]
     best = min(range(len(SHRINKAGES)), key=lambda i: calibrated[i][1])
     temperature = calibrated[best][0]
     ((weight, bias),) = _discriminants(features, labels, num_classes, SHRINKAGES[best : best + 1])
@@ -104,16 +111,16 @@ def _discriminants(
     counts = torch.bincount(labels, minlength=num_classes).double()  # (C,)
     # Centred, which adds the same to all logits: keeps the bias small enough for float32.
     center = features.mean(0)  # (D,)
-    features = features - center
+    features = centred(features)
     sums = torch.zeros(num_classes, D, dtype=torch.float64).index_add(0, labels, features)
     means = sums / counts.clamp_min(1)[:, None]  # (C, D)
     residuals = features - means[labels]  # (N, D)
     # With one image in every class, S_w = 0: the total covariance sets the scale instead.
     within = float((residuals**2).sum()) / N
     total = float((features**2).sum()) / N
-    if total == 0:
-        raise DegenerateFeaturesError(f"all {D} features are constant over {N} images")
     isotropic = (within if within > _RELATIVE_RANK_TOLERANCE * total else total) / D
+    if isotropic == 0:  # constant features, as in a fold of copies: the class shares decide
+        isotropic = 1.0
     eigenvalues, V = _within_spectrum(residuals)  # (r,), (D, r)
     projected = means @ V  # (C, r)
     present = counts > 0
@@ -124,8 +131,9 @@ def _discriminants(
         # S_gamma^-1 = (I - V diag(kept / (kept + floor)) V') / floor
         weight = (means - (projected * (kept / (kept + floor))) @ V.T) / floor  # (C, D)
         bias = -0.5 * (weight * means).sum(1) + (counts / N).clamp_min(1 / N).log()
-        weight[~present] = 0
-        bias[~present] = _ABSENT_CLASS_BIAS
+        # Far below the average of the logits of the others, hence below the best of them.
+        weight[~present] = weight[present].mean(0)
+        bias[~present] = bias[present].mean() + _ABSENT_CLASS_BIAS
         bias -= weight @ center
         heads.append((weight, bias))
     return heads
@@ -134,18 +142,19 @@ def _discriminants(
 def _within_spectrum(residuals: Tensor) -> tuple[Tensor, Tensor]:
     """Positive eigenvalues (r,) of residuals' residuals / N, and their vectors (D, r)."""
     N, D = residuals.shape
-    if N < D:
-        eigenvalues, U = torch.linalg.eigh(residuals @ residuals.T / N)
-    else:
-        eigenvalues, U = torch.linalg.eigh(residuals.T @ residuals / N)
+    products = residuals @ residuals.T if N < D else residuals.T @ residuals
+    eigenvalues, vectors = torch.linalg.eigh(products / N)
     positive = eigenvalues > eigenvalues[-1] * _RELATIVE_RANK_TOLERANCE
-    eigenvalues, U = eigenvalues[positive], U[:, positive]
-    V = residuals.T @ U / (eigenvalues * N).sqrt() if N < D else U
-    return eigenvalues, V
+    eigenvalues, vectors = eigenvalues[positive], vectors[:, positive]
+    if N < D:
+        vectors = residuals.T @ vectors / (eigenvalues * N).sqrt()
+    return eigenvalues, vectors
 
 
 def _calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """The temperature (> 0) that minimises the log-loss of logits (N, C), and that loss."""
+    if len(labels) == 0:
+        return 1.0, 0.0
 
     def log_loss(log_temperature: float) -> float:
         temperature = torch.tensor(log_temperature, dtype=torch.float64).exp()

@@ -90,7 +90,7 @@ class GradientVariancePenalty:
     def __call__(self, weights: Tensor) -> Tensor:
         """Return R at weights (M,), differentiable, float64; 0 when all v_i are equal."""
         M = len(weights)
-        w = weights**2
+        w = weights.double() ** 2
         mean_square = w @ self.gram @ w / M**2  # mean(v^2)
         spread = (w**2 * self.gram.diagonal()).sum() - M * mean_square
         return spread / (mean_square + self.epsilon)

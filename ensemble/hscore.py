@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ensemble.checks import checked_features
+from ensemble.checks import centred, checked_features
 from ensemble.errors import DegenerateFeaturesError
 
 _FIRST_JITTER, _LAST_JITTER = 1e-12, 1e-6
@@ -66,17 +66,16 @@ def class_moments(features: Tensor, labels: Tensor) -> ClassMoments:
     features = checked_features(features, labels)
     if len(features) < 2:  # noqa: PLR2004
         raise DegenerateFeaturesError(f"{len(features)} image(s); a score needs at least 2")
-    centred = features - features.mean(0)
-    rounding = features.detach().abs().max() * torch.finfo(torch.float64).eps * len(features)
-    if bool(centred.detach().abs().max() <= rounding):
+    F = centred(features)
+    if not bool(F.any()):
         raise DegenerateFeaturesError(
             f"all {features.shape[1]} features are constant over {len(features)} images"
         )
     present, class_of_row = torch.unique(labels, return_inverse=True)
     counts = torch.bincount(class_of_row, minlength=len(present)).double()  # (C,)
-    sums = torch.zeros(len(present), features.shape[1], dtype=torch.float64, device=centred.device)
-    class_means = sums.index_add(0, class_of_row, centred) / counts[:, None]  # (C, D)
-    return ClassMoments(centred, class_means, counts / len(features), class_of_row)
+    sums = torch.zeros(len(present), features.shape[1], dtype=torch.float64, device=F.device)
+    class_means = sums.index_add(0, class_of_row, F) / counts[:, None]  # (C, D)
+    return ClassMoments(F, class_means, counts / len(features), class_of_row)
 
 
 def h_score(features: Tensor, labels: Tensor) -> Tensor:
@@ -107,7 +106,7 @@ def h_score(features: Tensor, labels: Tensor) -> Tensor:
 def _pseudo_inverse_h_score(F: Tensor, G: Tensor) -> Tensor:
     """tr((F'F/N)^+ G'G) through the singular values of F above rounding."""
     _, singular, Vt = torch.linalg.svd(F, full_matrices=False)
-    kept = singular > singular[0] * max(F.shape) * torch.finfo(torch.float64).eps
+    kept = singular > singular[0] * max(F.shape) * torch.finfo(torch.float64).eps * 10
     projected = (G @ Vt[kept].T) / singular[kept]  # (C, r)
     return (projected**2).sum() * len(F)
 

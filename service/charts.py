@@ -85,20 +85,15 @@ def leaderboard(ranked: Sequence[Ranked], chosen: Candidate | str | None) -> tup
     return axis, [_dot(each, axis, chosen=each.label == label) for each in ordered]
 
 
-def curves(series: Sequence[Sequence[float]]) -> tuple[Axis, list[str]] | None:
-    """The objective by step, one polyline per start; None if there is nothing to draw."""
-    drawn = [values for values in series if len(values) > 1]
-    if not drawn:
+def curve(points: Sequence[tuple[float, float]]) -> tuple[Axis, str] | None:
+    """The objective by step, as a polyline; None if there are fewer than two points."""
+    if len(points) < 2:  # noqa: PLR2004
         return None
-    low = min(min(values) for values in drawn)
-    high = max(max(values) for values in drawn)
-    axis = Axis(low, high if high > low else low + 1.0, CURVE_HEIGHT_PX)
-    longest = max(len(values) for values in drawn) - 1
-    steps = Axis(0.0, float(longest), PLOT_WIDTH_PX)
-    return axis, [
-        " ".join(f"{steps.px(i)},{CURVE_HEIGHT_PX - axis.px(v):.2f}" for i, v in enumerate(values))
-        for values in drawn
-    ]
+    steps, values = zip(*points, strict=True)
+    x_axis = Axis(min(steps), max(max(steps), min(steps) + 1.0), PLOT_WIDTH_PX)
+    y_axis = Axis(min(values), max(max(values), min(values) + 1e-6), CURVE_HEIGHT_PX)
+    line = (f"{x_axis.px(x)},{CURVE_HEIGHT_PX - y_axis.px(y):.2f}" for x, y in points)
+    return y_axis, " ".join(line)
 
 
 def _dot(each: Ranked, axis: Axis, *, chosen: bool) -> Dot:

@@ -46,15 +46,16 @@ class SourceScores(_Part):
 
 
 class Candidate(_Part):
-    """One way to make the prompt."""
+    """One way to make the prompt; `source` is that of `single`."""
 
     method: str
     source: str | None = None
+    tuned: bool = False
 
     @property
     def label(self) -> str:
-        """The method, with the source of `single`."""
-        return f"{self.method} · {self.source}" if self.source else self.method
+        """What it is called on the page."""
+        return " · ".join(filter(None, (self.method, self.source, "tuned" if self.tuned else "")))
 
 
 class Ranked(Candidate):
@@ -94,5 +95,5 @@ class ReportData(_Part):
     classes: Annotated[tuple[str, ...] | None, _Lenient] = None
     timings_s: Annotated[dict[str, float] | None, _Lenient] = None
     advice: Annotated[str | None, _Lenient] = None
-    objective_curve: Annotated[tuple[tuple[float, ...], ...] | None, _Lenient] = None
+    objective_curve: Annotated[tuple[tuple[float, float], ...] | None, _Lenient] = None
     lineage: Annotated[dict[str, Any] | None, _Lenient] = None

@@ -42,7 +42,6 @@ from prompt_store.errors import PromptStoreError
 from prompt_store.names import check_name
 from worker.task_images import TaskImages, load_task_images
 
-
 _BOUNDS = {
     "num_prompt_tokens": (1, 512),
     "epochs": (1, 10_000),
@@ -119,7 +118,7 @@ def _run(args: argparse.Namespace) -> None:
     task = load_task_images(args.task, backbone.info.preprocessing)
     test = load_task_images(args.test, backbone.info.preprocessing) if args.test else None
     if len(task.classes) < 2:  # noqa: PLR2004
-        raise TooFewImagesError(f"{args.task} has 1 class, {task.classes[0]!r}; 2 are needed")
+        raise TooFewImagesError(f"{args.task} has only the class {task.classes}; 2 are needed")
     if test is not None and test.classes != task.classes:
         raise EnsembleError(f"test classes {test.classes} differ from {task.classes}")
     train_rows, validation_rows = stratified_split(task.labels, args.validation_fraction, args.seed)

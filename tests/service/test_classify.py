@@ -285,6 +285,51 @@ async def test_cancelling_one_request_leaves_its_batch_mates_alone(
     assert depth(client) == 0
 
 
+async def test_a_dropped_connection_frees_its_row(
+    client: httpx.AsyncClient, publish: Publish, image: Images, gate: Gate
+) -> None:
+    """As a server tells it: the body, then that the client has gone."""
+    publish("zoo")
+    running = asyncio.create_task(client.post(URL, content=image(0)))
+    await gate.reached()
+    hung_up = asyncio.Event()
+    sent: list[dict[str, object]] = []
+    coming = [{"type": "http.request", "body": image(1), "more_body": False}]
+
+    async def receive() -> dict[str, object]:
+        if coming:
+            return coming.pop()
+        await hung_up.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": URL,
+        "raw_path": URL.encode(),
+        "query_string": b"",
+        "headers": [],
+        "scheme": "http",
+        "server": ("test", 80),
+        "client": ("test", 1),
+        "root_path": "",
+    }
+    dropped = asyncio.create_task(client._transport.app(scope, receive, send))
+    await wait_until(lambda: depth(client) == 2)
+    hung_up.set()
+    await asyncio.wait_for(dropped, 30)
+    assert sent[0]["status"] == 499
+    assert depth(client) == 1
+    gate.open.set()
+    assert (await running).status_code == 200
+    assert sum(gate.sizes) == 1  # the dropped row was never computed
+
+
 async def test_a_full_queue_is_429_and_recovers(
     open_client: Opener, publish: Publish, image: Images, gate: Gate
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitId
-from service.charts import Axis, curves, leaderboard
+from service.charts import Axis, curve, leaderboard
 from service.matrices import confusion_matrix, cosine_matrix, worst_confusions
 from service.report import render_report
 from service.report_data import Ranked, ReportData
@@ -35,6 +35,7 @@ RESULT: dict[str, object] = {
         {"method": "hgprompt", "accuracy": 0.81, "ci95": [0.74, 0.87]},
         {"method": "single", "source": "digits", "accuracy": 0.83, "ci95": [0.76, 0.88]},
         {"method": "none", "accuracy": 0.7, "ci95": [0.63, 0.77]},
+        {"method": "hgprompt", "tuned": True, "accuracy": 0.8, "ci95": [0.73, 0.86]},
     ],
     "chosen": {"method": "single", "source": "digits"},
     "validation": {"accuracy": 0.83, "ece": 0.04, "num_images": 150},
@@ -42,7 +43,7 @@ RESULT: dict[str, object] = {
     "classes": ["cat", "dog", "<script>alert(1)</script>"],
     "timings_s": {"features": 12.5, "weights": 1.25},
     "advice": "A single source does as well: 'digits' & friends.",
-    "objective_curve": [[0.1, 0.5, 0.9], [0.2, 0.3]],
+    "objective_curve": [[1, 0.1], [2, 0.5], [3, 0.9]],
     "lineage": {"code_version": "abc123"},
 }
 
@@ -137,8 +138,13 @@ def test_dots_lie_within_their_intervals_and_only_the_chosen_is_marked() -> None
     ranked = ReportData.model_validate(RESULT).leaderboard
     assert ranked is not None
     _, dots = leaderboard(ranked, ReportData.model_validate(RESULT).chosen)
-    assert [dot.label for dot in dots] == ["single · digits", "hgprompt", "none"]
-    assert [dot.chosen for dot in dots] == [True, False, False]
+    assert [dot.label for dot in dots] == [
+        "single · digits",
+        "hgprompt",
+        "hgprompt · tuned",
+        "none",
+    ]
+    assert [dot.chosen for dot in dots] == [True, False, False, False]
     for dot in dots:
         assert dot.low_px is not None
         assert dot.high_px is not None
@@ -173,8 +179,12 @@ def test_matrices_that_are_not_square_are_left_out() -> None:
     assert worst_confusions(data) == []
 
 
-def test_curves_of_one_point_are_left_out() -> None:
-    assert curves([[1.0]]) is None
-    drawn = curves([[0.0, 1.0], [0.5, 0.5, 0.5], [2.0]])
+def test_a_curve_needs_two_points() -> None:
+    assert curve([]) is None
+    assert curve([(1, 2.0)]) is None
+    drawn = curve([(1, 0.0), (2, 0.5), (3, 1.0)])
     assert drawn is not None
-    assert drawn[1] == ["0.0,160.00 230.0,0.00", "0.0,80.00 230.0,80.00 460.0,80.00"]
+    assert drawn[1] == "0.0,160.00 230.0,80.00 460.0,0.00"
+    flat = curve([(1, 2.0), (2, 2.0)])
+    assert flat is not None
+    assert flat[1] == "0.0,160.00 460.0,160.00"

@@ -1,0 +1,254 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from ensemble.class_head import (
+    SHRINKAGES,
+    ClassHead,
+    _folds,  # pyright: ignore[reportPrivateUsage]
+    fit_class_head,
+)
+from ensemble.errors import (
+    DegenerateFeaturesError,
+    NonFiniteError,
+    ShapeError,
+    TooFewImagesError,
+)
+
+SHAPES = [(30, 6, 3), (12, 20, 3), (9, 9, 2), (25, 4, 5)]
+
+
+def problem(
+    num_images: int, num_features: int, num_classes: int, *, seed: int = 0, signal: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num_images) % num_classes
+    means = signal * torch.randn(num_classes, num_features, generator=generator)
+    spread = torch.logspace(-1, 1, num_features)
+    noise = spread * torch.randn(num_images, num_features, generator=generator)
+    return (5 + means[labels] + noise).double(), labels
+
+
+def discriminant(features: Tensor, labels: Tensor, num_classes: int, gamma: float) -> ClassHead:
+    """Regularised discriminant analysis as its formula is printed, by a dense inverse."""
+    N, D = features.shape
+    groups = [features[labels == c] for c in range(num_classes)]
+    within = sum(
+        ((group - group.mean(0)).T @ (group - group.mean(0)) for group in groups),
+        torch.zeros(D, D, dtype=torch.float64),
+    )
+    S = within / N
+    inverse = torch.linalg.inv((1 - gamma) * S + gamma * S.trace() / D * torch.eye(D))
+    means = torch.stack([group.mean(0) for group in groups])
+    priors = torch.tensor([len(group) / N for group in groups], dtype=torch.float64)
+    bias = priors.log() - 0.5 * ((means @ inverse) * means).sum(1)
+    return ClassHead(means @ inverse, bias, gamma, torch.zeros(0))
+
+
+def relative(logits: Tensor) -> Tensor:
+    """Logits up to what is the same for all classes."""
+    return logits - logits.mean(1, keepdim=True)
+
+
+def temperature(head: ClassHead, features: Tensor, labels: Tensor) -> float:
+    expected = discriminant(features, labels, len(head.bias), head.shrinkage)
+    ratio = relative(expected.logits(features)) / relative(head.logits(features))
+    return float(ratio.median())
+
+
+def brute_force(features: Tensor, labels: Tensor, num_classes: int, gamma: float) -> Tensor:
+    """Each image's logits by the discriminant of the other folds."""
+    folds = _folds(labels)
+    logits = torch.zeros(len(features), num_classes, dtype=torch.float64)
+    for fold in range(5):
+        head = discriminant(features[folds != fold], labels[folds != fold], num_classes, gamma)
+        logits[folds == fold] = head.logits(features[folds == fold])
+    return logits
+
+
+def best_log_loss(logits: Tensor, labels: Tensor) -> float:
+    factors = torch.logspace(-2.7, 1.3, 400, dtype=torch.float64)
+    return min(float(functional.cross_entropy(logits * f, labels)) for f in factors)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_head_is_the_regularised_discriminant(shape: tuple[int, int, int]) -> None:
+    features, labels = problem(*shape)
+
+    head = fit_class_head(features, labels, shape[2])
+
+    expected = discriminant(features, labels, shape[2], head.shrinkage).logits(features)
+    scaled = head.logits(features) * temperature(head, features, labels)
+    torch.testing.assert_close(relative(scaled), relative(expected), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_held_out_logits_are_those_of_heads_that_have_not_seen_the_image(
+    shape: tuple[int, int, int],
+) -> None:
+    features, labels = problem(*shape)
+
+    head = fit_class_head(features, labels, shape[2])
+
+    expected = brute_force(features, labels, shape[2], head.shrinkage)
+    scaled = head.held_out_logits * temperature(head, features, labels)
+    torch.testing.assert_close(relative(scaled), relative(expected), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("signal", [0.0, 1.0, 10.0])
+def test_shrinkage_and_temperature_have_the_smallest_held_out_log_loss(signal: float) -> None:
+    features, labels = problem(60, 12, 3, signal=signal)
+
+    head = fit_class_head(features, labels, 3)
+
+    losses = [best_log_loss(brute_force(features, labels, 3, g), labels) for g in SHRINKAGES]
+    found = float(functional.cross_entropy(head.held_out_logits, labels))
+    assert found == pytest.approx(min(losses), rel=1e-3, abs=1e-4)
+    assert losses[SHRINKAGES.index(head.shrinkage)] <= min(losses) + 1e-4
+
+
+def test_held_out_logits_tell_the_accuracy_on_fresh_images() -> None:
+    features, labels = problem(3000, 10, 3, signal=0.15)
+    train = slice(0, 150)
+
+    head = fit_class_head(features[train], labels[train], 3)
+
+    told = float((head.held_out_logits.argmax(1) == labels[train]).double().mean())
+    true = float((head.logits(features[150:]).argmax(1) == labels[150:]).double().mean())
+    assert abs(told - true) < 0.1
+    assert 0.5 < true < 0.95  # neither chance nor certainty
+
+
+def test_held_out_accuracy_of_noise_is_that_of_chance() -> None:
+    right = 0
+    for seed in range(40):
+        features, labels = problem(40, 10, 2, seed=seed, signal=0.0)
+        right += int(
+            (fit_class_head(features, labels, 2).held_out_logits.argmax(1) == labels).sum()
+        )
+
+    assert abs(right / 1600 - 0.5) < 0.06
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=60))
+def test_folds_spread_every_class_evenly(labels: list[int]) -> None:
+    classes = torch.tensor(labels)
+
+    folds = _folds(classes)
+
+    sizes = torch.bincount(folds, minlength=min(5, len(labels)))
+    assert len(sizes) == min(5, len(labels))
+    assert sizes.max() - sizes.min() <= 1
+    for c in set(labels):
+        of_class = torch.bincount(folds[classes == c], minlength=len(sizes))
+        assert of_class.max() - of_class.min() <= 1
+
+
+def test_scale_and_offset_of_the_features_do_not_matter() -> None:
+    features, labels = problem(40, 6, 3)
+
+    head, other = fit_class_head(features, labels, 3), fit_class_head(1e4 * features - 7, labels, 3)
+
+    torch.testing.assert_close(
+        other.logits(1e4 * features - 7), head.logits(features), rtol=1e-6, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("distance", [1.0, 1e3])
+def test_a_class_without_images_never_wins(distance: float) -> None:
+    features, labels = problem(30, 6, 2)
+    features[labels == 1] += distance
+
+    head = fit_class_head(features, labels * 2, 4)
+
+    assert head.weight.shape == (4, 6)
+    anywhere = distance * torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
+    for logits in (head.logits(features), head.held_out_logits, head.logits(anywhere)):
+        assert set(logits.argmax(1).tolist()) <= {0, 2}
+        assert logits.softmax(1)[:, [1, 3]].max() < 0.01
+
+
+def test_the_only_image_of_a_class_does_not_spoil_the_calibration() -> None:
+    features, labels = problem(60, 5, 2, signal=3.0)
+    alone = labels.clone()
+    alone[7] = 2
+
+    head, usual = fit_class_head(features, alone, 3), fit_class_head(features, labels, 2)
+
+    assert head.held_out_logits.isfinite().all()
+    confidence = head.logits(features).softmax(1).max(1).values.mean()
+    assert abs(float(confidence - usual.logits(features).softmax(1).max(1).values.mean())) < 0.1
+
+
+def test_logits_survive_float32() -> None:
+    """As the served head is stored: features far from 0 must not cancel in the bias."""
+    features, labels = problem(60, 8, 3, signal=0.5)
+    features = features + 50
+
+    head = fit_class_head(features, labels, 3)
+
+    served = features.float() @ head.weight.float().T + head.bias.float()
+    torch.testing.assert_close(served.double(), head.logits(features), atol=2e-3, rtol=1e-3)
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(st.integers(2, 12), st.integers(1, 12), st.integers(2, 4), st.integers(0, 2**31))
+def test_any_small_task_gives_a_finite_head(
+    num_images: int, num_features: int, num_classes: int, seed: int
+) -> None:
+    features, labels = problem(num_images, num_features, num_classes, seed=seed)
+
+    head = fit_class_head(features, labels % num_classes, num_classes)
+
+    for tensor in (head.weight, head.bias, head.held_out_logits):
+        assert tensor.isfinite().all()
+    assert head.held_out_logits.shape == (num_images, num_classes)
+
+
+@pytest.mark.parametrize("case", ["one constant", "two images", "one class", "copies", "odd one"])
+def test_degenerate_tasks_give_a_finite_head(case: str) -> None:
+    features, labels = problem(10, 4, 2)
+    if case == "one constant":
+        features[:, 1] = 3
+    elif case == "two images":
+        features, labels = features[:2], labels[:2]
+    elif case == "one class":
+        labels = torch.zeros_like(labels)
+    elif case == "copies":
+        features = features[:2].repeat(5, 1)
+    else:  # all images but one are the same
+        features = torch.cat((features[:1].repeat(9, 1), features[1:2]))
+
+    head = fit_class_head(features, labels, 2)
+
+    assert head.logits(features).isfinite().all()
+    assert head.held_out_logits.isfinite().all()
+    if case == "copies":
+        assert (head.held_out_logits.argmax(1) == labels).all()
+
+
+def test_float32_features_are_fitted_in_float64() -> None:
+    features, labels = problem(30, 6, 3)
+
+    head = fit_class_head(features.float(), labels, 3)
+
+    assert (head.weight.dtype, head.logits(features.float()).dtype) == (torch.float64,) * 2
+
+
+def test_inputs_that_do_not_fit_are_refused() -> None:
+    features, labels = problem(10, 4, 2)
+
+    for wrong in ((features, labels[:9]), (features[0], labels), (features, labels[:, None])):
+        with pytest.raises(ShapeError, match=r"expected \(N, D\) and \(N,\)"):
+            fit_class_head(*wrong, 2)
+    with pytest.raises(TooFewImagesError, match="1 image"):
+        fit_class_head(features[:1], labels[:1], 2)
+    with pytest.raises(DegenerateFeaturesError, match="all 4 features are constant over 10"):
+        fit_class_head(torch.full((10, 4), 0.1), labels, 2)
+    features[3, 1] = float("inf")
+    with pytest.raises(NonFiniteError, match="NaN or infinite"):
+        fit_class_head(features, labels, 2)

@@ -1,0 +1,79 @@
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def document(client: httpx.AsyncClient) -> dict[str, object]:
+    return (await client.get("/openapi.json")).json()
+
+
+def references(node: object) -> Iterator[str]:
+    """Every `$ref` below a node."""
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for child in node.values():
+            yield from references(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from references(child)
+
+
+async def test_every_reference_leads_somewhere(document: dict[str, dict[str, object]]) -> None:
+    schemas = document["components"]["schemas"]
+    for reference in set(references(document)):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+
+
+async def test_every_operation_may_answer_with_a_problem_and_has_its_own_name(
+    document: dict[str, dict[str, dict[str, dict[str, object]]]],
+) -> None:
+    names: list[object] = []
+    for path in document["paths"].values():
+        for operation in path.values():
+            names.append(operation["operationId"])
+            responses = operation["responses"]
+            assert "422" not in responses
+            for status in ("4XX", "5XX"):
+                assert list(responses[status]["content"]) == ["application/problem+json"]
+    assert len(set(names)) == len(names)
+
+
+async def test_the_contract_is_complete(document: dict[str, dict[str, object]]) -> None:
+    offered = {
+        f"{method.upper()} {path}"
+        for path, operations in document["paths"].items()
+        for method in operations
+    }
+    registry = {
+        f"{call} /v1/{kind}{rest}"
+        for kind in ("prompts", "tasks")
+        for call, rest in (
+            ("GET", ""),
+            ("PUT", "/{name}"),
+            ("GET", "/{name}"),
+            ("DELETE", "/{name}"),
+            ("GET", "/{name}/versions"),
+            ("GET", "/{name}/versions/{version}"),
+            ("GET", "/{name}/content"),
+            ("HEAD", "/{name}/content"),
+        )
+    }
+    ensembles = {
+        "POST /v1/ensembles",
+        "GET /v1/ensembles",
+        "GET /v1/ensembles/{name}",
+        "GET /v1/ensembles/{name}/versions",
+        "GET /v1/ensembles/{name}/events",
+        "POST /v1/ensembles/{name}/cancel",
+        "GET /v1/ensembles/{name}/content",
+        "HEAD /v1/ensembles/{name}/content",
+        "GET /v1/ensembles/{name}/report",
+        "POST /v1/ensembles/{reference}/classify",
+    }
+    operations = {"GET /v1/backbone", "GET /livez", "GET /readyz", "GET /metrics"}
+    assert offered == registry | ensembles | operations
