@@ -94,7 +94,8 @@ def composition_gap(composite_features: Tensor, features: Tensor, weights: Tenso
         f_bar = sum_j alpha_j f(P_j)
 
     0: composing prompts is composing features. 1: the composite is as far away as the sources
-    themselves are apart. NaN where the sources do not differ (one source, or identical ones).
+    themselves are apart. NaN where the weighted sources do not differ: one source, identical ones,
+    or all weight on one.
 
     Args:
         composite_features: (N, D).

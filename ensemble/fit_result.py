@@ -33,7 +33,7 @@ class FitResult:
         sources: A score for each source; empty if sources were not looked at.
         gradient_cosine: (M, M), or None.
         composition_gap: Gamma of the learned composite; None for other methods, and where the
-            sources do not differ.
+            sources of any weight do not differ.
         objective_curve: Best objective after each evaluation of the weights.
         advice: A sentence if the learned ensemble is not the best candidate, else None.
         timings_s: Seconds spent in each stage.

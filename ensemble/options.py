@@ -27,6 +27,6 @@ class FitOptions:
     tuning_epochs: Annotated[int, Interval(ge=0, le=200)] = 0
     validation_fraction: Annotated[float, Interval(ge=0.1, le=0.5)] = 0.3
     shrinkage: Annotated[float, Interval(gt=0.0, lt=1.0)] = 0.05
-    penalty_weight: Annotated[float, Interval(ge=0.0, le=100.0)] = 0.01
+    penalty_weight: Annotated[float, Interval(ge=0.0, le=100.0)] = 0.003
     align: bool = True
     prompt_learning_rate: Annotated[float, Interval(gt=0.0, le=10.0)] = 0.005

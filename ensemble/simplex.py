@@ -3,8 +3,9 @@
     maximise  H~(sum_j alpha_j f_j) - lambda R(alpha)   over alpha >= 0, sum alpha = 1
 
 Neither convex nor concave (H is a convex quadratic form only while S is frozen, and then its
-maximum is a vertex), so several starts: uniform, the best vertices, one random point. lambda is
-annealed from 0. The uniform weights and every vertex are scored too and never lost against.
+maximum is a vertex), so several starts: uniform, the best vertices, one random point; and once from
+uniform with lambda annealed from 0, which alone gets stuck where the score has dropped a source.
+The uniform weights and every vertex are scored too and never lost against.
 """
 
 from collections.abc import Callable
@@ -23,9 +24,11 @@ from ensemble.hscore import adjusted_h_score_and_gradient
 
 _ANNEALING = (0.0, 1.0)
 _NUM_VERTEX_STARTS = 2
-_INWARD = 0.2  # vertices are started from a little inside, where the gradient sees all sources
-_MAX_ITERATIONS = 20
-_TOLERANCE = 1e-5
+# Every ascent starts a little inside, where the gradient sees all sources: at alpha_i = 0 that of
+# the penalty, which is made of squares, vanishes, and a source once dropped would never come back.
+_INWARD = 0.2
+_MAX_ITERATIONS = 30
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -85,23 +88,24 @@ def solve_weights(
         scores = [problem.evaluate(vertex, f"vertex {i}") for i, vertex in enumerate(vertices)]
         best = np.argsort(scores)[::-1][:_NUM_VERTEX_STARTS]
         starts = {"from uniform": uniform}
-        starts |= {
-            f"from vertex {i}": (1 - _INWARD) * vertices[i] + _INWARD * uniform for i in best
-        }
+        starts |= {f"from vertex {i}": vertices[i] for i in best}
         starts["from random"] = np.random.default_rng(seed).dirichlet(np.ones(M))
         for name, start in starts.items():
-            _ascend(problem, start, name)
+            _ascend(problem, start, (1.0,), name)
+        if problem.penalty_weight > 0:
+            _ascend(problem, uniform, _ANNEALING, "annealed")
     return problem.solution()
 
 
-def _ascend(problem: "_Problem", start: NDArray[np.float64], name: str) -> None:
-    """Sequential quadratic programming from one start, at each annealed penalty weight."""
+def _ascend(
+    problem: "_Problem", start: NDArray[np.float64], stages: tuple[float, ...], name: str
+) -> None:
+    """Sequential quadratic programming from one start, at each stage's share of lambda."""
     point = start
-    stages = _ANNEALING if problem.penalty_weight > 0 else (1.0,)
     for stage in stages:
         found = minimize(
             partial(problem.negative, stage=stage, name=name),
-            point,
+            (1 - _INWARD) * point + _INWARD / len(point),
             jac=True,
             method="SLSQP",
             bounds=[(0.0, 1.0)] * len(point),

@@ -90,8 +90,8 @@ def curve(points: Sequence[tuple[float, float]]) -> tuple[Axis, str] | None:
     if len(points) < 2:  # noqa: PLR2004
         return None
     steps, values = zip(*points, strict=True)
-    x_axis = Axis(min(steps), max(max(steps), min(steps) + 1.0), PLOT_WIDTH_PX)
-    y_axis = Axis(min(values), max(max(values), min(values) + 1e-6), CURVE_HEIGHT_PX)
+    x_axis = Axis(min(steps), max(*steps, min(steps) + 1.0), PLOT_WIDTH_PX)
+    y_axis = Axis(min(values), max(*values, min(values) + 1e-6), CURVE_HEIGHT_PX)
     line = (f"{x_axis.px(x)},{CURVE_HEIGHT_PX - y_axis.px(y):.2f}" for x, y in points)
     return y_axis, " ".join(line)
 

@@ -1,5 +1,6 @@
 """From what a caller asks to fit, to a spec in which every reference is a digest."""
 
+from itertools import count
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,9 +11,6 @@ from prompt_store.errors import NameInvalidError, NotFoundError
 from prompt_store.manifests import PromptManifest, TaskManifest
 from service.parts import Parts
 from service.problems import ProblemError, problem_error
-
-MIN_IMAGES_PER_CLASS = 2
-"""One to learn from and one to validate with."""
 
 Reference = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -49,7 +47,7 @@ def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> FitSpec:
             them, prompts of different shapes, an unknown task or one too small to validate on.
         StoreUnavailableError: The store cannot be reached.
     """
-    task = _task(parts, wanted.task)
+    task = _task(parts, wanted.task, wanted.options.validation_fraction)
     if wanted.sources == "all":
         sources = _every_source(parts)
     else:
@@ -68,22 +66,27 @@ def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> FitSpec:
     )
 
 
-def _task(parts: Parts, reference: str) -> TaskManifest:
+def _task(parts: Parts, reference: str, validation_fraction: float) -> TaskManifest:
     try:
         task = parts.tasks.resolve(reference)
     except (NotFoundError, NameInvalidError) as error:
         raise _refused("unknown-task", "There is no such task", str(error), "task") from error
-    smallest = min(range(len(task.counts)), key=lambda i: task.counts[i])
-    if task.counts[smallest] < MIN_IMAGES_PER_CLASS:
+    needed = _images_to_hold_one_out(validation_fraction)
+    if max(task.counts) < needed:
         raise _refused(
             "task-too-small",
             "The task has too few images for a validation split",
-            f"class {task.classes[smallest]!r} of task {task.name}@{task.version} has "
-            f"{task.counts[smallest]} image(s); every class needs at least {MIN_IMAGES_PER_CLASS}",
+            f"the largest class of task {task.name}@{task.version} has {max(task.counts)} "
+            f"image(s); holding out {validation_fraction:g} of a class needs at least {needed}",
             "task",
-            limit=MIN_IMAGES_PER_CLASS,
+            limit=needed,
         )
     return task
+
+
+def _images_to_hold_one_out(validation_fraction: float) -> int:
+    """The smallest class of which at least one image is held out and one is left to learn from."""
+    return next(n for n in count(2) if round(n * validation_fraction) >= 1)
 
 
 def _source(parts: Parts, index: int, reference: str) -> PromptManifest:
@@ -111,16 +114,16 @@ def _every_source(parts: Parts) -> list[PromptManifest]:
     return list(page.items)
 
 
-def _check_count(count: int, method: Method, limit: int) -> None:
-    if count > limit:
+def _check_count(found: int, method: Method, limit: int) -> None:
+    if found > limit:
         raise _refused(
             "too-many-sources",
             "There are too many source prompts",
-            f"{count} or more sources; the limit is {limit} (max_sources)",
+            f"{found} or more sources; the limit is {limit} (max_sources)",
             "sources",
             limit=limit,
         )
-    if count == 0 and method != "none":
+    if found == 0 and method != "none":
         raise _refused(
             "no-sources",
             "There is no source prompt",

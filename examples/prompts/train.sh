@@ -11,8 +11,8 @@ shift
 here=$(cd "$(dirname "$0")" && pwd)
 names=("$@")
 if [ ${#names[@]} -eq 0 ]; then
-    names=(fashion-mnist mnist count sprite-location animal-silhouettes sprite-orientation
-        emoji-group road-sign-category sprite-shape climate-zone sprite-scale depth-bin)
+    names=(fashion-mnist mnist count sprite-location sprite-orientation sprite-shape sprite-scale
+        climate-zone depth-bin)
 fi
 export HGPROMPT_BACKBONE=offline-vit-s14 HGPROMPT_PRECISION=bf16
 python=${PYTHON:-python}

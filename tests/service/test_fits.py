@@ -118,13 +118,23 @@ async def test_the_number_of_sources_is_bounded(
         assert plain.status_code == 202
 
 
-async def test_a_class_with_one_image_leaves_nothing_to_validate_on(
-    stocked: httpx.AsyncClient, make_task: Callable[..., bytes]
+@pytest.mark.parametrize(
+    ("images", "fraction", "needed"), [(1, 0.3, 2), (1, 0.5, 2), (3, 0.1, 6), (5, 0.1, 6)]
+)
+async def test_a_task_too_small_to_hold_anything_out_is_refused(
+    stocked: httpx.AsyncClient,
+    make_task: Callable[..., bytes],
+    images: int,
+    fraction: float,
+    needed: int,
 ) -> None:
-    await stocked.put("/v1/tasks/small", content=make_task(cat=5, dog=1))
-    slug, problem = await refused(stocked, task="small")
-    assert (slug, problem["limit"]) == ("task-too-small", 2)
-    assert "'dog'" in str(problem["detail"])
+    options = {"validation_fraction": fraction}
+    await stocked.put("/v1/tasks/small", content=make_task(cat=images, dog=1))
+    slug, problem = await refused(stocked, task="small", options=options)
+    assert (slug, problem["limit"], problem["field"]) == ("task-too-small", needed, "task")
+    await stocked.put("/v1/tasks/enough", content=make_task(cat=needed, dog=1))
+    accepted = await stocked.post("/v1/ensembles", json=body(task="enough", options=options))
+    assert accepted.status_code == 202
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,216 @@
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ensemble.class_head import fit_class_head
+from ensemble.errors import FitStoppedError
+from ensemble.features import extract_features
+from ensemble.prompt_tuning import Epoch, LabelledPixels, TunedPrompt, TuningConfig, tune_prompt
+from ensemble.prompted_vit import PromptedViT, init_prompt
+
+ToyTask = Callable[..., LabelledPixels]
+FAST = TuningConfig(epochs=6, prompt_learning_rate=0.05, head_learning_rate=0.05)
+
+
+def start_prompt(num_layers: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return init_prompt(num_layers, 4, 32, patch_size_px=4, generator=generator)
+
+
+def accuracy(
+    vit: PromptedViT, prompt: Tensor, train: LabelledPixels, test: LabelledPixels
+) -> float:
+    """Of the closed-form head on the features under a prompt."""
+    head = fit_class_head(
+        extract_features(vit, train.pixels, prompt, batch_size=64), train.labels, 2
+    )
+    features = extract_features(vit, test.pixels, prompt, batch_size=64)
+    return float((head.logits(features).argmax(1) == test.labels).double().mean())
+
+
+def tune(vit: PromptedViT, toy_task: ToyTask, config: TuningConfig, seed: int = 0) -> TunedPrompt:
+    return tune_prompt(
+        vit,
+        start_prompt(),
+        toy_task(64, seed=1),
+        toy_task(64, seed=2),
+        num_classes=2,
+        config=config,
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 0.05), ("sgd", 0.5)])
+def test_a_tuned_prompt_makes_features_that_are_easier_to_classify(
+    vit: PromptedViT,
+    toy_task: ToyTask,
+    optimizer: Literal["adamw", "sgd"],
+    rate: float,
+    num_layers: int,
+) -> None:
+    train, validation, test = (toy_task(n, seed=i) for i, n in enumerate((160, 80, 400)))
+    start = start_prompt(num_layers)
+
+    tuned = tune_prompt(
+        vit,
+        start,
+        train,
+        validation,
+        num_classes=2,
+        config=TuningConfig(
+            epochs=10, optimizer=optimizer, prompt_learning_rate=rate, head_learning_rate=0.05
+        ),
+        seed=0,
+    )
+
+    assert tuned.best.validation_loss < 0.7 * tuned.epochs[0].validation_loss
+    assert accuracy(vit, tuned.prompt, train, test) > accuracy(vit, start, train, test) + 0.03
+
+
+def test_the_head_that_comes_back_is_the_one_that_was_validated(
+    vit: PromptedViT, toy_task: ToyTask
+) -> None:
+    """On raw features, although the tuning works on scaled ones."""
+    tuned = tune(vit, toy_task, FAST)
+
+    validation = toy_task(64, seed=2)
+    features = extract_features(vit, validation.pixels, tuned.prompt, batch_size=32)
+    logits = features @ tuned.head_weight.T + tuned.head_bias
+    loss = functional.cross_entropy(logits, validation.labels)
+    assert float(loss) == pytest.approx(tuned.best.validation_loss, rel=1e-4)
+    right = (logits.argmax(1) == validation.labels).double().mean()
+    assert float(right) == pytest.approx(tuned.best.validation_accuracy)
+
+
+def test_it_starts_from_the_head_it_is_given(vit: PromptedViT, toy_task: ToyTask) -> None:
+    train, validation = toy_task(64, seed=1), toy_task(64, seed=2)
+    prompt = start_prompt()
+    features = extract_features(vit, train.pixels, prompt, batch_size=32)
+    head = fit_class_head(features, train.labels, 2)
+
+    tuned = tune_prompt(
+        vit,
+        prompt,
+        train,
+        validation,
+        num_classes=2,
+        config=FAST,
+        seed=0,
+        initial_head=head,
+    )
+
+    held_out = extract_features(vit, validation.pixels, prompt, batch_size=32)
+    loss = functional.cross_entropy(head.logits(held_out), validation.labels)
+    assert tuned.epochs[0].validation_loss == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_without_a_head_it_starts_undecided(vit: PromptedViT, toy_task: ToyTask) -> None:
+    tuned = tune(vit, toy_task, FAST)
+
+    assert tuned.epochs[0].validation_loss == pytest.approx(0.6931, abs=1e-4)
+
+
+def test_the_best_epoch_is_returned_and_the_start_is_one_of_them(
+    vit: PromptedViT, toy_task: ToyTask
+) -> None:
+    train, prompt = toy_task(64, seed=1), start_prompt()
+    head = fit_class_head(
+        extract_features(vit, train.pixels, prompt, batch_size=32), train.labels, 2
+    )
+    wild = TuningConfig(epochs=9, prompt_learning_rate=5.0, head_learning_rate=5.0, patience=3)
+
+    tuned = tune_prompt(
+        vit,
+        prompt,
+        train,
+        toy_task(64, seed=2),
+        num_classes=2,
+        config=wild,
+        seed=0,
+        initial_head=head,
+    )
+
+    # Every step made it worse, so it gave up after three epochs and nothing has changed.
+    assert [epoch.epoch for epoch in tuned.epochs] == [0, 1, 2, 3]
+    assert tuned.best == tuned.epochs[0]
+    assert torch.equal(tuned.prompt, prompt)
+    torch.testing.assert_close(tuned.head_weight.double(), head.weight, rtol=1e-4, atol=1e-5)
+
+
+def test_every_epoch_is_told_as_it_ends(vit: PromptedViT, toy_task: ToyTask) -> None:
+    told: list[Epoch] = []
+
+    tuned = tune_prompt(
+        vit,
+        start_prompt(),
+        toy_task(40, seed=1),
+        toy_task(20, seed=2),
+        num_classes=2,
+        config=FAST,
+        seed=0,
+        on_epoch=told.append,
+    )
+
+    assert [epoch.epoch for epoch in told] == list(range(7))
+    assert [epoch.validation_loss for epoch in told] == [e.validation_loss for e in tuned.epochs]
+    assert tuned.best == min(told, key=lambda epoch: epoch.validation_loss)
+    assert told[-1].train_loss < told[1].train_loss < 0.7
+
+
+def test_it_stops_between_two_steps(vit: PromptedViT, toy_task: ToyTask) -> None:
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 5
+
+    with pytest.raises(FitStoppedError, match="epoch 3 of 6"):
+        tune_prompt(
+            vit,
+            start_prompt(),
+            toy_task(64, seed=1),
+            toy_task(20, seed=2),
+            num_classes=2,
+            config=FAST,
+            seed=0,
+            should_stop=should_stop,
+        )
+
+
+def test_the_seed_decides_the_order_and_nothing_else_is_random(
+    vit: PromptedViT, toy_task: ToyTask
+) -> None:
+    first, second, other = (tune(vit, toy_task, FAST, seed) for seed in (3, 3, 4))
+
+    assert torch.equal(first.prompt, second.prompt)
+    assert torch.equal(first.head_weight, second.head_weight)
+    assert torch.equal(first.head_bias, second.head_bias)
+    assert not torch.equal(first.prompt, other.prompt)
+
+
+def test_the_start_and_the_backbone_are_left_as_they_are(
+    vit: PromptedViT, toy_task: ToyTask
+) -> None:
+    before = {name: value.clone() for name, value in vit.state_dict().items()}
+    start = start_prompt()
+
+    tuned = tune_prompt(
+        vit,
+        start,
+        toy_task(40, seed=1),
+        toy_task(20, seed=2),
+        num_classes=2,
+        config=FAST,
+        seed=0,
+    )
+
+    assert torch.equal(start, start_prompt())
+    assert not torch.equal(tuned.prompt, start)
+    assert all(torch.equal(value, before[name]) for name, value in vit.state_dict().items())
+    assert not tuned.prompt.requires_grad
