@@ -4,6 +4,7 @@ import sys
 
 from backbones.errors import BackboneError
 from backbones.settings import BackboneSettings
+from ensemble.errors import EnsembleError
 
 
 def main() -> int:
@@ -11,7 +12,7 @@ def main() -> int:
     settings = BackboneSettings()
     try:
         info = settings.load().info
-    except BackboneError as error:
+    except (BackboneError, EnsembleError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write(f"{info.name} {info.digest} in {settings.cache_dir}\n")

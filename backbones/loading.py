@@ -113,7 +113,7 @@ def _random(rest: str) -> tuple[nn.Module, dict[str, str | int]]:
 def _random_arguments(query: str) -> dict[str, int]:
     """The whole numbers of `seed=0&img_size=32`, each within its bounds."""
     try:
-        pairs = parse_qsl(query, strict_parsing=bool(query))
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
         numbers = {key: (int(value), *_RANDOM_ARGUMENTS[key]) for key, value in pairs}
     except (ValueError, KeyError) as error:
         raise BackboneSpecError(

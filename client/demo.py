@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from client.api import Client
@@ -23,7 +24,7 @@ from client.examples import (
     source_prompts,
 )
 from client.fit_progress import FitProgressView
-from client.fit_summary import print_leaderboard, print_verdict, print_weights
+from client.fit_summary import print_findings
 from client.replies import Ensemble, FitResult, Prompt
 from client.up import LocalOptions
 
@@ -157,11 +158,7 @@ def _tell(
     with story.step("fit", "Learning which mixture of these prompts suits the task"):
         ensemble, result = _fit(console, client, task, sources)
     with story.step("inspect", "What it found"):
-        print_weights(console, result.weights)
-        console.print()
-        print_leaderboard(console, result)
-        console.print()
-        print_verdict(console, result)
+        print_findings(console, result)
     images = held_out_images(task, options.num_images, SEED)
     with story.step("classify", f"Classifying {len(images)} held-out images over HTTP"):
         outcome = classify_held_out(console, client, f"{ensemble.name}@{ensemble.version}", images)
@@ -188,11 +185,8 @@ def _upload_prompts(console: Console, client: Client, files: list[Path]) -> list
 
 def _upload_task(console: Console, client: Client, task: ExampleTask) -> None:
     uploaded = client.put_task(task.name, task.train)
-    console.print(
-        f"  task   {uploaded.name:<20.20} {uploaded.num_images} images, "
-        f"{len(uploaded.classes)} classes: {', '.join(uploaded.classes)}",
-        soft_wrap=False,
-    )
+    line = f"task   {uploaded.name}: {uploaded.num_images} images, classes "
+    console.print(Padding(Text(line + ", ".join(uploaded.classes)), (0, 0, 0, 2)))
 
 
 def _fit(

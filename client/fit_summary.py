@@ -20,6 +20,18 @@ METHOD_LABELS = {
 }
 
 
+def print_findings(console: Console, result: FitResult) -> None:
+    """Prints weights, leaderboard and verdict."""
+    if result.weights:
+        console.print(Text("Learned weights (alpha)", style="bold"))
+        print_weights(console, result.weights)
+        console.print()
+    console.print(Text("Validation accuracy", style="bold"))
+    print_leaderboard(console, result)
+    console.print()
+    print_verdict(console, result)
+
+
 def print_weights(console: Console, weights: dict[str, float]) -> None:
     """Prints alpha as bars, the heaviest source first."""
     table = Table.grid(padding=(0, 0, 0, 2), pad_edge=True)

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from client.api import DEFAULT_URL, Client
 from client.bodies import write_file
@@ -21,7 +20,7 @@ from client.commands.options import (
 from client.console import list_table, make_console, print_list, short_digest
 from client.errors import FitFailedError
 from client.fit_progress import FitProgressView
-from client.fit_summary import print_leaderboard, print_verdict, print_weights
+from client.fit_summary import print_findings
 from client.replies import Ensemble
 
 app = typer.Typer(help="Ensembles: ls, show.", no_args_is_help=True)
@@ -97,16 +96,10 @@ def follow(client: Client, console: Console, ensemble: Ensemble) -> Ensemble:
 
 
 def show_result(console: Console, ensemble: Ensemble) -> None:
-    """Prints what a fit found."""
-    if ensemble.result is None:
-        return
-    if ensemble.result.weights:
-        console.print(Text("\nWeights", style="bold"))
-        print_weights(console, ensemble.result.weights)
-    console.print(Text("\nValidation accuracy", style="bold"))
-    print_leaderboard(console, ensemble.result)
-    console.print()
-    print_verdict(console, ensemble.result)
+    """Prints what a fit found, if it has ended well."""
+    if ensemble.result is not None:
+        console.print()
+        print_findings(console, ensemble.result)
 
 
 @app.command("ls")

@@ -12,7 +12,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 names=("$@")
 if [ ${#names[@]} -eq 0 ]; then
     names=(fashion-mnist mnist count sprite-location sprite-orientation sprite-shape sprite-scale
-        climate-zone depth-bin)
+        climate-zone)
 fi
 export HGPROMPT_BACKBONE=offline-vit-s14 HGPROMPT_PRECISION=bf16
 python=${PYTHON:-python}

@@ -71,7 +71,7 @@ class Resolver:
             return known.served
         if key not in self._looking:
             self._looking[key] = asyncio.create_task(self._look_up(key))
-            self._looking[key].add_done_callback(lambda _: self._looking.pop(key))
+            self._looking[key].add_done_callback(lambda task: self._looked(key, task))
         try:
             # Shielded: other requests may be waiting for the same answer.
             return await asyncio.shield(self._looking[key])
@@ -82,12 +82,15 @@ class Resolver:
             return known.served
 
     def forget(self, name: str) -> None:
-        """Look the bare name up anew next time, because its latest version may have changed."""
+        """Look the bare name up anew next time, because a version of it is known to have ended."""
         self._known.pop((name, None), None)
+        self._looking.pop((name, None), None)  # it may have looked too early
 
     async def _look_up(self, key: tuple[str, int | None]) -> Served:
         started_s = self._clock()
         served = await asyncio.to_thread(self._read, *key)
+        if self._looking.get(key) is not asyncio.current_task():
+            return served  # it was told to forget meanwhile
         # A version that succeeded stays so for ever; what a bare name means may change.
         trusted_s = self._ttl_s if key[1] is None else float("inf")
         self._known[key] = _Known(served, started_s + trusted_s)
@@ -96,10 +99,15 @@ class Resolver:
             self._known.popitem(last=False)
         return served
 
+    def _looked(self, key: tuple[str, int | None], task: asyncio.Task[Served]) -> None:
+        if self._looking.get(key) is task:
+            del self._looking[key]
+
     def _read(self, name: str, version: int | None) -> Served:
         fit_id = self._ensembles.current(name) if version is None else FitId(name, version)
-        self._ensembles.request(fit_id)
         outcome = self._ensembles.outcome(fit_id)
+        if outcome is None:
+            self._ensembles.request(fit_id)  # raises if there is no such version
         if outcome is None or outcome.artifact_digest is None:
             status = "unfinished" if outcome is None else outcome.status
             raise NothingToServeError(f"ensemble {fit_id} is {status}; it cannot be used yet")

@@ -5,14 +5,14 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from jobs.records import FitId, Progress
 from service.drain import Drain
 from service.params import NamePath, VersionQuery
 from service.parts import PartsDep
-from service.routes.ensembles import DeskDep
+from service.routes.ensembles import DeskDep, notice_end
 
 router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"])
 
@@ -30,6 +30,7 @@ FitIdDep = Annotated[FitId, Depends(existing_fit)]
 @router.get("/{name}/events", response_class=EventSourceResponse)  # noqa: FAST003 - in FitIdDep
 async def follow_events(
     fit_id: FitIdDep,
+    request: Request,
     desk: DeskDep,
     parts: PartsDep,
     last_event_id: Annotated[
@@ -39,6 +40,8 @@ async def follow_events(
     """Every event from the first that is kept, or after `Last-Event-ID`, up to the outcome."""
     async with aclosing(desk.events(fit_id, last_event_id)) as events:
         async for progress in until_drained(events, parts.drain):
+            if progress.event == "outcome":
+                notice_end(request, fit_id.name)
             data = progress.model_dump(mode="json", exclude={"id"}, exclude_none=True)
             yield ServerSentEvent(data=data, event=progress.event, id=progress.id)
 

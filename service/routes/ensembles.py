@@ -12,6 +12,7 @@ from prompt_store.idempotency import IdempotencyStore
 from service.bounded_route import BoundedRoute
 from service.fits import EnsembleCreate, resolve_fit
 from service.idempotency import IdempotencyKey, answered_once
+from service.inference.classifier import Classifier
 from service.params import CursorQuery, LimitQuery, NamePath, VersionQuery
 from service.parts import PartsDep
 from service.views import EnsemblePage, EnsembleView
@@ -22,6 +23,13 @@ router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"], route_class=Bound
 def desk_of(request: Request) -> FitDesk:
     """Return the application's desk."""
     return cast("FitDesk", request.app.state.desk)
+
+
+def notice_end(request: Request, name: str) -> None:
+    """Let a classifier of this process serve what its caller has just been told about."""
+    classifier = cast("Classifier | None", getattr(request.app.state, "classifier", None))
+    if classifier is not None:
+        classifier.resolver.forget(name)
 
 
 DeskDep = Annotated[FitDesk, Depends(desk_of)]
@@ -62,10 +70,15 @@ async def list_ensembles(
 
 
 @router.get("/{name}")
-async def get_ensemble(name: NamePath, desk: DeskDep, version: VersionQuery = None) -> EnsembleView:
+async def get_ensemble(
+    name: NamePath, request: Request, desk: DeskDep, version: VersionQuery = None
+) -> EnsembleView:
     """One version; without `version` the newest that succeeded, else the newest."""
     fit_id = await desk.current(name) if version is None else FitId(name, version)
-    return EnsembleView.of_record(await desk.record(fit_id, with_result=True))
+    record = await desk.record(fit_id, with_result=True)
+    if record.outcome is not None:
+        notice_end(request, name)
+    return EnsembleView.of_record(record)
 
 
 @router.get("/{name}/versions")

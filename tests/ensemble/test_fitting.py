@@ -433,7 +433,8 @@ def test_advice_names_the_best_simple_choice(
         empty = torch.zeros(0)
         candidates.append(Candidate(place, empty, empty, empty, head))
 
-    advice = fitting._advice(session, sorted(candidates, key=fitting._rank))
+    ranked = sorted(candidates, key=fitting._rank)  # pyright: ignore[reportPrivateUsage]
+    advice = fitting._advice(session, ranked)  # pyright: ignore[reportPrivateUsage]
 
     if words is None:
         assert advice is None

@@ -226,6 +226,18 @@ async def test_a_refit_is_served_as_soon_as_it_has_succeeded(
         assert await served() == third
 
 
+async def test_whoever_was_told_of_a_success_is_served_by_it_at_once(
+    open_client: Opener, publish: Publish, image: Images
+) -> None:
+    async with open_client(resolve_ttl_s=1.0) as client:
+        for seed in range(4):
+            _, digest = publish("zoo", seed=seed)
+            told = ("/v1/ensembles/zoo", f"/v1/ensembles/zoo/events?version={seed + 1}")[seed % 2]
+            assert (await client.get(told)).status_code == 200
+            answer = (await client.post(URL, content=image())).json()
+            assert answer["ensemble"]["digest"] == digest
+
+
 async def test_resident_ensembles_are_served_while_the_store_is_away(
     open_client: Opener, publish: Publish, image: Images
 ) -> None:

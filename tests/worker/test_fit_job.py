@@ -1,0 +1,242 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from backbones.info import LoadedBackbone
+from ensemble.errors import FitStoppedError
+from ensemble.options import FitOptions, Method
+from images.errors import ArchiveError
+from jobs.context import FitContext
+from jobs.errors import FitRefusedError
+from jobs.records import FitResultDocs, FitSpec, SourceRef, TaskRef
+from prompt_store.artifacts import read_artifact
+from prompt_store.blobs import BlobStore
+from prompt_store.errors import DigestMismatchError, InvalidPromptError, NotFoundError
+from worker.fit_job import EXPECTED_ERRORS, FitJob
+from worker.task_images import load_task_images
+
+MakeSpec = Callable[..., FitSpec]
+Claim = Callable[[FitSpec], FitContext]
+METHODS: tuple[Method, ...] = get_args(Method)
+NAMES = ("one", "two", "three")
+
+
+@pytest.fixture
+def run(backbone: LoadedBackbone, blobs: BlobStore, claim: Claim) -> Callable[..., FitResultDocs]:
+    return lambda spec: FitJob(backbone, blobs)(claim(spec))
+
+
+Run = Callable[[FitSpec], FitResultDocs]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_fit_publishes_an_artifact_and_describes_it(
+    run: Run, make_spec: MakeSpec, method: Method
+) -> None:
+    spec = make_spec(method=method, seed=4)
+
+    docs = run(spec)
+
+    artifact, result = read_artifact(docs.artifact), json.loads(docs.result_json())
+    assert artifact.classes == tuple(result["classes"]) == ("cyan", "magenta", "yellow")
+    assert artifact.backbone_digest == spec.backbone_digest
+    assert artifact.head_weight.shape == (3, 192)
+    assert artifact.metadata["method"] == method
+    assert artifact.metadata["chosen"] == result["chosen"]["method"]
+    assert artifact.metadata["seed"] == "4"
+    assert artifact.metadata["task"] == "inks@1"
+    assert artifact.metadata["task_digest"] == spec.task.digest
+    assert artifact.metadata["composite_digest"] == result["lineage"]["composite_digest"]
+    chosen_sources = [(s.name, s.version, s.digest) for s in artifact.sources]
+    if result["chosen"]["method"] == "none":
+        assert (chosen_sources, artifact.prompt_embeddings.shape) == ([], (1, 0, 192))
+    else:
+        assert chosen_sources == [(s.name, s.version, s.digest) for s in spec.sources]
+        assert [s.weight for s in artifact.sources] == artifact.weights.tolist()
+        assert artifact.prompt_embeddings.shape == (2, 3, 192)
+    assert result["validation"]["num_images"] == sum(map(sum, result["confusion_matrix"])) == 9
+    assert result["leaderboard"][0] == result["chosen"]
+    for place in result["leaderboard"]:
+        low, high = place["ci95"]
+        assert low <= place["accuracy"] <= high
+        assert ("source" in place) == (place["method"] == "single")
+    assert result["lineage"]["num_images"] == 30
+
+
+def test_the_result_of_a_learned_ensemble_is_complete(run: Run, make_spec: MakeSpec) -> None:
+    result = json.loads(run(make_spec()).result_json())
+
+    assert tuple(result["weights"]) == NAMES
+    assert sum(result["weights"].values()) == pytest.approx(1)
+    assert set(result["objective"]) == {"h_score", "h_score_adjusted", "gradient_penalty", "total"}
+    assert [source["name"] for source in result["sources"]] == list(NAMES)
+    by_source = {p.get("source"): p["accuracy"] for p in result["leaderboard"]}
+    for source in result["sources"]:
+        assert source["validation_accuracy"] == by_source[source["name"]]
+        assert 0 <= source["h_score"] <= 2
+    assert np.array(result["gradient_cosine"]).shape == (3, 3)
+    assert 0 < result["composition_gap"]["aligned"] < 10
+    numbers, objectives = zip(*result["objective_curve"], strict=True)
+    assert list(numbers) == list(range(1, len(numbers) + 1))
+    assert objectives[-1] == pytest.approx(result["objective"]["total"])
+    stages = {"features", "gradients", "weights", "composite", "head"}
+    assert set(result["timings_s"]) == stages
+
+
+def test_the_artifact_alone_classifies_as_the_result_says(
+    run: Run, make_spec: MakeSpec, backbone: LoadedBackbone, make_folder: Callable[..., Any]
+) -> None:
+    """With nothing but the artifact and the backbone, as the service does it."""
+    docs = run(make_spec())
+
+    artifact = read_artifact(docs.artifact)
+    fresh = load_task_images(make_folder("fresh", seed=9).path, backbone.info.preprocessing)
+    features = backbone.vit(fresh.pixels, torch.from_numpy(artifact.prompt_embeddings))
+    logits = features @ torch.from_numpy(artifact.head_weight).T
+    logits = logits + torch.from_numpy(artifact.head_bias)
+    assert fresh.classes == artifact.classes
+    assert (logits.argmax(1) == fresh.labels).float().mean() > 0.9
+    assert json.loads(docs.result_json())["validation"]["accuracy"] > 0.7
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("hgprompt", FitOptions()), ("single", FitOptions()), ("mean", FitOptions(tuning_epochs=2))],
+)
+def test_the_same_fit_gives_the_same_bytes(
+    run: Run, make_spec: MakeSpec, method: Method, options: FitOptions
+) -> None:
+    spec = make_spec(method=method, options=options)
+
+    first, second = run(spec), run(spec)  # the second is the next version of the ensemble
+
+    assert first.artifact == second.artifact
+    results = [docs.result | {"timings_s": None} for docs in (first, second)]
+    assert results[0] == results[1]
+
+
+def test_one_source_and_identical_sources_can_be_published(
+    run: Run, make_spec: MakeSpec, put_prompt: Callable[..., SourceRef]
+) -> None:
+    for names in (("one",), ("one", "same", "again")):
+        sources = tuple(put_prompt(name, 0) for name in names)
+
+        result = json.loads(run(make_spec(sources=sources)).result_json())
+
+        assert result["composition_gap"] is None
+        assert result["advice"]
+        assert list(result["weights"].values()) == pytest.approx([1 / len(names)] * len(names))
+
+
+def test_a_fit_without_sources(run: Run, make_spec: MakeSpec) -> None:
+    result = json.loads(run(make_spec(sources=(), method="none")).result_json())
+
+    assert (result["weights"], result["sources"], result["objective"]) == ({}, [], None)
+
+
+def test_a_tuned_artifact_says_so(run: Run, make_spec: MakeSpec) -> None:
+    options = FitOptions(tuning_epochs=2)
+
+    docs = run(make_spec(method="mean", options=options))
+
+    tuned = [place for place in docs.result["leaderboard"] if place.get("tuned")]
+    assert len(tuned) == 1
+    told = read_artifact(docs.artifact).metadata["tuned"]
+    assert told == str(docs.result["chosen"].get("tuned", False)).lower()
+
+
+def test_progress_is_reported_stage_by_stage(
+    backbone: LoadedBackbone, blobs: BlobStore, claim: Claim, make_spec: MakeSpec
+) -> None:
+    context = claim(make_spec())
+
+    docs = FitJob(backbone, blobs)(context)
+
+    reports = context.take_reports()
+    stages = [report.stage for report in reports]
+    assert stages == ["images", "features", "gradients", "weights", "composite", "publish"]
+    assert (reports[0].step, reports[1].step, reports[1].total) == (30, 120, 120)
+    assert reports[3].weights == docs.result["weights"]
+    assert reports[3].objective == pytest.approx(docs.result["objective"]["total"])
+
+
+def test_it_stops_while_it_reads_the_images(
+    backbone: LoadedBackbone, blobs: BlobStore, claim: Claim, make_spec: MakeSpec
+) -> None:
+    context = claim(make_spec())
+    context.stop("ended")
+
+    with pytest.raises(FitStoppedError, match="after 1 images were read"):
+        FitJob(backbone, blobs)(context)
+
+
+def test_another_backbone_is_refused_by_both_digests(
+    run: Run, make_spec: MakeSpec, backbone: LoadedBackbone
+) -> None:
+    other = f"sha256:{'4' * 64}"
+
+    with pytest.raises(FitRefusedError) as caught:
+        run(make_spec(backbone_digest=other))
+
+    assert other in caught.value.detail
+    assert backbone.info.digest in caught.value.detail
+    assert caught.value.slug == "backbone-mismatch"
+
+
+def blob_path(folder: Path, digest: str) -> Path:
+    """The file that holds a blob."""
+    (path,) = folder.rglob(digest.removeprefix("sha256:"))
+    return path
+
+
+@pytest.mark.parametrize("what", ["source", "task"])
+def test_a_blob_that_has_rotted_ends_the_fit_with_its_digest(
+    run: Run, make_spec: MakeSpec, tmp_path: Path, what: str
+) -> None:
+    spec = make_spec()
+    digest = spec.sources[1].digest if what == "source" else spec.task.digest
+    path = blob_path(tmp_path / "store", digest)
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+
+    with pytest.raises(DigestMismatchError, match=digest) as caught:
+        run(spec)
+
+    assert isinstance(caught.value, EXPECTED_ERRORS)
+
+
+def test_a_blob_that_is_gone_is_named(run: Run, make_spec: MakeSpec, tmp_path: Path) -> None:
+    spec = make_spec()
+    blob_path(tmp_path / "store", spec.sources[0].digest).unlink()
+
+    with pytest.raises(NotFoundError, match=spec.sources[0].digest) as caught:
+        run(spec)
+
+    assert isinstance(caught.value, EXPECTED_ERRORS)
+
+
+def test_a_source_of_the_wrong_depth_is_refused(
+    run: Run, make_spec: MakeSpec, put_prompt: Callable[..., SourceRef]
+) -> None:
+    sources = (put_prompt("odd", num_layers=3),)
+
+    with pytest.raises(InvalidPromptError, match="has depth 3; it must be 1 or the backbone's 2"):
+        run(make_spec(sources=sources))
+
+
+def test_an_image_that_is_none_is_named(
+    run: Run, make_spec: MakeSpec, put_task: Callable[..., TaskRef]
+) -> None:
+    task = put_task(cyan__broken=b"not an image")
+
+    with pytest.raises(ArchiveError, match="entry 'cyan/broken'") as caught:
+        run(make_spec(task=task))
+
+    assert isinstance(caught.value, EXPECTED_ERRORS)

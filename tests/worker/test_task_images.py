@@ -1,0 +1,64 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from backbones.info import LoadedBackbone
+from images.errors import ArchiveError
+from images.preprocessing import preprocess
+from worker.task_images import load_task_images
+
+
+def test_every_image_becomes_pixels_with_the_index_of_its_class(
+    backbone: LoadedBackbone, make_folder: Callable[..., tuple[Path, tuple[str, ...]]]
+) -> None:
+    path, _ = make_folder(zebra=2, ant=3, Bee=1)
+    seen: list[None] = []
+
+    task = load_task_images(path, backbone.info.preprocessing, on_image=lambda: seen.append(None))
+
+    assert task.classes == ("Bee", "ant", "zebra")
+    assert task.labels.tolist() == [0, 1, 1, 1, 2, 2]
+    assert (task.pixels.shape, task.pixels.dtype) == ((6, 3, 32, 32), torch.uint8)
+    assert len(seen) == 6
+    image = Image.open(path / "ant" / "001.png").convert("RGB")
+    expected = preprocess(image, backbone.info.preprocessing)
+    assert np.array_equal(task.pixels[2].numpy(), expected)
+
+
+def test_a_folder_and_its_zip_are_the_same_task(
+    backbone: LoadedBackbone,
+    make_folder: Callable[..., tuple[Path, tuple[str, ...]]],
+    tmp_path: Path,
+) -> None:
+    path, _ = make_folder(a=2, b=2)
+    archive = shutil.make_archive(str(tmp_path / "archive"), "zip", path)
+
+    folder, zipped = (
+        load_task_images(Path(p), backbone.info.preprocessing) for p in (path, archive)
+    )
+
+    assert folder.classes == zipped.classes
+    order = zipped.labels.argsort(stable=True)
+    assert torch.equal(folder.labels, zipped.labels[order])
+    rows = {bytes(image.numpy().tobytes()) for image in folder.pixels}
+    assert rows == {bytes(image.numpy().tobytes()) for image in zipped.pixels}
+
+
+def test_an_image_that_cannot_be_decoded_is_named(
+    backbone: LoadedBackbone, make_folder: Callable[..., tuple[Path, tuple[str, ...]]]
+) -> None:
+    path, _ = make_folder(a=2, b=2)
+    (path / "b" / "000.png").write_bytes(b"\x89PNG\r\n\x1a\n, but nothing more")
+
+    with pytest.raises(ArchiveError, match=r"entry 'b/000\.png'"):
+        load_task_images(path, backbone.info.preprocessing)
+
+
+def test_a_folder_without_images_is_refused(backbone: LoadedBackbone, tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="holds no images"):
+        load_task_images(tmp_path, backbone.info.preprocessing)
