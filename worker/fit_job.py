@@ -24,10 +24,16 @@ from jobs.records import FitRequest, FitResultDocs, SourceRef
 from prompt_store.artifacts import Artifact, ArtifactSource, artifact_metadata, write_artifact
 from prompt_store.blobs import BlobStore
 from prompt_store.codec import BackboneShape, PromptLimits, read_prompt
-from prompt_store.errors import DigestMismatchError, InvalidPromptError
+from prompt_store.errors import DigestMismatchError, InvalidPromptError, NotFoundError
 from worker.task_images import TaskImages, load_task_images
 
-EXPECTED_ERRORS = (EnsembleError, ImagesError, InvalidPromptError, DigestMismatchError)
+EXPECTED_ERRORS = (
+    EnsembleError,
+    ImagesError,
+    InvalidPromptError,
+    DigestMismatchError,
+    NotFoundError,
+)
 """Errors whose messages are written for the user who asked for the fit."""
 
 
@@ -48,7 +54,8 @@ class FitJob:
 
         Raises:
             FitRefusedError: This worker runs another backbone than the request names.
-            EnsembleError, ImagesError, InvalidPromptError, DigestMismatchError: The inputs.
+            EnsembleError, ImagesError, InvalidPromptError, DigestMismatchError, NotFoundError: The
+                inputs.
         """
         request = context.request
         if request.backbone_digest != self.backbone.info.digest:

@@ -71,14 +71,14 @@ def test_a_fit_publishes_an_artifact_and_describes_it(
 def test_the_result_of_a_learned_ensemble_is_complete(run: Run, make_spec: MakeSpec) -> None:
     result = json.loads(run(make_spec()).result_json())
 
-    assert tuple(result["weights"]) == NAMES
+    assert set(result["weights"]) == set(NAMES)
     assert sum(result["weights"].values()) == pytest.approx(1)
     assert set(result["objective"]) == {"h_score", "h_score_adjusted", "gradient_penalty", "total"}
     assert [source["name"] for source in result["sources"]] == list(NAMES)
     by_source = {p.get("source"): p["accuracy"] for p in result["leaderboard"]}
     for source in result["sources"]:
         assert source["validation_accuracy"] == by_source[source["name"]]
-        assert 0 <= source["h_score"] <= 2
+        assert 0 <= source["h_score"] <= 2 + 1e-9
     assert np.array(result["gradient_cosine"]).shape == (3, 3)
     assert 0 < result["composition_gap"]["aligned"] < 10
     numbers, objectives = zip(*result["objective_curve"], strict=True)
@@ -121,12 +121,16 @@ def test_the_same_fit_gives_the_same_bytes(
 
 
 def test_one_source_and_identical_sources_can_be_published(
-    run: Run, make_spec: MakeSpec, put_prompt: Callable[..., SourceRef]
+    run: Run,
+    make_spec: MakeSpec,
+    put_prompt: Callable[..., SourceRef],
+    put_task: Callable[..., TaskRef],
 ) -> None:
+    task = put_task()
     for names in (("one",), ("one", "same", "again")):
         sources = tuple(put_prompt(name, 0) for name in names)
 
-        result = json.loads(run(make_spec(sources=sources)).result_json())
+        result = json.loads(run(make_spec(sources=sources, task=task)).result_json())
 
         assert result["composition_gap"] is None
         assert result["advice"]
@@ -216,7 +220,7 @@ def test_a_blob_that_is_gone_is_named(run: Run, make_spec: MakeSpec, tmp_path: P
     spec = make_spec()
     blob_path(tmp_path / "store", spec.sources[0].digest).unlink()
 
-    with pytest.raises(NotFoundError, match=spec.sources[0].digest) as caught:
+    with pytest.raises(NotFoundError, match=spec.sources[0].digest[7:]) as caught:
         run(spec)
 
     assert isinstance(caught.value, EXPECTED_ERRORS)

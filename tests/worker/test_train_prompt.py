@@ -1,0 +1,186 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from backbones.info import LoadedBackbone
+from ensemble.features import extract_features
+from prompt_store.codec import BackboneShape, PromptLimits, read_prompt
+from worker.task_images import load_task_images
+from worker.train_prompt import main
+
+ROOT = Path(__file__).parents[2]
+MakeFolder = Callable[..., tuple[Path, tuple[str, ...]]]
+QUICK = ["--epochs", "2", "--num-prompt-tokens", "2", "--batch-size", "16"]
+
+
+@pytest.fixture(autouse=True)
+def workplace(tiny_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    del tiny_environment
+    folder = tmp_path / "workplace"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_source_prompt_is_trained_and_written(
+    make_folder: MakeFolder, workplace: Path, backbone: LoadedBackbone
+) -> None:
+    task, classes = make_folder(seed=1)
+    test, _ = make_folder("test", seed=2)
+    arguments = ["--task", str(task), "--test", str(test), "--name", "inks", *QUICK]
+
+    status = main([*arguments, "--report", "report.json", "--license", "CC0-1.0"])
+
+    assert status == 0
+    info = backbone.info
+    shape = BackboneShape(digest=info.digest, embed_dim=info.embed_dim, depth=info.depth)
+    prompt = read_prompt(workplace / "inks.safetensors", PromptLimits(), shape)
+    assert (prompt.prompt_embeddings.shape, prompt.dtype) == ((2, 2, 192), "F16")
+    assert prompt.classes == classes
+    assert prompt.metadata["license"] == "CC0-1.0"
+    assert prompt.labels == {"task": "inks"}
+
+    report = json.loads((workplace / "report.json").read_text())
+    assert report["backbone_digest"] == info.digest
+    assert (report["train_images"], report["classes"]) == (24, list(classes))
+    assert report["figures"]["validation"]["num_images"] == 6
+    assert [epoch["epoch"] for epoch in report["epochs"]] == [0, 1, 2]
+    # The figure for the test images is that of the file as it was written.
+    images = load_task_images(test, info.preprocessing)
+    features = extract_features(
+        backbone.vit, images.pixels, torch.from_numpy(prompt.prompt_embeddings), batch_size=16
+    )
+    assert prompt.head_weight is not None
+    assert prompt.head_bias is not None
+    logits = features @ torch.from_numpy(prompt.head_weight).T + torch.from_numpy(prompt.head_bias)
+    accuracy = float((logits.argmax(1) == images.labels).double().mean())
+    assert report["figures"]["test"]["prompted"] == pytest.approx(accuracy, abs=0.04)
+    assert accuracy > 0.6
+
+
+def test_the_same_seeds_give_the_same_bytes(make_folder: MakeFolder, workplace: Path) -> None:
+    task, _ = make_folder()
+    written: list[bytes] = []
+
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        arguments = ["--task", str(task), "--name", "inks", "--output", name, "--init-seed", seed]
+        assert main([*arguments, "--depth", "shallow", *QUICK]) == 0
+        written.append((workplace / name).read_bytes())
+
+    assert written[0] == written[1] != written[2]
+    assert read_prompt(written[0], PromptLimits()).prompt_embeddings.shape == (1, 2, 192)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--epochs", "0"], "--epochs is 0; it must be 1 to"),
+        (["--epochs", "-2"], "--epochs is -2"),
+        (["--num-prompt-tokens", "0"], "--num-prompt-tokens is 0"),
+        (["--num-prompt-tokens", "513"], "--num-prompt-tokens is 513; it must be 1 to 512"),
+        (["--batch-size", "0"], "--batch-size is 0"),
+        (["--patience", "0"], "--patience is 0"),
+        (["--prompt-learning-rate", "0"], "--prompt-learning-rate is 0"),
+        (["--head-learning-rate", "nan"], "--head-learning-rate is nan"),
+        (["--weight-decay", "-1"], "--weight-decay is -1"),
+        (["--warmup-epochs", "inf"], "--warmup-epochs is inf"),
+        (["--validation-fraction", "0"], "--validation-fraction is 0"),
+        (["--validation-fraction", "1"], "--validation-fraction is 1"),
+        (["--seed", "-1"], "--seed is -1"),
+        (["--name", "../inks"], "name '../inks' does not match"),
+        (["--name", ""], "name '' does not match"),
+        (["--output", "absent/inks.safetensors"], "cannot write absent/inks.safetensors"),
+        (["--report", "absent/report.json"], "cannot write absent/report.json"),
+        (["--output", "."], "cannot write"),
+        (["--task", "absent"], "absent"),
+        (["--test", "absent"], "absent"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line_before_anything_is_computed(
+    make_folder: MakeFolder,
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    task, _ = make_folder()
+
+    status = main(["--task", str(task), "--name", "inks", *arguments])
+
+    out, err = capsys.readouterr()
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("hgprompt train-prompt: ")
+    assert words in err
+    assert list(workplace.iterdir()) == []
+
+
+def test_tasks_that_cannot_be_learned_are_refused(
+    make_folder: MakeFolder, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = workplace / "empty"
+    empty.mkdir()
+    for path, words in (
+        (empty, "holds no images"),
+        (make_folder("one class", cat=5)[0], "only the class ('cat',); 2 are needed"),
+        (make_folder("too few", cat=1, dog=1)[0], "2 images in 2 classes"),
+        (Path(__file__), "not a zip, tar or parquet file"),
+    ):
+        assert main(["--task", str(path), "--name", "inks", *QUICK]) == 1
+        err = capsys.readouterr().err
+        assert words in err
+        assert err.count("\n") == 1
+
+
+def test_test_images_of_other_classes_are_refused(
+    make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, test = make_folder(cat=4, dog=4)[0], make_folder("test", cat=4, cow=4)[0]
+
+    assert main(["--task", str(task), "--test", str(test), "--name", "inks", *QUICK]) == 1
+
+    assert "test classes ('cat', 'cow') differ from ('cat', 'dog')" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("BACKBONE", "nope", "'nope' is neither"),
+        ("BACKBONE", "random:resnet10t", "not a timm VisionTransformer"),
+        ("PRECISION", "fp8", "precision"),
+    ],
+)
+def test_a_backbone_that_cannot_be_loaded_is_said(
+    make_folder: MakeFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    words: str,
+) -> None:
+    monkeypatch.setenv(f"HGPROMPT_{name}", value)
+
+    assert main(["--task", str(make_folder()[0]), "--name", "inks"]) == 1
+
+    assert words in capsys.readouterr().err
+
+
+def test_it_is_a_command(workplace: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.train_prompt", "--task", "absent", "--name", "inks"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("hgprompt train-prompt: ")
+    assert "Traceback" not in done.stderr
+    assert list(workplace.iterdir()) == []
