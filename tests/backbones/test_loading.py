@@ -73,8 +73,9 @@ def test_bfloat16_is_another_arithmetic_of_the_same_backbone(load: Load) -> None
     assert {module.weight.dtype for module in linear} == {torch.bfloat16}
 
 
-def test_an_image_gets_the_features_that_timm_gives_it(load: Load) -> None:
-    loaded = load(TINY)
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_patch16_224"])
+def test_an_image_gets_the_features_that_timm_gives_it(load: Load, name: str) -> None:
+    loaded = load(f"random:{name}?seed=0&img_size=32&depth=2")
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).resize((70, 50))
 

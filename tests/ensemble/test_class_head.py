@@ -160,7 +160,8 @@ def test_scale_and_offset_of_the_features_do_not_matter() -> None:
 
 @pytest.mark.parametrize("distance", [1.0, 1e3])
 def test_a_class_without_images_never_wins(distance: float) -> None:
-    features, labels = problem(30, 6, 2)
+    features, labels = problem(40, 6, 4)
+    labels = (labels == 0).long()  # one class is three times as large as the other
     features[labels == 1] += distance
 
     head = fit_class_head(features, labels * 2, 4)

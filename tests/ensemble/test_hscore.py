@@ -273,6 +273,29 @@ def test_singular_covariances_are_scored(spoil: str) -> None:
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("shape", [(40, 10, 3), (8, 10, 3), (4, 4, 2)])
+def test_directions_without_variance_count_for_nothing(shape: tuple[int, int, int]) -> None:
+    """Three directions are varied; the rounding in the others must not be taken for more."""
+    low, labels = problem(shape[0], 3, shape[2])
+    spread = torch.from_numpy(np.random.default_rng(1).standard_normal((3, shape[1])))
+
+    assert float(h_score(low @ spread, labels)) == pytest.approx(oracle_h(low, labels), rel=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 2), (6, 9, 3), (50, 8, 3)])
+def test_features_far_from_zero_are_scored_by_their_spread(shape: tuple[int, int, int]) -> None:
+    """Where the rounding of their mean is as large as that of a direction of variance."""
+    features, labels = problem(*shape)
+
+    score = float(h_score(features, labels))
+    far = (features + 2.0**24) - 2.0**24  # the digits that are left so far out
+
+    assert float(h_score(features + 2.0**24, labels)) == pytest.approx(
+        float(h_score(far, labels)), rel=1e-6
+    )
+    assert float(h_score(far, labels)) == pytest.approx(score, rel=1e-5)
+
+
 Score = Callable[[Tensor, Tensor], object]
 SCORES: list[Score] = [
     h_score,

@@ -142,6 +142,25 @@ def test_the_best_epoch_is_returned_and_the_start_is_one_of_them(
     torch.testing.assert_close(tuned.head_weight.double(), head.weight, rtol=1e-4, atol=1e-5)
 
 
+def test_what_a_later_epoch_spoils_is_not_returned(vit: PromptedViT, toy_task: ToyTask) -> None:
+    train, validation = toy_task(24, seed=1), toy_task(64, seed=2)
+    overfitting = TuningConfig(
+        epochs=10, prompt_learning_rate=0.1, head_learning_rate=0.1, patience=10
+    )
+
+    tuned = tune_prompt(
+        vit, start_prompt(), train, validation, num_classes=2, config=overfitting, seed=0
+    )
+
+    losses = [epoch.validation_loss for epoch in tuned.epochs]
+    assert 0 < tuned.best.epoch < 10
+    assert tuned.best.validation_loss == min(losses) < losses[-1]
+    features = extract_features(vit, validation.pixels, tuned.prompt, batch_size=32)
+    logits = features @ tuned.head_weight.T + tuned.head_bias
+    loss = functional.cross_entropy(logits, validation.labels)
+    assert float(loss) == pytest.approx(min(losses), rel=1e-4)
+
+
 def test_every_epoch_is_told_as_it_ends(vit: PromptedViT, toy_task: ToyTask) -> None:
     told: list[Epoch] = []
 

@@ -56,6 +56,8 @@ def test_a_prompt_enters_after_the_prefix_of_every_kind_of_backbone(
         block.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
         for block in vit.vit.blocks
     ]
+    left: list[Tensor] = []
+    hooks.append(vit.vit.norm.register_forward_pre_hook(lambda _, args: left.append(args[0])))
 
     features = vit(pixels, prompt)
     for hook in hooks:
@@ -66,6 +68,8 @@ def test_a_prompt_enters_after_the_prefix_of_every_kind_of_backbone(
     assert [tokens.shape[1] for tokens in entered] == [start + 2 + 16] * 3
     for layer, tokens in enumerate(entered):
         assert torch.equal(tokens[:, start : start + 2], prompt[layer].expand(8, 2, -1))
+    # What it has to say it says through attention: its own tokens are not pooled.
+    assert [tokens.shape[1] for tokens in left] == [start + 16]
     assert not torch.allclose(features, vit(pixels), atol=1e-3)
 
 

@@ -10,7 +10,7 @@ from ensemble.splits import stratified_split
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(
     st.lists(st.integers(0, 5), min_size=2, max_size=80),
-    st.floats(0.1, 0.5),
+    st.floats(0.05, 0.95),
     st.integers(0, 2**63 - 1),
 )
 def test_every_class_is_divided_and_keeps_an_image(

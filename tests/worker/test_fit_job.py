@@ -140,6 +140,34 @@ def test_one_source_and_identical_sources_can_be_published(
         assert list(result["weights"].values()) == pytest.approx([1 / len(names)] * len(names))
 
 
+def test_an_artifact_has_the_weights_of_the_candidate_it_serves(
+    run: Run,
+    make_spec: MakeSpec,
+    put_task: Callable[..., TaskRef],
+    put_prompt: Callable[..., SourceRef],
+) -> None:
+    """Which need not be the learned ones: here a large penalty makes those nearly uniform."""
+    task, options = put_task(), FitOptions(penalty_weight=100.0)
+    wild = 8 * np.random.default_rng(0).standard_normal((3, 2, 3, 192))
+    sources = tuple(
+        put_prompt(name, values=values * scale)
+        for name, values, scale in zip(NAMES, wild, (0.01, 1, 1), strict=True)
+    )
+    seen: set[str] = set()
+    for seed in range(4):
+        docs = run(make_spec(task=task, seed=seed, sources=sources, options=options))
+        weights, chosen = read_artifact(docs.artifact).weights.tolist(), docs.result["chosen"]
+        expected = {
+            "none": [],
+            "mean": [1 / 3] * 3,
+            "single": [float(name == chosen.get("source")) for name in NAMES],
+            "hgprompt": [docs.result["weights"][name] for name in NAMES],
+        }
+        assert weights == pytest.approx(expected[chosen["method"]])
+        seen.add(chosen["method"])
+    assert seen - {"hgprompt"}
+
+
 def test_a_fit_without_sources(run: Run, make_spec: MakeSpec) -> None:
     result = json.loads(run(make_spec(sources=(), method="none")).result_json())
 

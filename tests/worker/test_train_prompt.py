@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from backbones.info import LoadedBackbone
+from ensemble.class_head import fit_class_head
 from ensemble.features import extract_features
+from ensemble.splits import stratified_split
 from prompt_store.codec import BackboneShape, PromptLimits, read_prompt
 from worker.task_images import load_task_images
 from worker.train_prompt import main
@@ -48,13 +50,20 @@ def test_a_source_prompt_is_trained_and_written(
     assert (report["train_images"], report["classes"]) == (24, list(classes))
     assert report["figures"]["validation"]["num_images"] == 6
     assert [epoch["epoch"] for epoch in report["epochs"]] == [0, 1, 2]
-    # The figure for the test images is that of the file as it was written.
-    images = load_task_images(test, info.preprocessing)
-    features = extract_features(
-        backbone.vit, images.pixels, torch.from_numpy(prompt.prompt_embeddings), batch_size=16
-    )
+    # The head is that of the features under the prompt as it was written.
     assert prompt.head_weight is not None
     assert prompt.head_bias is not None
+    stored = torch.from_numpy(prompt.prompt_embeddings)
+    images = load_task_images(task, info.preprocessing)
+    train, _ = stratified_split(images.labels, 0.2, 0)
+    features = extract_features(backbone.vit, images.pixels[train], stored, batch_size=16)
+    head = fit_class_head(features, images.labels[train], 3)
+    torch.testing.assert_close(
+        torch.from_numpy(prompt.head_weight).double(), head.weight, atol=2e-3, rtol=2e-3
+    )
+    # And so is the figure for the test images.
+    images = load_task_images(test, info.preprocessing)
+    features = extract_features(backbone.vit, images.pixels, stored, batch_size=16)
     logits = features @ torch.from_numpy(prompt.head_weight).T + torch.from_numpy(prompt.head_bias)
     accuracy = float((logits.argmax(1) == images.labels).double().mean())
     assert report["figures"]["test"]["prompted"] == pytest.approx(accuracy, abs=0.04)
