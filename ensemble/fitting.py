@@ -49,7 +49,7 @@ from ensemble.prompted_vit import PromptedViT
 from ensemble.simplex import WeightSolution, solve_weights
 from ensemble.splits import stratified_split
 
-GRADIENT_IMAGES = 16
+GRADIENT_IMAGES = 8
 """Images whose per-image gradients estimate u_i: one batch a source, so that R stays cheap."""
 
 

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,7 +10,9 @@ import torch
 
 from backbones.info import LoadedBackbone
 from ensemble.errors import FitStoppedError
+from ensemble.fitting import fit_ensemble
 from ensemble.options import FitOptions, Method
+from ensemble.prompt_tuning import LabelledPixels
 from images.errors import ArchiveError
 from jobs.context import FitContext
 from jobs.errors import FitRefusedError
@@ -17,7 +20,7 @@ from jobs.records import FitResultDocs, FitSpec, SourceRef, TaskRef
 from prompt_store.artifacts import read_artifact
 from prompt_store.blobs import BlobStore
 from prompt_store.errors import DigestMismatchError, InvalidPromptError, NotFoundError
-from worker.fit_job import EXPECTED_ERRORS, FitJob
+from worker.fit_job import EXPECTED_ERRORS, FitJob, build_artifact, describe, load_sources
 from worker.task_images import load_task_images
 
 MakeSpec = Callable[..., FitSpec]
@@ -141,31 +144,27 @@ def test_one_source_and_identical_sources_can_be_published(
 
 
 def test_an_artifact_has_the_weights_of_the_candidate_it_serves(
-    run: Run,
-    make_spec: MakeSpec,
-    put_task: Callable[..., TaskRef],
-    put_prompt: Callable[..., SourceRef],
+    backbone: LoadedBackbone, blobs: BlobStore, claim: Claim, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
-    """Which need not be the learned ones: here a large penalty makes those nearly uniform."""
-    task, options = put_task(), FitOptions(penalty_weight=100.0)
-    wild = 8 * np.random.default_rng(0).standard_normal((3, 2, 3, 192))
-    sources = tuple(
-        put_prompt(name, values=values * scale)
-        for name, values, scale in zip(NAMES, wild, (0.01, 1, 1), strict=True)
+    """Which need not be the learned ones."""
+    request = claim(make_spec()).request
+    task = load_task_images(tmp_path / "task", backbone.info.preprocessing)
+    found = fit_ensemble(
+        backbone.vit,
+        load_sources(request.sources, blobs, backbone),
+        LabelledPixels(task.pixels, task.labels),
+        num_classes=3,
     )
-    seen: set[str] = set()
-    for seed in range(4):
-        docs = run(make_spec(task=task, seed=seed, sources=sources, options=options))
-        weights, chosen = read_artifact(docs.artifact).weights.tolist(), docs.result["chosen"]
-        expected = {
-            "none": [],
-            "mean": [1 / 3] * 3,
-            "single": [float(name == chosen.get("source")) for name in NAMES],
-            "hgprompt": [docs.result["weights"][name] for name in NAMES],
-        }
-        assert weights == pytest.approx(expected[chosen["method"]])
-        seen.add(chosen["method"])
-    assert seen - {"hgprompt"}
+    second = next(place for place in found.leaderboard if place.source == 1)
+    one_hot = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+
+    artifact = build_artifact(request, task, replace(found, chosen=second, chosen_weights=one_hot))
+
+    assert artifact.weights.tolist() == [source.weight for source in artifact.sources] == [0, 1, 0]
+    assert (artifact.metadata["method"], artifact.metadata["chosen"]) == ("hgprompt", "single")
+    described = describe(request, task, replace(found, chosen=second, chosen_weights=one_hot))
+    assert described["chosen"]["source"] == "two"
+    assert list(described["weights"].values()) == found.weights.tolist()
 
 
 def test_a_fit_without_sources(run: Run, make_spec: MakeSpec) -> None:
