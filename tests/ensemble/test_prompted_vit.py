@@ -57,7 +57,11 @@ def test_a_prompt_enters_after_the_prefix_of_every_kind_of_backbone(
         for block in vit.vit.blocks
     ]
     left: list[Tensor] = []
-    hooks.append(vit.vit.norm.register_forward_pre_hook(lambda _, args: left.append(args[0])))
+
+    def leave(_: nn.Module, args: tuple[Tensor]) -> None:
+        left.append(args[0])
+
+    hooks.append(vit.vit.norm.register_forward_pre_hook(leave))
 
     features = vit(pixels, prompt)
     for hook in hooks:
