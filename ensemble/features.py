@@ -1,6 +1,6 @@
-"""Features of many images under one prompt, batch by batch."""
+"""Features of many images under some prompts, batch by batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,30 +13,37 @@ from ensemble.prompted_vit import PromptedViT
 def extract_features(
     vit: PromptedViT,
     pixels: Tensor,
-    prompt: Tensor | None,
+    prompts: Sequence[Tensor | None],
     *,
     batch_size: int,
     on_batch: Callable[[int], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Tensor:
-    """Return features (N, D), float32 on the CPU, without a graph.
+) -> list[Tensor]:
+    """Return features (N, D) under each prompt, float32 on the CPU, without a graph.
+
+    A batch's patches are embedded once for all prompts.
 
     Args:
         vit: The frozen backbone.
         pixels: (N, 3, H, W), uint8.
-        prompt: None, or (L, P, D) shared by all images.
+        prompts: None, or (L, P, D) shared by all images.
         batch_size: Images a forward pass.
-        on_batch: Called after each batch with its number of images.
-        should_stop: Asked before each batch.
+        on_batch: Called after each forward pass with its number of images.
+        should_stop: Asked before each forward pass.
 
     Raises:
         FitStoppedError: `should_stop` returned true.
     """
-    prompt = None if prompt is None else prompt.to(vit.device, torch.float32)
-    parts: list[Tensor] = []
+    on_device = [None if p is None else p.to(vit.device, torch.float32) for p in prompts]
+    parts: list[list[Tensor]] = [[] for _ in prompts]
     for batch in pixels.split(batch_size):
-        if should_stop():
-            raise FitStoppedError(f"stopped after {sum(map(len, parts))} of {len(pixels)} images")
-        parts.append(vit(batch.to(vit.device), prompt).cpu())
-        on_batch(len(batch))
-    return torch.cat(parts)
+        tokens = vit.embed(batch.to(vit.device))
+        for features, prompt in zip(parts, on_device, strict=True):
+            if should_stop():
+                done = sum(len(part) for row in parts for part in row)
+                raise FitStoppedError(
+                    f"stopped after {done} of {len(pixels) * len(prompts)} forward passes"
+                )
+            features.append(vit.encode(tokens, prompt).cpu())
+            on_batch(len(batch))
+    return [torch.cat(features) for features in parts]

@@ -89,17 +89,14 @@ class FitSession:
 
         self.progress(stage, 0, total)
         with self.timed(stage):
-            return [
-                extract_features(
-                    self.vit,
-                    self.pixels,
-                    prompt,
-                    batch_size=BATCH_SIZE,
-                    on_batch=on_batch,
-                    should_stop=self.should_stop,
-                )
-                for prompt in prompts
-            ]
+            return extract_features(
+                self.vit,
+                self.pixels,
+                prompts,
+                batch_size=BATCH_SIZE,
+                on_batch=on_batch,
+                should_stop=self.should_stop,
+            )
 
     def candidate(
         self,

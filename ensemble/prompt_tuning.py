@@ -59,11 +59,14 @@ class LabelledPixels:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of tuning reports: losses in nats, accuracy in [0, 1]."""
+    """What one epoch of tuning reports: losses in nats, accuracy in [0, 1].
+
+    Epoch 0 is the start, before any step, so it has no training loss.
+    """
 
     epoch: int
     epochs: int
-    train_loss: float
+    train_loss: float | None
     validation_loss: float
     validation_accuracy: float
 
@@ -100,7 +103,7 @@ def tune_prompt(
         FitStoppedError: `should_stop` became true between two steps.
     """
     device = vit.device
-    features = extract_features(vit, train.pixels, prompt, batch_size=config.batch_size)
+    (features,) = extract_features(vit, train.pixels, [prompt], batch_size=config.batch_size)
     # The head is trained in units of each feature's spread, so that one learning rate fits all.
     scale = features.std(0).clamp_min(1e-6).to(device)  # (D,)
     center = features.mean(0).to(device)  # (D,)
@@ -123,7 +126,7 @@ def tune_prompt(
     schedule = _warmup_cosine(optimizer, steps_per_epoch, config)
     order = torch.Generator().manual_seed(seed)
 
-    def report(epoch: int, train_loss: float) -> Epoch:
+    def report(epoch: int, train_loss: float | None) -> Epoch:
         loss, accuracy = _evaluate(vit, prompt, classify, validation, config.batch_size)
         done = Epoch(epoch, config.epochs, train_loss, loss, accuracy)
         on_epoch(done)
@@ -133,7 +136,7 @@ def tune_prompt(
         raw_weight = weight.detach() / scale
         return prompt.detach().clone(), raw_weight, bias.detach() - raw_weight @ center
 
-    epochs = [report(0, math.nan)]
+    epochs = [report(0, None)]
     best, kept = epochs[0], snapshot()
     for epoch in range(1, config.epochs + 1):
         total = 0.0
@@ -189,7 +192,7 @@ def _evaluate(
     batch_size: int,
 ) -> tuple[float, float]:
     """Log-loss in nats and accuracy of `classify` on the features of `data` under `prompt`."""
-    features = extract_features(vit, data.pixels, prompt.detach(), batch_size=batch_size)
+    (features,) = extract_features(vit, data.pixels, [prompt.detach()], batch_size=batch_size)
     with torch.no_grad():
         logits = classify(features.to(vit.device))
     labels = data.labels.to(logits.device)

@@ -95,25 +95,34 @@ class PromptedViT(nn.Module):
         Raises:
             ShapeError: The prompt's shape does not fit the backbone or the batch.
         """
-        device_type = pixels.device.type
+        return self.encode(self.embed(pixels), prompt)
+
+    def encode(self, tokens: Tensor, prompt: Tensor | None = None) -> Tensor:
+        """Return features (B, D) of embedded images (B, T, D) under a prompt; see `forward`.
+
+        Embedding once and encoding under each of many prompts saves the patch embedding.
+        """
         if prompt is not None:
-            prompt = self._per_row(prompt, len(pixels))
-        with torch.autocast(
-            device_type, self.autocast_dtype, enabled=self.autocast_dtype is not None
-        ):
+            prompt = self._per_row(prompt, len(tokens))
+        with self._autocast(tokens):
             if prompt is None or prompt.shape[2] == 0:
-                x = self.vit.blocks(self._embed(pixels))  # (B, T, D)
+                x = self.vit.blocks(tokens)  # (B, T, D)
             else:
-                x = self._prompted_blocks(self._embed(pixels), prompt)
+                x = self._prompted_blocks(tokens, prompt)
             features = self.vit.forward_head(self.vit.norm(x), pre_logits=True)
         return features.float()  # (B, D)
 
-    def _embed(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) to the tokens (B, T, D) that enter block 0."""
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Return the tokens (B, T, D) that enter block 0, without a prompt; see `forward`."""
         if pixels.dtype == torch.uint8:
             pixels = (pixels.float() / 255 - self.mean) / self.std
         vit = self.vit
-        return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(pixels))))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        with self._autocast(pixels):
+            return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(pixels))))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+    def _autocast(self, inputs: Tensor) -> torch.autocast:
+        dtype = self.autocast_dtype
+        return torch.autocast(inputs.device.type, dtype, enabled=dtype is not None)
 
     def _per_row(self, prompt: Tensor, batch_size: int) -> Tensor:
         """A prompt (L, P, D) or (B, L, P, D) to (B, L, P, D), checked."""

@@ -165,7 +165,7 @@ def _run(args: argparse.Namespace) -> None:
             "precision": backbone.info.dtype,
             "config": asdict(_config(args)) | {"seed": args.seed, "init_seed": args.init_seed},
         }
-        args.report.write_text(json.dumps(report, indent=1, allow_nan=True) + "\n")
+        args.report.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
 
 
 def _tune(
@@ -216,7 +216,7 @@ def _fit(
     num_classes: int,
     batch_size: int,
 ) -> ClassHead:
-    features = extract_features(backbone.vit, train.pixels, prompt, batch_size=batch_size)
+    (features,) = extract_features(backbone.vit, train.pixels, [prompt], batch_size=batch_size)
     return fit_class_head(features, train.labels, num_classes)
 
 
@@ -230,7 +230,7 @@ def _compare(
     """Accuracy of the plain and the prompted head on `images`."""
 
     def accuracy(prompt: Tensor | None, head: ClassHead) -> float:
-        features = extract_features(backbone.vit, images.pixels, prompt, batch_size=batch_size)
+        (features,) = extract_features(backbone.vit, images.pixels, [prompt], batch_size=batch_size)
         return float((head.logits(features).argmax(1) == images.labels).double().mean())
 
     return Accuracies(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.tasks.packages import TasksError
 
-MAX_POOL_IMAGES = 1200
+MAX_POOL_IMAGES = 3000
 MAX_TEST_IMAGES = 1000
 JPEG_QUALITY = 92
 # A constant date keeps the archives' bytes equal from run to run.

@@ -310,7 +310,7 @@ def test_the_epoch_of_tuning_is_chosen_on_images_that_no_head_has_seen(
 
     ((prompt, kwargs),) = calls
     start: ClassHead = kwargs["initial_head"]
-    features = extract_features(vit, images.pixels, prompt, batch_size=32)
+    (features,) = extract_features(vit, images.pixels, [prompt], batch_size=32)
     alone = fit_class_head(features[train], images.labels[train], 2)
     torch.testing.assert_close(start.weight, alone.weight)
     torch.testing.assert_close(start.bias, alone.bias)

@@ -25,10 +25,9 @@ def accuracy(
     vit: PromptedViT, prompt: Tensor, train: LabelledPixels, test: LabelledPixels
 ) -> float:
     """Of the closed-form head on the features under a prompt."""
-    head = fit_class_head(
-        extract_features(vit, train.pixels, prompt, batch_size=64), train.labels, 2
-    )
-    features = extract_features(vit, test.pixels, prompt, batch_size=64)
+    (features,) = extract_features(vit, train.pixels, [prompt], batch_size=64)
+    head = fit_class_head(features, train.labels, 2)
+    (features,) = extract_features(vit, test.pixels, [prompt], batch_size=64)
     return float((head.logits(features).argmax(1) == test.labels).double().mean())
 
 
@@ -79,7 +78,7 @@ def test_the_head_that_comes_back_is_the_one_that_was_validated(
     tuned = tune(vit, toy_task, FAST)
 
     validation = toy_task(64, seed=2)
-    features = extract_features(vit, validation.pixels, tuned.prompt, batch_size=32)
+    (features,) = extract_features(vit, validation.pixels, [tuned.prompt], batch_size=32)
     logits = features @ tuned.head_weight.T + tuned.head_bias
     loss = functional.cross_entropy(logits, validation.labels)
     assert float(loss) == pytest.approx(tuned.best.validation_loss, rel=1e-4)
@@ -90,7 +89,7 @@ def test_the_head_that_comes_back_is_the_one_that_was_validated(
 def test_it_starts_from_the_head_it_is_given(vit: PromptedViT, toy_task: ToyTask) -> None:
     train, validation = toy_task(64, seed=1), toy_task(64, seed=2)
     prompt = start_prompt()
-    features = extract_features(vit, train.pixels, prompt, batch_size=32)
+    (features,) = extract_features(vit, train.pixels, [prompt], batch_size=32)
     head = fit_class_head(features, train.labels, 2)
 
     tuned = tune_prompt(
@@ -104,7 +103,7 @@ def test_it_starts_from_the_head_it_is_given(vit: PromptedViT, toy_task: ToyTask
         initial_head=head,
     )
 
-    held_out = extract_features(vit, validation.pixels, prompt, batch_size=32)
+    (held_out,) = extract_features(vit, validation.pixels, [prompt], batch_size=32)
     loss = functional.cross_entropy(head.logits(held_out), validation.labels)
     assert tuned.epochs[0].validation_loss == pytest.approx(float(loss), rel=1e-4)
 
@@ -119,9 +118,8 @@ def test_the_best_epoch_is_returned_and_the_start_is_one_of_them(
     vit: PromptedViT, toy_task: ToyTask
 ) -> None:
     train, prompt = toy_task(64, seed=1), start_prompt()
-    head = fit_class_head(
-        extract_features(vit, train.pixels, prompt, batch_size=32), train.labels, 2
-    )
+    (features,) = extract_features(vit, train.pixels, [prompt], batch_size=32)
+    head = fit_class_head(features, train.labels, 2)
     wild = TuningConfig(epochs=9, prompt_learning_rate=5.0, head_learning_rate=5.0, patience=3)
 
     tuned = tune_prompt(
@@ -155,7 +153,7 @@ def test_what_a_later_epoch_spoils_is_not_returned(vit: PromptedViT, toy_task: T
     losses = [epoch.validation_loss for epoch in tuned.epochs]
     assert 0 < tuned.best.epoch < 10
     assert tuned.best.validation_loss == min(losses) < losses[-1]
-    features = extract_features(vit, validation.pixels, tuned.prompt, batch_size=32)
+    (features,) = extract_features(vit, validation.pixels, [tuned.prompt], batch_size=32)
     logits = features @ tuned.head_weight.T + tuned.head_bias
     loss = functional.cross_entropy(logits, validation.labels)
     assert float(loss) == pytest.approx(min(losses), rel=1e-4)
@@ -178,7 +176,11 @@ def test_every_epoch_is_told_as_it_ends(vit: PromptedViT, toy_task: ToyTask) -> 
     assert [epoch.epoch for epoch in told] == list(range(7))
     assert [epoch.validation_loss for epoch in told] == [e.validation_loss for e in tuned.epochs]
     assert tuned.best == min(told, key=lambda epoch: epoch.validation_loss)
-    assert told[-1].train_loss < told[1].train_loss < 0.7
+    losses = [epoch.train_loss for epoch in told]
+    assert losses[0] is None
+    assert losses[-1] is not None
+    assert losses[1] is not None
+    assert losses[-1] < losses[1] < 0.7
 
 
 def test_it_stops_between_two_steps(vit: PromptedViT, toy_task: ToyTask) -> None:

@@ -56,14 +56,14 @@ def test_a_source_prompt_is_trained_and_written(
     stored = torch.from_numpy(prompt.prompt_embeddings)
     images = load_task_images(task, info.preprocessing)
     train, _ = stratified_split(images.labels, 0.2, 0)
-    features = extract_features(backbone.vit, images.pixels[train], stored, batch_size=16)
+    (features,) = extract_features(backbone.vit, images.pixels[train], [stored], batch_size=16)
     head = fit_class_head(features, images.labels[train], 3)
     torch.testing.assert_close(
         torch.from_numpy(prompt.head_weight).double(), head.weight, atol=2e-3, rtol=2e-3
     )
     # And so is the figure for the test images.
     images = load_task_images(test, info.preprocessing)
-    features = extract_features(backbone.vit, images.pixels, stored, batch_size=16)
+    (features,) = extract_features(backbone.vit, images.pixels, [stored], batch_size=16)
     logits = features @ torch.from_numpy(prompt.head_weight).T + torch.from_numpy(prompt.head_bias)
     accuracy = float((logits.argmax(1) == images.labels).double().mean())
     assert report["figures"]["test"]["prompted"] == pytest.approx(accuracy, abs=0.04)
