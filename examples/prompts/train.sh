@@ -2,7 +2,7 @@
 # Trains the example source prompts: one for each task named below, from one shared initialisation.
 #
 #   python -m benchmarks.tasks --out TASKS          # fetch and build the labelled tasks
-#   examples/prompts/train.sh TASKS [NAME...]       # about 5 minutes a task on two cores
+#   examples/prompts/train.sh TASKS [NAME...]       # 5 to 15 minutes a task and core
 #
 # Writes NAME.safetensors and NAME.json (figures, configuration, versions) beside this script.
 set -euo pipefail

@@ -16,14 +16,7 @@ def test_there_are_at_least_eight_of_distinct_tasks() -> None:
     assert len({file.stem for file in FILES}) >= 8
 
 
-# One validation image short of plain features (0.913 against 0.917): to be trained again.
-KNOWN_SHORT = {"mnist": pytest.mark.xfail(strict=True, reason="below plain on validation")}
-
-
-@pytest.mark.parametrize(
-    "file",
-    [pytest.param(f, id=f.stem, marks=KNOWN_SHORT.get(f.stem, ())) for f in FILES],
-)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_prompt_is_valid_and_beats_plain_features(file: Path) -> None:
     report = json.loads(file.with_suffix(".json").read_text())
     shape = BackboneShape(digest=report["backbone_digest"], embed_dim=384, depth=DEPTH)
