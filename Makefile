@@ -26,7 +26,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ## Environment
 
@@ -74,6 +74,20 @@ weights: $(READY) ## Fetch the backbone (HGPROMPT_BACKBONE) into its cache
 .PHONY: bench-fit
 bench-fit: $(READY) ## Measure the speed of a fit
 	$(BIN)/python -m benchmarks.fit_speed $(ARGS)
+
+.PHONY: bench-tasks
+bench-tasks: $(READY) ## Fetch and build the suite's labelled tasks
+	$(BIN)/python -m benchmarks.tasks --out data/tasks $(ARGS)
+
+.PHONY: bench-suite
+bench-suite: $(READY) ## Every method on every task, leave one out (ARGS="--shard 1/2")
+	$(BIN)/python -m benchmarks.suite run --tasks data/tasks --prompts examples/prompts \
+		--out data/suite $(ARGS)
+
+.PHONY: bench-report
+bench-report: $(READY) ## Tables and plots of what bench-suite has finished
+	$(BIN)/python -m benchmarks.suite report --results data/suite \
+		--out benchmarks/suite/results $(ARGS)
 
 ## Development
 

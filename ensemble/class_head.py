@@ -36,12 +36,14 @@ class ClassHead:
         weight: (C, D), float64 as fitted.
         bias: (C,).
         shrinkage: gamma that was chosen.
+        temperature: What the logits were divided by; the weights hold it already.
         held_out_logits: (N, C), calibrated logits of each image by a head that has not seen it.
     """
 
     weight: Tensor
     bias: Tensor
     shrinkage: float
+    temperature: float
     held_out_logits: Tensor
 
     def logits(self, features: Tensor) -> Tensor:
@@ -89,6 +91,7 @@ def fit_class_head(features: Tensor, labels: Tensor, num_classes: int) -> ClassH
         weight=weight / temperature,
         bias=bias / temperature,
         shrinkage=SHRINKAGES[best],
+        temperature=temperature,
         held_out_logits=held_out[best] / temperature,
     )
 

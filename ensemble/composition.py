@@ -6,6 +6,7 @@ averages unrelated vectors. The paper does not align; we do (Hungarian assignmen
 """
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -15,26 +16,43 @@ from torch import Tensor
 
 from ensemble.errors import NonFiniteError, ShapeError
 
+_RELATIVE_ROUNDING = 1e-5
+"""Of float32 features; what tokens in another order change is below it."""
+
 
 def align_tokens(prompts: Tensor) -> Tensor:
-    """Permute each source's tokens, layer by layer, to lie nearest to the first source's.
+    """Permute each source's tokens, layer by layer, to lie nearest to a reference source's.
+
+    The reference is the medoid, the source that all others can be brought nearest to, so that
+    the order in which sources are named does not matter.
 
     Args:
-        prompts: (M, L, P, D); the first source is the reference.
+        prompts: (M, L, P, D).
 
     Returns:
         The permuted prompts (M, L, P, D). Each source's own features are unchanged.
     """
-    reference = prompts[0].double()  # (L, P, D)
-    aligned = [prompts[0]]
-    for prompt in prompts[1:]:
-        similarity = reference @ prompt.double().transpose(1, 2)  # (L, P, P)
-        layers = [
-            layer[torch.from_numpy(linear_sum_assignment(s.numpy(), maximize=True)[1])]
-            for layer, s in zip(prompt, similarity, strict=True)
-        ]
-        aligned.append(torch.stack(layers))
-    return torch.stack(aligned)
+    M = len(prompts)
+    tokens = prompts.double().cpu()
+    orders = torch.zeros(M, M, *prompts.shape[1:3], dtype=torch.long)  # (reference, source, L, P)
+    similarity = torch.zeros(M, M, dtype=torch.float64)
+    for i, j in itertools.product(range(M), range(M)):
+        orders[i, j], similarity[i, j] = _match(tokens[i], tokens[j])
+    # |a - b|^2 = |a|^2 + |b|^2 - 2 ab: the own norm counts M times, as in a sum of distances.
+    norms = (tokens**2).flatten(1).sum(1)
+    distance = M * norms + norms.sum() - 2 * similarity.sum(1)
+    medoid = int(distance.argmin())
+    index = orders[medoid].to(prompts.device)[..., None].expand_as(prompts)
+    return prompts.gather(2, index)
+
+
+def _match(reference: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
+    """Token order (L, P) of `prompt` that fits `reference` (L, P, D) best, and their product."""
+    products = reference @ prompt.transpose(1, 2)  # (L, P, P)
+    order = torch.stack(
+        [torch.from_numpy(linear_sum_assignment(p.numpy(), maximize=True)[1]) for p in products]
+    )
+    return order, products.gather(2, order[..., None]).sum()
 
 
 def stack_prompts(prompts: Sequence[Tensor]) -> Tensor:
@@ -106,5 +124,5 @@ def composition_gap(composite_features: Tensor, features: Tensor, weights: Tenso
     mean = torch.einsum("m,mnd->nd", weights, features)  # (N, D)
     gap = ((composite_features.double() - mean) ** 2).sum(1).mean()
     spread = ((features - mean) ** 2).sum(2).mean(1) @ weights
-    rounding = (features**2).sum(2).mean() * torch.finfo(torch.float32).eps ** 2
+    rounding = (features**2).sum(2).mean() * _RELATIVE_ROUNDING**2
     return float(gap / spread) if spread > rounding else math.nan

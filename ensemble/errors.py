@@ -27,3 +27,7 @@ class TooFewImagesError(EnsembleError):
 
 class FitStoppedError(EnsembleError):
     """The caller's stop flag was raised between two steps."""
+
+
+class OptionsError(EnsembleError):
+    """The options of a fit make no sense for its method."""

@@ -1,12 +1,30 @@
 """Features of many images under some prompts, batch by batch."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ensemble.errors import FitStoppedError
 from ensemble.prompted_vit import PromptedViT
+
+
+class FeatureExtractor(Protocol):
+    """What `extract_features` does; another one may know some features already."""
+
+    def __call__(
+        self,
+        vit: PromptedViT,
+        pixels: Tensor,
+        prompts: Sequence[Tensor | None],
+        *,
+        batch_size: int,
+        on_batch: Callable[[int], None] = ...,
+        should_stop: Callable[[], bool] = ...,
+    ) -> list[Tensor]:
+        """Return features (N, D) of images (N, 3, H, W) under each prompt."""
+        ...
 
 
 @torch.no_grad()

@@ -1,55 +1,64 @@
-"""What a fit finds."""
+"""What a fit returns."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from ensemble.candidates import Candidate
 from ensemble.class_head import ClassHead
 from ensemble.leaderboard import Standing, Validation
-
-
-@dataclass(frozen=True)
-class SourceScore:
-    """A source's scores on the training part: plain H-score and adjusted H-score."""
-
-    h_score: float
-    h_score_adjusted: float
+from ensemble.methods.findings import Diagnostics
+from ensemble.screening import Screening
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit found.
+    """What a fit found. All weights and indices of sources are of the kept ones.
 
     Attributes:
-        weights: alpha (M,) of the requested method, on the simplex; M = 0 for "none".
-        chosen: The candidate that is to be served.
-        chosen_weights: Weights of that candidate, (M,) or (0,).
-        prompt: Its prompt (L, P, D) float32; P = 0 if it has none.
-        head: Its class head.
-        leaderboard: All candidates, best first.
+        weights: alpha (M,) of the requested method, on the simplex; (0,) if it combines none.
+        candidates: All that were tried, best first; the first is the one to serve.
         validation: The chosen candidate on the validation part.
-        objective: `h_score`, `h_score_adjusted`, `gradient_penalty`, `total` at the learned
-            weights, on the training part's weighted feature sum; None for other methods.
-        sources: A score for each source; empty if sources were not looked at.
-        gradient_cosine: (M, M), or None.
-        composition_gap: Gamma of the learned composite; None for other methods, and where the
-            sources of any weight do not differ.
-        objective_curve: Best objective after each evaluation of the weights.
-        advice: A sentence if the learned ensemble is not the best candidate, else None.
+        kept: Indices of the given sources that the fit used.
+        screening: How they were picked; None if all were.
+        diagnostics: What the method learned about the sources.
         timings_s: Seconds spent in each stage.
     """
 
     weights: Tensor
-    chosen: Standing
-    chosen_weights: Tensor
-    prompt: Tensor
-    head: ClassHead
-    leaderboard: tuple[Standing, ...]
+    candidates: tuple[Candidate, ...]
     validation: Validation
-    objective: dict[str, float] | None
-    sources: tuple[SourceScore, ...]
-    gradient_cosine: Tensor | None
-    composition_gap: float | None
-    objective_curve: tuple[float, ...]
-    advice: str | None
+    kept: tuple[int, ...]
+    screening: Screening | None
+    diagnostics: Diagnostics
     timings_s: dict[str, float]
+
+    @property
+    def chosen(self) -> Standing:
+        """Standing of the candidate to serve."""
+        return self.candidates[0].standing
+
+    @property
+    def chosen_weights(self) -> Tensor:
+        """Its weights, (M,) or (0,)."""
+        return self.candidates[0].weights
+
+    @property
+    def prompt(self) -> Tensor:
+        """Its prompt (L, P, D) float32; P = 0 if it has none."""
+        return self.candidates[0].prompt
+
+    @property
+    def head(self) -> ClassHead:
+        """Its class head."""
+        return self.candidates[0].head
+
+    @property
+    def features(self) -> Tensor:
+        """Features (N, D) of all images under its prompt."""
+        return self.candidates[0].features
+
+    @property
+    def leaderboard(self) -> tuple[Standing, ...]:
+        """All candidates' standings, best first."""
+        return tuple(candidate.standing for candidate in self.candidates)

@@ -1,65 +1,40 @@
-"""The inputs of one fit and what its stages have in common."""
+"""The inputs of one fit and what its methods have in common."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ensemble.candidates import Candidate
 from ensemble.class_head import ClassHead, fit_class_head
 from ensemble.errors import FitStoppedError
-from ensemble.features import extract_features
-from ensemble.leaderboard import Standing, standing
+from ensemble.features import FeatureExtractor
+from ensemble.leaderboard import standing
 from ensemble.options import FitOptions, Method
+from ensemble.progress import ProgressCallback
+from ensemble.prompt_tuning import LabelledPixels
 from ensemble.prompted_vit import PromptedViT
 
 BATCH_SIZE = 32
 
 
-class ProgressCallback(Protocol):
-    """Told how far a fit is; stages come in the order of `ensemble.fitting`'s docstring."""
-
-    def __call__(
-        self,
-        stage: str,
-        step: int,
-        total: int,
-        *,
-        weights: Sequence[float] | None = None,
-        objective: float | None = None,
-    ) -> None:
-        """Report `step` of `total` of a stage."""
-        ...
-
-
-def ignore_progress(
-    stage: str,
-    step: int,
-    total: int,
-    *,
-    weights: Sequence[float] | None = None,
-    objective: float | None = None,
-) -> None:
-    """A `ProgressCallback` that nobody listens to."""
-    del stage, step, total, weights, objective
-
-
 @dataclass(frozen=True)
-class Candidate:
-    """A way to make the prompt, its features (N, D), its head and its place on the leaderboard."""
+class Sources:
+    """Source prompts (M, L, P, D) as stored, and with their tokens aligned for averaging."""
 
-    standing: Standing
-    weights: Tensor
-    prompt: Tensor
-    features: Tensor
-    head: ClassHead
+    stored: Tensor
+    aligned: Tensor
+
+    def __len__(self) -> int:
+        """M."""
+        return len(self.stored)
 
 
 @dataclass
 class FitSession:
-    """Images, options and callbacks of one fit, with the seconds spent in each stage."""
+    """Images, sources, options and callbacks of one fit, with the seconds spent in each stage."""
 
     vit: PromptedViT
     pixels: Tensor
@@ -69,8 +44,10 @@ class FitSession:
     seed: int
     progress: ProgressCallback
     should_stop: Callable[[], bool]
+    extract: FeatureExtractor
     train_rows: Tensor
     validation_rows: Tensor
+    sources: Sources
     timings_s: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -78,9 +55,22 @@ class FitSession:
         """The empty prompt (1, 0, D)."""
         return torch.zeros(1, 0, self.vit.embed_dim)
 
-    def features_of(self, stage: str, prompts: Sequence[Tensor | None]) -> list[Tensor]:
-        """Features (N, D) of all images under each prompt, one stage for all."""
-        total, done = len(prompts) * len(self.pixels), 0
+    @property
+    def train(self) -> LabelledPixels:
+        """The images that weights and prompts are learned from."""
+        return LabelledPixels(self.pixels[self.train_rows], self.labels[self.train_rows])
+
+    @property
+    def validation(self) -> LabelledPixels:
+        """The images that choose among candidates and epochs."""
+        return LabelledPixels(self.pixels[self.validation_rows], self.labels[self.validation_rows])
+
+    def features_of(
+        self, stage: str, prompts: Sequence[Tensor | None], rows: Tensor | None = None
+    ) -> list[Tensor]:
+        """Features (N, D) of all images, or of `rows`, under each prompt, one stage for all."""
+        pixels = self.pixels if rows is None else self.pixels[rows]
+        total, done = len(prompts) * len(pixels), 0
 
         def on_batch(num_images: int) -> None:
             nonlocal done
@@ -89,23 +79,28 @@ class FitSession:
 
         self.progress(stage, 0, total)
         with self.timed(stage):
-            return extract_features(
+            return self.extract(
                 self.vit,
-                self.pixels,
+                pixels,
                 prompts,
                 batch_size=BATCH_SIZE,
                 on_batch=on_batch,
                 should_stop=self.should_stop,
             )
 
+    def train_head(self, features: Tensor) -> ClassHead:
+        """Fit a class head on the training rows of features (N, D) alone."""
+        rows = self.train_rows
+        return fit_class_head(features[rows], self.labels[rows], self.num_classes)
+
     def candidate(
         self,
         method: Method,
-        source: int | None,
         weights: Tensor,
         prompt: Tensor,
         features: Tensor,
         *,
+        source: int | None = None,
         tuned: bool = False,
     ) -> Candidate:
         """Fit a head on all images and score its cross-fitted predictions held out."""

@@ -5,12 +5,16 @@ uses it. Inside the feature sum f_alpha = sum_j alpha_j f(x; P_j), the gradient 
 with respect to source i's prompt is alpha_i J_in' c_n, with c_n the cotangent of the loss at
 f_alpha(x_n). Its variance over images is alpha_i^2 u_i, elementwise, and
 
-    R(alpha) = sum_i mean((v_i - v)^2) / (mean(v^2) + eps),   v_i = alpha_i^2 u_i,   v = mean_i v_i
+    R(alpha) = sum_i mean((v_i - v)^2) / (mean(v^2) + eps) / (M (M - 1)),
+    v_i = alpha_i^2 u_i,   v = mean_i v_i
 
-Departure from the paper, which leaves open what is differentiated: through the *composite*
-prompt all gradients would be alpha_i times one vector and R would only ask for uniform weights.
+Departures from the paper. It leaves open what is differentiated: through the *composite* prompt
+all gradients would be alpha_i times one vector and R would only ask for uniform weights. And the
+division by M (M - 1) is ours: without it R is M (M - 1) at every vertex, so that the same lambda
+would weigh quadratically more with more sources. With it R lies in [0, 1].
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,32 +43,44 @@ def loss_cotangents(head: ClassHead, features: Tensor, labels: Tensor) -> Tensor
 
 
 def prompt_gradient_moments(
-    vit: PromptedViT, pixels: Tensor, prompt: Tensor, cotangents: Tensor, *, batch_size: int
-) -> GradientMoments:
-    """Return the moments of J_n' c_n over images.
+    vit: PromptedViT,
+    pixels: Tensor,
+    prompts: Tensor,
+    cotangents: Tensor,
+    *,
+    batch_size: int,
+    on_batch: Callable[[int], None] = lambda _: None,
+) -> list[GradientMoments]:
+    """Return the moments over images of J_in' c_n for each source i.
 
-    Every image owns a copy of the prompt, so one ordinary backward pass gives all per-image
-    gradients of a batch.
+    Every pair of source and image owns a copy of the prompt, so one ordinary backward pass gives
+    all gradients of a batch of pairs.
 
     Args:
         vit: The frozen backbone.
         pixels: (N, 3, H, W), N >= 1.
-        prompt: (L, P, D).
+        prompts: (M, L, P, D).
         cotangents: (N, D).
-        batch_size: Images a forward and backward pass.
+        batch_size: Pairs a forward and backward pass.
+        on_batch: Called before each batch with the number of pairs that are done.
     """
-    total = torch.zeros(prompt.shape, dtype=torch.float64)
+    M, N = len(prompts), len(pixels)
+    tokens = vit.embed(pixels.to(vit.device))  # (N, T, D)
+    total = torch.zeros(prompts.shape, dtype=torch.float64)
     squares = torch.zeros_like(total)
-    for rows in torch.arange(len(pixels)).split(batch_size):
-        per_image = prompt.to(vit.device).expand(len(rows), *prompt.shape).clone().requires_grad_()
-        features = vit(pixels[rows].to(vit.device), per_image)  # (B, D)
-        loss = (features * cotangents[rows].to(features)).sum()
-        (gradients,) = torch.autograd.grad(loss, per_image)  # (B, L, P, D)
+    for pairs in torch.arange(M * N).split(batch_size):
+        on_batch(int(pairs[0]))
+        source, image = pairs // N, pairs % N
+        copies = prompts[source].to(vit.device, torch.float32).requires_grad_()  # (B, L, P, D)
+        features = vit.encode(tokens[image.to(vit.device)], copies)  # (B, D)
+        loss = (features * cotangents[image].to(features)).sum()
+        (gradients,) = torch.autograd.grad(loss, copies)
         gradients = gradients.double().cpu()
-        total += gradients.sum(0)
-        squares += (gradients**2).sum(0)
-    mean = total / len(pixels)
-    return GradientMoments(mean=mean, variance=(squares / len(pixels) - mean**2).clamp_min(0))
+        total.index_add_(0, source, gradients)
+        squares.index_add_(0, source, gradients**2)
+    mean = total / N
+    variance = (squares / N - mean**2).clamp_min(0)
+    return [GradientMoments(mean=m, variance=v) for m, v in zip(mean, variance, strict=True)]
 
 
 def gradient_cosine(moments: list[GradientMoments]) -> Tensor:
@@ -93,4 +109,4 @@ class GradientVariancePenalty:
         w = weights.double() ** 2
         mean_square = w @ self.gram @ w / M**2  # mean(v^2)
         spread = (w**2 * self.gram.diagonal()).sum() - M * mean_square
-        return spread / (mean_square + self.epsilon)
+        return spread / (mean_square + self.epsilon) / max(1, M * (M - 1))

@@ -35,6 +35,20 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class ReliabilityBin:
+    """Images whose confidence lies in [low, high): what was promised and what was kept.
+
+    `confidence` and `accuracy` are means over the `count` images, None where there are none.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
 class Validation:
     """How the chosen candidate does on the held-out images.
 
@@ -42,12 +56,14 @@ class Validation:
         num_images: Held-out images.
         accuracy: In [0, 1].
         ece: Expected calibration error over 15 equal bins of confidence, in [0, 1].
+        reliability: Those bins.
         confusion_matrix: (C, C) counts, row = truth, column = prediction.
     """
 
     num_images: int
     accuracy: float
     ece: float
+    reliability: tuple[ReliabilityBin, ...]
     confusion_matrix: Tensor
 
 
@@ -95,14 +111,25 @@ def validate(logits: Tensor, labels: Tensor) -> Validation:
     num_classes = logits.shape[1]
     confidence, predicted = logits.softmax(1).max(1)
     correct = (predicted == labels).double()
-    bins = (confidence * _ECE_BINS).long().clamp_max(_ECE_BINS - 1)
-    gaps = torch.zeros(_ECE_BINS, dtype=torch.float64).index_add(
-        0, bins, confidence.double() - correct
-    )
+    bins = _reliability(confidence.double(), correct)
+    gaps = [b.count * abs((b.confidence or 0.0) - (b.accuracy or 0.0)) for b in bins]
     cells = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
     return Validation(
         num_images=len(labels),
         accuracy=float(correct.mean()),
-        ece=float(gaps.abs().sum() / len(labels)),
+        ece=sum(gaps) / len(labels),
+        reliability=bins,
         confusion_matrix=cells.view(num_classes, num_classes),
     )
+
+
+def _reliability(confidence: Tensor, correct: Tensor) -> tuple[ReliabilityBin, ...]:
+    """Bin confidences (V,) of predictions that are correct (V,), 1 or 0."""
+    index = (confidence * _ECE_BINS).long().clamp_max(_ECE_BINS - 1)
+    bins: list[ReliabilityBin] = []
+    for i in range(_ECE_BINS):
+        inside = index == i
+        count = int(inside.sum())
+        means = [float(v[inside].mean()) if count else None for v in (confidence, correct)]
+        bins.append(ReliabilityBin(i / _ECE_BINS, (i + 1) / _ECE_BINS, count, *means))
+    return tuple(bins)

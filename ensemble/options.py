@@ -5,8 +5,19 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval
 
-Method = Literal["hgprompt", "none", "single", "mean"]
-"""How the composite prompt is made; the definitions are in `ensemble.fitting`."""
+Method = Literal[
+    "hgprompt", "none", "vpt", "single", "mean", "spot", "panda", "h_ensemble", "logme"
+]
+"""How the prompt is made; each has its module in `ensemble.methods`."""
+
+Composition = Literal["feature_sum", "exact"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+SOURCE_FREE_METHODS: frozenset[Method] = frozenset({"none", "vpt"})
+"""Methods that use no source prompt and may be asked for without any."""
+
+TUNING_METHODS: frozenset[Method] = frozenset({"vpt", "panda"})
+"""Methods that are nothing without tuning, and so need `tuning_epochs` of at least 1."""
 
 
 @dataclass(frozen=True)
@@ -16,17 +27,36 @@ class FitOptions:
     Attributes:
         tuning_epochs: Epochs of joint tuning of composite prompt and class head; 0 = head only.
         validation_fraction: Share of the target images held out to choose among candidates.
+        max_sources: Of more sources than this, the best by a screening on few images are kept.
         shrinkage: rho of the adjusted H-score, the weight of the isotropic part of S.
         penalty_weight: Final lambda of the gradient-variance penalty; it is annealed from 0.
-        align: Permute each source's tokens onto the reference before averaging.
+        align: Permute each source's tokens onto a reference before averaging.
+        composition: "feature_sum" learns the weights on the weighted sum of the sources'
+            features; "exact" goes on from there on the features of the composite prompt itself.
+        cotangent_refreshes: How often the gradients' variances are estimated, each time at the
+            weights found so far; 1 = at the uniform weights only.
         prompt_learning_rate: Peak learning rate of the prompt while tuning.
+        precision: Of the backbone's matrix products; "auto" is the worker's own.
+        ablations: Also score the learned ensemble without each of its parts.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     tuning_epochs: Annotated[int, Interval(ge=0, le=200)] = 0
     validation_fraction: Annotated[float, Interval(ge=0.1, le=0.5)] = 0.3
+    max_sources: Annotated[int, Interval(ge=1, le=100)] = 16
     shrinkage: Annotated[float, Interval(gt=0.0, lt=1.0)] = 0.05
-    penalty_weight: Annotated[float, Interval(ge=0.0, le=100.0)] = 0.003
+    penalty_weight: Annotated[float, Interval(ge=0.0, le=1000.0)] = 0.1
     align: bool = True
+    composition: Composition = "feature_sum"
+    cotangent_refreshes: Annotated[int, Interval(ge=1, le=3)] = 1
     prompt_learning_rate: Annotated[float, Interval(gt=0.0, le=10.0)] = 0.005
+    precision: Precision = "auto"
+    ablations: bool = False
+
+
+def why_refused(method: Method, options: FitOptions) -> str | None:
+    """Say why these options make no sense for this method, or return None."""
+    if method in TUNING_METHODS and options.tuning_epochs == 0:
+        return f"method {method!r} tunes a prompt, so tuning_epochs must be 1 or more; it is 0"
+    return None

@@ -9,7 +9,7 @@ that already separates the training images leaves the prompt no error to learn f
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class TuningConfig:
         weight_decay: Of prompt and head.
         warmup_epochs: Linear warm-up before the cosine decay to zero.
         patience: Epochs without a better validation log-loss before stopping early.
+        seed: Of the order of the images.
     """
 
     epochs: int = 12
@@ -44,6 +45,7 @@ class TuningConfig:
     weight_decay: float = 1e-4
     warmup_epochs: float = 1.0
     patience: int = 6
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,20 @@ class Epoch:
     validation_accuracy: float
 
 
+class TuningLoss(Protocol):
+    """The loss of a batch, in nats."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        """Return the mean loss of logits (B, C) of the training images `rows` (B,)."""
+        ...
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits (B, C) and labels (B,)."""
+    del rows
+    return functional.cross_entropy(logits, labels)
+
+
 @dataclass(frozen=True)
 class TunedPrompt:
     """The best epoch's prompt (L, P, D) and head (C, D), (C,), and all epochs' reports."""
@@ -90,14 +106,15 @@ def tune_prompt(
     *,
     num_classes: int,
     config: TuningConfig,
-    seed: int,
     initial_head: ClassHead | None = None,
+    loss_function: TuningLoss = cross_entropy,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TunedPrompt:
     """Tune `prompt` and a head on `train`; return the epoch with the best validation log-loss.
 
-    Epoch 0 is the start itself, so tuning never returns worse than it by that measure.
+    Epoch 0 is the start itself, so tuning never returns worse than it by that measure. A head that
+    is not given starts at zero.
 
     Raises:
         FitStoppedError: `should_stop` became true between two steps.
@@ -124,7 +141,7 @@ def tune_prompt(
     optimizer = _optimizer(prompt, weight, bias, config)
     steps_per_epoch = math.ceil(len(train) / config.batch_size)
     schedule = _warmup_cosine(optimizer, steps_per_epoch, config)
-    order = torch.Generator().manual_seed(seed)
+    order = torch.Generator().manual_seed(config.seed)
 
     def report(epoch: int, train_loss: float | None) -> Epoch:
         loss, accuracy = _evaluate(vit, prompt, classify, validation, config.batch_size)
@@ -144,7 +161,7 @@ def tune_prompt(
             if should_stop():
                 raise FitStoppedError(f"stopped in epoch {epoch} of {config.epochs}")
             logits = classify(vit(train.pixels[rows].to(device), prompt))
-            loss = functional.cross_entropy(logits, train.labels[rows].to(device))
+            loss = loss_function(logits, train.labels[rows].to(device), rows)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -10,6 +10,7 @@ Prompt tokens carry no position embedding. For models with a norm before the blo
 (CLIP's `norm_pre`) they are inserted after it, so that they always enter block 0 as stored.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -81,6 +82,12 @@ class PromptedViT(nn.Module):
         """Where the backbone's parameters are."""
         return self.mean.device
 
+    def with_autocast(self, dtype: torch.dtype | None) -> "PromptedViT":
+        """Return a view of the same weights that runs the matrix products in another precision."""
+        view = copy.copy(self)
+        view.autocast_dtype = dtype
+        return view
+
     def forward(self, pixels: Tensor, prompt: Tensor | None = None) -> Tensor:
         """Return the backbone's pooled pre-logits under a prompt.
 
@@ -124,17 +131,24 @@ class PromptedViT(nn.Module):
         dtype = self.autocast_dtype
         return torch.autocast(inputs.device.type, dtype, enabled=dtype is not None)
 
+    def check_prompt(self, prompt: Tensor) -> None:
+        """Raise `ShapeError` unless (..., L, P, D) fits this backbone."""
+        num_layers = prompt.shape[-3] if prompt.ndim >= 3 else 0  # noqa: PLR2004
+        if num_layers not in (1, self.depth) or prompt.shape[-1] != self.embed_dim:
+            raise ShapeError(
+                f"prompt {tuple(prompt.shape)} does not fit the backbone: expected "
+                f"(L, P, {self.embed_dim}) with L = 1 or {self.depth}"
+            )
+
     def _per_row(self, prompt: Tensor, batch_size: int) -> Tensor:
         """A prompt (L, P, D) or (B, L, P, D) to (B, L, P, D), checked."""
+        self.check_prompt(prompt)
         if prompt.ndim == 3:  # noqa: PLR2004
-            prompt = prompt.expand(batch_size, *prompt.shape)
-        num_layers = prompt.shape[1] if prompt.ndim == 4 else 0  # noqa: PLR2004
-        fits = num_layers in (1, self.depth) and prompt.shape[-1] == self.embed_dim
-        if not fits or prompt.shape[0] != batch_size:
+            return prompt.expand(batch_size, *prompt.shape)
+        if prompt.ndim != 4 or len(prompt) != batch_size:  # noqa: PLR2004
             raise ShapeError(
                 f"prompt {tuple(prompt.shape)} does not fit {batch_size} images: expected "
-                f"(L, P, {self.embed_dim}) or ({batch_size}, L, P, {self.embed_dim}) "
-                f"with L = 1 or {self.depth}"
+                f"(L, P, D) or ({batch_size}, L, P, D)"
             )
         return prompt
 
@@ -147,7 +161,8 @@ class PromptedViT(nn.Module):
         x = torch.cat((prefix, prompt[:, 0], patches), dim=1)  # (B, prefix + P + patches, D)
         for i, block in enumerate(self.vit.blocks):
             if 0 < i < prompt.shape[1]:
-                x = torch.cat((x[:, :start], prompt[:, i], x[:, end:]), dim=1)
+                # In place: a block's output is a sum, which no backward pass needs again.
+                x[:, start:end] = prompt[:, i]
             x = block(x)
         return torch.cat((x[:, :start], x[:, end:]), dim=1)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ensemble.options import FitOptions, Method
+from ensemble.options import SOURCE_FREE_METHODS, FitOptions, Method, why_refused
 from jobs.records import FitSpec, Name, SourceRef, TaskRef
 from prompt_store.errors import NameInvalidError, NotFoundError
 from prompt_store.manifests import PromptManifest, TaskManifest
@@ -43,10 +43,14 @@ def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> FitSpec:
     """Resolve every reference now, so that the fit means the same whatever happens later.
 
     Raises:
-        ProblemError: 422, naming the value: an unknown or foreign source, too many or too few of
-            them, prompts of different shapes, an unknown task or one too small to validate on.
+        ProblemError: 422, naming the value: options that do not fit the method, an unknown or
+            foreign source, too many or too few of them, prompts of different shapes, an unknown
+            task or one too small to validate on.
         StoreUnavailableError: The store cannot be reached.
     """
+    why = why_refused(wanted.method, wanted.options)
+    if why:
+        raise _refused("options-refused", "The options do not fit the method", why, "options")
     task = _task(parts, wanted.task, wanted.options.validation_fraction)
     if wanted.sources == "all":
         sources = _every_source(parts)
@@ -123,7 +127,7 @@ def _check_count(found: int, method: Method, limit: int) -> None:
             "sources",
             limit=limit,
         )
-    if found == 0 and method != "none":
+    if found == 0 and method not in SOURCE_FREE_METHODS:
         raise _refused(
             "no-sources",
             "There is no source prompt",

@@ -5,8 +5,10 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from jobs.records import EnsembleRecord
-from service import charts, matrices
+from service.charts import curves, reliability, scatter
+from service.charts.numbers import number
 from service.report_data import ReportData
+from service.report_sections import sections
 
 
 def render_report(record: EnsembleRecord) -> str:
@@ -16,29 +18,18 @@ def render_report(record: EnsembleRecord) -> str:
         record: A fit that succeeded, with its result document.
     """
     data = ReportData.model_validate(record.result or {})
-    outcome = record.outcome
-    axis, dots = (
-        charts.leaderboard(data.leaderboard, data.chosen) if data.leaderboard else (None, [])
-    )
     return (
         _environment()
-        .get_template("report.html.j2")
+        .get_template("report/page.html.j2")
         .render(
             record=record,
             data=data,
-            finished_at=outcome.finished_at if outcome else None,
-            weights=charts.weight_bars(data.weights or {}),
-            leaderboard_axis=axis,
-            dots=dots,
-            cosines=matrices.cosine_matrix(data),
-            confusion=matrices.confusion_matrix(data),
-            confusions=matrices.worst_confusions(data),
-            curve=charts.curve(data.objective_curve or ()),
-            has_logme=any(source.logme is not None for source in data.sources or ()),
-            timings=charts.timing_bars(data.timings_s or {}),
-            plot_width=charts.PLOT_WIDTH_PX,
-            curve_height=charts.CURVE_HEIGHT_PX,
-            max_labelled=matrices.MAX_LABELLED,
+            chosen=next((e for e in data.leaderboard or () if e.label == data.chosen_label), None),
+            finished_at=record.outcome.finished_at if record.outcome else None,
+            sections=sections(data),
+            curves=curves,
+            reliability=reliability,
+            scatter=scatter,
         )
     )
 
@@ -46,10 +37,12 @@ def render_report(record: EnsembleRecord) -> str:
 @cache
 def _environment() -> Environment:
     """Templates, compiled once."""
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("service", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["number"] = number
+    return environment

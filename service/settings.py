@@ -33,7 +33,7 @@ class ServiceSettings(BaseSettings):
         max_image_pixels: Width times height of one image.
         max_prompt_bytes: Body of one prompt upload.
         max_task_bytes: Body of one task upload.
-        max_sources: Source prompts of one fit.
+        max_sources: Source prompts that one fit may name; the fit itself keeps the best few.
         request_deadline_s: A classification that takes longer is answered 504.
         body_idle_timeout_s: A body that pauses for longer is answered 408.
         drain_s: After SIGTERM, how long new requests are still answered, each on its last
@@ -61,7 +61,7 @@ class ServiceSettings(BaseSettings):
     max_image_pixels: Annotated[int, Field(ge=1, le=1_000_000_000)] = 50_000_000
     max_prompt_bytes: Bytes = 16_000_000
     max_task_bytes: Bytes = 2_000_000_000
-    max_sources: Annotated[int, Field(ge=1, le=1024)] = 64
+    max_sources: Annotated[int, Field(ge=1, le=1024)] = 1024
     request_deadline_s: Seconds = 10.0
     body_idle_timeout_s: Seconds = 30.0
     drain_s: Annotated[float, Field(ge=0.0, le=600.0)] = 1.0

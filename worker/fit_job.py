@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from ensemble.composition import composite_digest
 from ensemble.errors import EnsembleError, FitStoppedError
 from ensemble.fit_result import FitResult
 from ensemble.fitting import fit_ensemble
-from ensemble.leaderboard import Standing
 from ensemble.prompt_tuning import LabelledPixels
 from images.errors import ImagesError
 from jobs.context import FitContext
@@ -25,6 +23,7 @@ from prompt_store.artifacts import Artifact, ArtifactSource, artifact_metadata, 
 from prompt_store.blobs import BlobStore
 from prompt_store.codec import BackboneShape, PromptLimits, read_prompt
 from prompt_store.errors import DigestMismatchError, InvalidPromptError, NotFoundError
+from worker.result_document import result_document
 from worker.task_images import TaskImages, load_task_images
 
 EXPECTED_ERRORS = (
@@ -99,7 +98,7 @@ class FitJob:
         context.report_progress("publish")
         artifact = build_artifact(request, task, found)
         return FitResultDocs(
-            artifact=write_artifact(artifact), result=describe(request, task, found)
+            artifact=write_artifact(artifact), result=result_document(request, task, found)
         )
 
     def _load_task(self, context: FitContext) -> TaskImages:
@@ -138,7 +137,7 @@ def build_artifact(request: FitRequest, task: TaskImages, found: FitResult) -> A
     Holds no time and no host, so that the same fit gives the same bytes.
     """
     weights = found.chosen_weights.numpy().astype(np.float64)
-    used = request.sources if len(weights) else ()
+    used = [request.sources[i] for i in found.kept] if len(weights) else []
     sources = [
         ArtifactSource(name=s.name, version=s.version, digest=s.digest, weight=float(w))
         for s, w in zip(used, weights, strict=True)
@@ -166,67 +165,3 @@ def build_artifact(request: FitRequest, task: TaskImages, found: FitResult) -> A
             lineage=lineage,
         ),
     )
-
-
-def describe(request: FitRequest, task: TaskImages, found: FitResult) -> dict[str, Any]:
-    """Return the result document of a fit, as the HTTP contract shows it."""
-    names = [source.name for source in request.sources]
-    accuracy = {s.source: s.accuracy for s in found.leaderboard if not s.tuned}
-    return {
-        "weights": dict(zip(names, found.weights.tolist(), strict=False)),
-        "objective": found.objective,
-        "sources": [
-            {
-                "name": source.name,
-                "version": source.version,
-                "digest": source.digest,
-                "h_score": score.h_score,
-                "h_score_adjusted": score.h_score_adjusted,
-                "validation_accuracy": accuracy.get(i),
-            }
-            for i, (source, score) in enumerate(zip(request.sources, found.sources, strict=False))
-        ],
-        "gradient_cosine": _rows(found.gradient_cosine),
-        "composition_gap": (
-            None if found.composition_gap is None else {"aligned": found.composition_gap}
-        ),
-        "leaderboard": [_standing(place, names) for place in found.leaderboard],
-        "chosen": _standing(found.chosen, names),
-        "validation": {
-            "num_images": found.validation.num_images,
-            "accuracy": found.validation.accuracy,
-            "ece": found.validation.ece,
-        },
-        "confusion_matrix": found.validation.confusion_matrix.tolist(),
-        "classes": list(task.classes),
-        "objective_curve": [[i + 1, value] for i, value in enumerate(found.objective_curve)],
-        "advice": found.advice,
-        "timings_s": {stage: round(seconds, 3) for stage, seconds in found.timings_s.items()},
-        "lineage": {
-            "backbone_digest": request.backbone_digest,
-            "task": request.task.model_dump(mode="json"),
-            "sources": [source.model_dump(mode="json") for source in request.sources],
-            "composite_digest": composite_digest(found.prompt),
-            "method": request.method,
-            "seed": request.seed,
-            "num_images": len(task.labels),
-            "code_version": version("hgprompt"),
-        },
-    }
-
-
-def _standing(place: Standing, names: Sequence[str]) -> dict[str, Any]:
-    document: dict[str, Any] = {"method": place.method}
-    if place.source is not None:
-        document["source"] = names[place.source]
-    if place.tuned:
-        document["tuned"] = True
-    return document | {
-        "accuracy": place.accuracy,
-        "ci95": list(place.ci95),
-        "log_loss": place.log_loss,
-    }
-
-
-def _rows(matrix: Tensor | None) -> list[list[float]] | None:
-    return None if matrix is None else matrix.tolist()

@@ -163,7 +163,7 @@ def _run(args: argparse.Namespace) -> None:
             "backbone": backbone.info.name,
             "backbone_digest": backbone.info.digest,
             "precision": backbone.info.dtype,
-            "config": asdict(_config(args)) | {"seed": args.seed, "init_seed": args.init_seed},
+            "config": asdict(_config(args)) | {"init_seed": args.init_seed},
         }
         args.report.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
 
@@ -204,7 +204,6 @@ def _tune(
             validation,
             num_classes=num_classes,
             config=_config(args),
-            seed=args.seed,
             on_epoch=on_epoch,
         )
 
@@ -273,6 +272,7 @@ def _config(args: argparse.Namespace) -> TuningConfig:
         weight_decay=args.weight_decay,
         warmup_epochs=args.warmup_epochs,
         patience=args.patience,
+        seed=args.seed,
     )
 
 

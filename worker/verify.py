@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"{ensemble} has no published artifact\n")
             return 1
         artifact = read_artifact(blobs.get_bytes(outcome.artifact_digest))
-        if artifact.metadata.get("tuned") == "true":
+        own_prompt = artifact.prompt_embeddings.size > 0 and not artifact.sources
+        if artifact.metadata.get("tuned") == "true" or own_prompt:
             sys.stderr.write(f"{ensemble} was tuned: its prompt is not a composite of sources\n")
             return 1
         recomputed = recomputed_digest(artifact, blobs)

@@ -85,7 +85,6 @@ def trained_source(vit: PromptedViT, toy_task: Callable[..., LabelledPixels]) ->
         toy_task(80, seed=1001),
         num_classes=2,
         config=TuningConfig(epochs=10, prompt_learning_rate=0.05, head_learning_rate=0.05),
-        seed=0,
     )
     return tuned.prompt
 

@@ -45,7 +45,7 @@ def discriminant(features: Tensor, labels: Tensor, num_classes: int, gamma: floa
     means = torch.stack([group.mean(0) for group in groups])
     priors = torch.tensor([len(group) / N for group in groups], dtype=torch.float64)
     bias = priors.log() - 0.5 * ((means @ inverse) * means).sum(1)
-    return ClassHead(means @ inverse, bias, gamma, torch.zeros(0))
+    return ClassHead(means @ inverse, bias, gamma, 1.0, torch.zeros(0))
 
 
 def relative(logits: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def relative(logits: Tensor) -> Tensor:
     return logits - logits.mean(1, keepdim=True)
 
 
-def temperature(head: ClassHead, features: Tensor, labels: Tensor) -> float:
+def true_temperature(head: ClassHead, features: Tensor, labels: Tensor) -> float:
     expected = discriminant(features, labels, len(head.bias), head.shrinkage)
     ratio = relative(expected.logits(features)) / relative(head.logits(features))
     return float(ratio.median())
@@ -81,7 +81,7 @@ def test_the_head_is_the_regularised_discriminant(shape: tuple[int, int, int]) -
     head = fit_class_head(features, labels, shape[2])
 
     expected = discriminant(features, labels, shape[2], head.shrinkage).logits(features)
-    scaled = head.logits(features) * temperature(head, features, labels)
+    scaled = head.logits(features) * true_temperature(head, features, labels)
     torch.testing.assert_close(relative(scaled), relative(expected), rtol=1e-6, atol=1e-8)
 
 
@@ -94,7 +94,7 @@ def test_held_out_logits_are_those_of_heads_that_have_not_seen_the_image(
     head = fit_class_head(features, labels, shape[2])
 
     expected = brute_force(features, labels, shape[2], head.shrinkage)
-    scaled = head.held_out_logits * temperature(head, features, labels)
+    scaled = head.held_out_logits * true_temperature(head, features, labels)
     torch.testing.assert_close(relative(scaled), relative(expected), rtol=1e-6, atol=1e-8)
 
 

@@ -1,6 +1,5 @@
 """Whole fits on a toy task, of which only one source prompt knows something."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,15 +16,15 @@ from ensemble.errors import (
     DegenerateFeaturesError,
     FitStoppedError,
     NonFiniteError,
+    OptionsError,
     ShapeError,
     TooFewImagesError,
 )
 from ensemble.features import extract_features
 from ensemble.fit_result import FitResult
-from ensemble.fit_session import Candidate, FitSession
 from ensemble.fitting import fit_ensemble
-from ensemble.leaderboard import standing
-from ensemble.options import FitOptions, Method
+from ensemble.methods import tuning
+from ensemble.options import SOURCE_FREE_METHODS, TUNING_METHODS, FitOptions, Method
 from ensemble.prompt_tuning import LabelledPixels, TunedPrompt
 from ensemble.prompted_vit import PromptedViT
 from ensemble.splits import stratified_split
@@ -33,7 +32,27 @@ from ensemble.splits import stratified_split
 ToyTask = Callable[..., LabelledPixels]
 MakePrompts = Callable[..., list[Tensor]]
 METHODS: tuple[Method, ...] = get_args(Method)
-STAGES = ["features", "gradients", "weights", "composite", "tuning", "tuned features"]
+SINGLES = {("single", i) for i in range(3)}
+CANDIDATES: dict[Method, set[tuple[str, int | None]]] = {
+    "hgprompt": {("hgprompt", None), ("none", None), ("mean", None), *SINGLES},
+    "none": {("none", None)},
+    "vpt": {("vpt", None)},
+    "single": SINGLES,
+    "mean": {("mean", None)},
+    "spot": {("spot", None)},
+    "panda": {("panda", 1)},
+    "h_ensemble": {("h_ensemble", None)},
+    "logme": {("logme", 1)},
+}
+STAGES = [
+    "features",
+    "gradients",
+    "weights",
+    "composite",
+    "composition gap",
+    "tuning",
+    "tuned features",
+]
 TUNED = FitOptions(tuning_epochs=3, prompt_learning_rate=0.02)
 
 
@@ -67,10 +86,14 @@ def fit(vit: PromptedViT, sources: list[Tensor], images: LabelledPixels) -> Fit:
 def everything(result: FitResult) -> list[Tensor]:
     """All numbers of a result that would be published."""
     numbers = [result.weights, result.chosen_weights, result.prompt]
-    numbers += [result.head.weight, result.head.bias, torch.tensor(result.objective_curve)]
+    numbers += [
+        result.head.weight,
+        result.head.bias,
+        torch.tensor(result.diagnostics.objective_curve),
+    ]
     numbers += [torch.tensor([s.accuracy, s.log_loss]) for s in result.leaderboard]
-    if result.gradient_cosine is not None:
-        numbers.append(result.gradient_cosine)
+    if result.diagnostics.gradient_cosine is not None:
+        numbers.append(result.diagnostics.gradient_cosine)
     return numbers
 
 
@@ -78,20 +101,11 @@ def everything(result: FitResult) -> list[Tensor]:
 def test_a_method_tries_its_candidates_and_serves_the_best(
     fit: Fit, sources: list[Tensor], method: Method
 ) -> None:
-    result = fit(method=method)
+    options = FitOptions(tuning_epochs=1) if method in TUNING_METHODS else None
 
-    tried = {(place.method, place.source) for place in result.leaderboard}
-    singles = {("single", i) for i in range(3)}
-    assert (
-        tried
-        == {
-            "hgprompt": {("hgprompt", None), ("none", None), ("mean", None), *singles},
-            "none": {("none", None)},
-            "single": singles,
-            "mean": {("mean", None)},
-        }[method]
-    )
-    assert len(result.leaderboard) == len(tried)
+    result = fit(method=method, options=options)
+
+    assert {(place.method, place.source) for place in result.leaderboard} == CANDIDATES[method]
     assert result.chosen == result.leaderboard[0]
     assert all(
         (-a.accuracy, a.log_loss) <= (-b.accuracy, b.log_loss)
@@ -106,11 +120,11 @@ def test_a_method_tries_its_candidates_and_serves_the_best(
             assert float(weights.sum()) == pytest.approx(1, abs=1e-9)
     if result.chosen.method == "none":
         assert result.prompt.shape == (1, 0, 32)
-    else:
+    elif not result.chosen.tuned and len(result.chosen_weights):
         aligned = align_tokens(stack_prompts(sources))
         made_again = compose(aligned, result.chosen_weights)
         assert composite_digest(result.prompt) == composite_digest(made_again)
-    assert set(result.timings_s) >= {"features", "head"}
+    assert "head" in result.timings_s
 
 
 @pytest.mark.parametrize(
@@ -122,14 +136,22 @@ def test_the_weights_of_simple_methods(fit: Fit, method: Method, expected: list[
 
     assert result.weights.tolist() == pytest.approx(expected)
     assert torch.equal(result.weights, result.chosen_weights)
-    assert (result.objective, result.gradient_cosine, result.composition_gap) == (None,) * 3
-    assert (result.sources, result.objective_curve, result.advice) == ((), (), None)
+    assert (
+        result.diagnostics.objective,
+        result.diagnostics.gradient_cosine,
+        result.diagnostics.composition_gap,
+    ) == (None,) * 3
+    assert (
+        result.diagnostics.sources,
+        result.diagnostics.objective_curve,
+        result.diagnostics.advice,
+    ) == ((), (), None)
 
 
 def test_the_learned_weights_find_the_source_that_knows_the_task(fit: Fit) -> None:
     result = fit()
 
-    scores = [source.h_score_adjusted for source in result.sources]
+    scores = [source.h_score_adjusted for source in result.diagnostics.sources]
     assert scores.index(max(scores)) == 1
     assert result.weights[1] > 0.6
     plain = next(place for place in result.leaderboard if place.method == "none")
@@ -142,18 +164,18 @@ def test_the_objective_is_told_in_parts(fit: Fit) -> None:
 
     result = fit(options=options)
 
-    parts = result.objective
+    parts = result.diagnostics.objective
     assert parts is not None
     assert parts["total"] == pytest.approx(
         parts["h_score_adjusted"] - 0.02 * parts["gradient_penalty"], abs=1e-9
     )
-    assert result.objective_curve[-1] == pytest.approx(parts["total"], abs=1e-12)
-    assert all(a <= b for a, b in pairwise(result.objective_curve))
+    assert result.diagnostics.objective_curve[-1] == pytest.approx(parts["total"], abs=1e-12)
+    assert all(a <= b for a, b in pairwise(result.diagnostics.objective_curve))
     # A vertex costs M (M - 1) = 6 of penalty; it is a candidate of the solver too.
-    best = max(source.h_score_adjusted for source in result.sources)
+    best = max(source.h_score_adjusted for source in result.diagnostics.sources)
     assert parts["total"] >= best - 0.02 * 6 - 1e-6
     assert 0 <= parts["h_score"] <= 1
-    cosine = result.gradient_cosine
+    cosine = result.diagnostics.gradient_cosine
     assert cosine is not None
     torch.testing.assert_close(cosine.diagonal(), torch.ones(3, dtype=cosine.dtype))
     torch.testing.assert_close(cosine, cosine.T)
@@ -168,7 +190,7 @@ def test_a_large_penalty_weight_evens_the_weights_out(fit: Fit) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_seed_gives_the_same_bytes(fit: Fit, method: Method) -> None:
-    options = TUNED if method in ("hgprompt", "mean") else None
+    options = TUNED if method in {"hgprompt", "mean", *TUNING_METHODS} else None
 
     first, second = (fit(method=method, options=options, seed=5) for _ in range(2))
 
@@ -179,7 +201,7 @@ def test_the_same_seed_gives_the_same_bytes(fit: Fit, method: Method) -> None:
 def test_the_seed_decides_what_is_held_out(fit: Fit) -> None:
     first, other = fit(seed=1), fit(seed=2)
 
-    assert first.sources != other.sources
+    assert first.diagnostics.sources != other.diagnostics.sources
 
 
 @dataclass
@@ -215,7 +237,7 @@ class Recorder:
 @pytest.mark.parametrize(
     ("method", "options", "stages"),
     [
-        ("hgprompt", FitOptions(), STAGES[:4]),
+        ("hgprompt", FitOptions(), STAGES[:5]),
         ("hgprompt", TUNED, STAGES),
         ("mean", TUNED, ["features", "tuning", "tuned features"]),
         ("single", FitOptions(), ["features"]),
@@ -264,8 +286,8 @@ def test_the_weights_do_not_depend_on_held_out_pixels(fit: Fit, images: Labelled
     result, other = fit(), fit(images=LabelledPixels(pixels, images.labels))
 
     assert torch.equal(result.weights, other.weights)
-    assert result.objective == other.objective
-    assert result.sources == other.sources
+    assert result.diagnostics.objective == other.diagnostics.objective
+    assert result.diagnostics.sources == other.diagnostics.sources
     assert result.validation != other.validation
 
 
@@ -284,8 +306,8 @@ def test_the_weights_do_not_depend_on_held_out_labels(
     result, other = fit(), fit(images=LabelledPixels(images.pixels, labels))
 
     assert torch.equal(result.weights, other.weights)
-    assert result.objective == other.objective
-    assert result.sources == other.sources
+    assert result.diagnostics.objective == other.diagnostics.objective
+    assert result.diagnostics.sources == other.diagnostics.sources
     assert result.chosen.accuracy > other.chosen.accuracy
 
 
@@ -294,7 +316,7 @@ def test_the_epoch_of_tuning_is_chosen_on_images_that_no_head_has_seen(
 ) -> None:
     train, held_out = stratified_split(images.labels, FitOptions().validation_fraction, 0)
     calls: list[tuple[Tensor, dict[str, Any]]] = []
-    tune_prompt = fitting.tune_prompt
+    tune_prompt = tuning.tune_prompt
 
     def spy(vit: PromptedViT, prompt: Tensor, *data: LabelledPixels, **kwargs: Any) -> TunedPrompt:
         assert torch.equal(data[0].pixels, images.pixels[train])
@@ -304,7 +326,7 @@ def test_the_epoch_of_tuning_is_chosen_on_images_that_no_head_has_seen(
         calls.append((prompt, kwargs))
         return tune_prompt(vit, prompt, *data, **kwargs)
 
-    monkeypatch.setattr(fitting, "tune_prompt", spy)
+    monkeypatch.setattr(tuning, "tune_prompt", spy)
 
     fit(options=TUNED)
 
@@ -350,12 +372,12 @@ def test_one_source_and_identical_sources_leave_nothing_to_learn(
         result = fit(sources=[trained_source] * count)
 
         assert result.weights.tolist() == pytest.approx([1 / count] * count)
-        assert result.composition_gap is None
+        assert result.diagnostics.composition_gap is None
         learned = next(place for place in result.leaderboard if place.method == "hgprompt")
         mean = next(place for place in result.leaderboard if place.method == "mean")
         assert learned.accuracy == mean.accuracy
-        assert result.objective is not None
-        assert result.objective["gradient_penalty"] == pytest.approx(0, abs=1e-6)
+        assert result.diagnostics.objective is not None
+        assert result.diagnostics.objective["gradient_penalty"] == pytest.approx(0, abs=1e-6)
 
 
 def shuffled(prompt: Tensor) -> Tensor:
@@ -371,10 +393,12 @@ def test_alignment_makes_copies_in_another_order_one_source(
     aligned = fit(sources=copies, method="mean")
     apart = fit(sources=copies, method="mean", options=FitOptions(align=False))
 
-    torch.testing.assert_close(aligned.prompt, trained_source)
-    assert not torch.allclose(apart.prompt, trained_source, atol=0.05)
+    assert any(torch.allclose(aligned.prompt, copy) for copy in copies)
+    assert not any(torch.allclose(apart.prompt, copy, atol=0.05) for copy in copies)
     assert aligned.chosen.log_loss < apart.chosen.log_loss
-    assert fit(sources=copies).composition_gap is None  # once aligned, they do not differ
+    assert (
+        fit(sources=copies).diagnostics.composition_gap is None
+    )  # once aligned, they do not differ
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
@@ -384,62 +408,6 @@ def test_shallow_and_deep_sources_are_composed(
     result = fit(sources=make_prompts(3, num_layers=num_layers), options=TUNED, method="mean")
 
     assert result.prompt.shape == (num_layers, 3, 32)
-
-
-def test_advice_is_given_where_a_simpler_choice_is_as_good(fit: Fit) -> None:
-    result = fit()
-
-    # All weight went to one source, so that source alone is as good.
-    assert result.chosen.method == "hgprompt"
-    assert result.advice is not None
-    assert "the best single source scored 0.9" in result.advice
-    assert "(difference +0.000 to +0.000 with 95 % confidence)" in result.advice
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"hgprompt": 1, "single": 2, "none": 3}, None),
-        ({"hgprompt": 2, "single": 2, "none": 3}, "the best single source scored 0.800 and the"),
-        (
-            {"hgprompt": 2, "single": 3, "none": 1},
-            "no prompt scored 0.900 and the learned ensemble",
-        ),
-        ({"hgprompt": 2, "mean": 0, "none": 1}, r"the uniform mean scored 1.000 .* ensemble 0.800"),
-    ],
-)
-def test_advice_names_the_best_simple_choice(
-    vit: PromptedViT, wrong: dict[Method, int], words: str | None
-) -> None:
-    """`wrong`: how many of ten held-out images each method gets wrong."""
-    labels, rows = torch.zeros(20, dtype=torch.int64), torch.arange(10, 20)
-    session = FitSession(
-        vit=vit,
-        pixels=torch.zeros(0),
-        labels=labels,
-        num_classes=2,
-        options=FitOptions(),
-        seed=0,
-        progress=Recorder(),
-        should_stop=lambda: False,
-        train_rows=torch.arange(10),
-        validation_rows=rows,
-    )
-    candidates: list[Candidate] = []
-    for method, count in wrong.items():
-        logits = torch.tensor([[1.0, 0.0]] * (20 - count) + [[0.0, 1.0]] * count)
-        head = ClassHead(torch.zeros(2, 1), torch.zeros(2), 0.1, logits)
-        place = standing(method, None, logits[rows], labels[rows])
-        empty = torch.zeros(0)
-        candidates.append(Candidate(place, empty, empty, empty, head))
-
-    ranked = sorted(candidates, key=fitting._rank)  # pyright: ignore[reportPrivateUsage]
-    advice = fitting._advice(session, ranked)  # pyright: ignore[reportPrivateUsage]
-
-    if words is None:
-        assert advice is None
-    else:
-        assert re.search(words, advice or "")
 
 
 def test_a_class_of_one_image_can_be_learned(fit: Fit, images: LabelledPixels) -> None:
@@ -477,8 +445,9 @@ def test_images_that_are_all_the_same_are_refused(fit: Fit, images: LabelledPixe
     same = LabelledPixels(images.pixels[:1].expand(120, -1, -1, -1).contiguous(), images.labels)
 
     for method in METHODS:
+        options = FitOptions(tuning_epochs=1)
         with pytest.raises(DegenerateFeaturesError, match="constant over"):
-            fit(images=same, method=method)
+            fit(images=same, method=method, options=options)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -488,26 +457,32 @@ def test_inputs_that_do_not_fit_are_refused(
     pixels, labels = images.pixels, images.labels
 
     with pytest.raises(ShapeError, match="120 images but 119 labels"):
-        fit(images=LabelledPixels(pixels, labels[1:]), method=method)
+        fit(images=LabelledPixels(pixels, labels[1:]), method=method, options=TUNED)
     with pytest.raises(ShapeError, match=r"labels from 1 to 2; they must be 0 to 1"):
-        fit(images=LabelledPixels(pixels, labels + 1), method=method)
+        fit(images=LabelledPixels(pixels, labels + 1), method=method, options=TUNED)
     with pytest.raises(TooFewImagesError, match="1 class"):
-        fit(num_classes=1, method=method)
+        fit(num_classes=1, method=method, options=TUNED)
     with pytest.raises(TooFewImagesError, match="0 images"):
-        fit(images=LabelledPixels(pixels[:0], labels[:0]), method=method)
+        fit(images=LabelledPixels(pixels[:0], labels[:0]), method=method, options=TUNED)
     with pytest.raises(TooFewImagesError, match="2 images in 2 classes"):
-        fit(images=LabelledPixels(pixels[:2], labels[:2]), method=method)
-    if method == "none":
+        fit(images=LabelledPixels(pixels[:2], labels[:2]), method=method, options=TUNED)
+    if method in SOURCE_FREE_METHODS:
         return
     with pytest.raises(ShapeError, match="needs at least 1 source prompt, got 0"):
-        fit(sources=[], method=method)
+        fit(sources=[], method=method, options=TUNED)
     with pytest.raises(ShapeError, match="all must be the same"):
-        fit(sources=[sources[0], sources[1][:1]], method=method)
+        fit(sources=[sources[0], sources[1][:1]], method=method, options=TUNED)
     with pytest.raises(ShapeError, match=r"\(3, 0, 32\); expected \(L, P, D\)"):
-        fit(sources=[sources[0][:, :0]], method=method)
+        fit(sources=[sources[0][:, :0]], method=method, options=TUNED)
     with pytest.raises(ShapeError, match="does not fit"):
-        fit(sources=[sources[0][:2]], method=method)
+        fit(sources=[sources[0][:2]], method=method, options=TUNED)
     with pytest.raises(ShapeError, match="does not fit"):
-        fit(sources=[sources[0][..., :31]], method=method)
+        fit(sources=[sources[0][..., :31]], method=method, options=TUNED)
     with pytest.raises(NonFiniteError, match="source prompts contain NaN"):
-        fit(sources=[sources[0] * float("nan")], method=method)
+        fit(sources=[sources[0] * float("nan")], method=method, options=TUNED)
+
+
+def test_a_method_that_tunes_is_refused_without_tuning(fit: Fit) -> None:
+    for method in TUNING_METHODS:
+        with pytest.raises(OptionsError, match=f"'{method}' tunes a prompt, so tuning_epochs"):
+            fit(method=method)

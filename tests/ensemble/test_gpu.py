@@ -50,7 +50,12 @@ def test_a_fit_runs_and_answers_on_the_cpu(
         for model in (on_gpu, vit)
     )
 
-    for tensor in (result.weights, result.prompt, result.head.weight, result.gradient_cosine):
+    for tensor in (
+        result.weights,
+        result.prompt,
+        result.head.weight,
+        result.diagnostics.gradient_cosine,
+    ):
         assert tensor is not None
         assert tensor.device.type == "cpu"
     torch.testing.assert_close(result.weights, expected.weights, atol=0.05, rtol=0)

@@ -21,10 +21,11 @@ quick = settings(deadline=None, max_examples=30, derandomize=True)
 
 def literal_penalty(variances: Tensor, weights: Tensor) -> Tensor:
     """R as the formula is printed, element by element and without its epsilon."""
+    M = len(variances)
     v = [weight**2 * u for weight, u in zip(weights, variances.double(), strict=True)]
     mean = torch.stack(v).mean(0)
     spread = torch.stack([((each - mean) ** 2).mean() for each in v]).sum()
-    return spread / (mean**2).mean()
+    return spread / (mean**2).mean() / max(1, M * (M - 1))
 
 
 @quick
@@ -60,7 +61,7 @@ def test_penalty_is_zero_where_variances_match_and_largest_at_a_vertex(num_sourc
         0, abs=1e-9
     )
     for vertex in torch.eye(M, dtype=torch.float64):
-        assert float(penalty(vertex)) == pytest.approx(M * (M - 1), rel=1e-6)
+        assert float(penalty(vertex)) == pytest.approx(1 if M > 1 else 0, rel=1e-6)
 
 
 def test_unequal_variances_match_where_the_weights_make_up_for_them() -> None:
@@ -106,28 +107,33 @@ def test_moments_are_those_of_a_loop_over_images(
     make_prompts: Callable[..., list[Tensor]],
     num_layers: int,
 ) -> None:
-    (prompt,) = make_prompts(1, num_layers=num_layers)
+    prompts = make_prompts(2, num_layers=num_layers)
     cotangents = torch.randn(8, vit.embed_dim, generator=torch.Generator().manual_seed(2))
+    told: list[int] = []
 
-    found = prompt_gradient_moments(vit, pixels, prompt, cotangents, batch_size=3)
+    moments = prompt_gradient_moments(
+        vit, pixels, torch.stack(prompts), cotangents, batch_size=3, on_batch=told.append
+    )
 
-    gradients: list[Tensor] = []
-    for image, cotangent in zip(pixels, cotangents, strict=True):
-        leaf = prompt.clone().requires_grad_()
-        (vit(image[None], leaf)[0] @ cotangent).backward()
-        assert leaf.grad is not None
-        gradients.append(leaf.grad.double())
-    loop = torch.stack(gradients)
-    torch.testing.assert_close(found.mean, loop.mean(0), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.variance, loop.var(0, correction=0), rtol=1e-3, atol=1e-5)
-    assert found.mean.shape == prompt.shape
+    for found, prompt in zip(moments, prompts, strict=True):
+        gradients: list[Tensor] = []
+        for image, cotangent in zip(pixels, cotangents, strict=True):
+            leaf = prompt.clone().requires_grad_()
+            (vit(image[None], leaf)[0] @ cotangent).backward()
+            assert leaf.grad is not None
+            gradients.append(leaf.grad.double())
+        loop = torch.stack(gradients)
+        torch.testing.assert_close(found.mean, loop.mean(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.variance, loop.var(0, correction=0), rtol=1e-3, atol=1e-5)
+        assert found.mean.shape == prompt.shape
+    assert told == [0, 3, 6, 9, 12, 15]
 
 
 def test_moments_of_one_image_have_no_variance(
     vit: PromptedViT, pixels: Tensor, make_prompts: Callable[..., list[Tensor]]
 ) -> None:
-    found = prompt_gradient_moments(
-        vit, pixels[:1], make_prompts(1)[0], torch.ones(1, vit.embed_dim), batch_size=4
+    (found,) = prompt_gradient_moments(
+        vit, pixels[:1], torch.stack(make_prompts(1)), torch.ones(1, vit.embed_dim), batch_size=4
     )
 
     assert found.variance.abs().max() < 1e-12

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -38,8 +39,7 @@ def tune(vit: PromptedViT, toy_task: ToyTask, config: TuningConfig, seed: int = 
         toy_task(64, seed=1),
         toy_task(64, seed=2),
         num_classes=2,
-        config=config,
-        seed=seed,
+        config=replace(config, seed=seed),
     )
 
 
@@ -64,7 +64,6 @@ def test_a_tuned_prompt_makes_features_that_are_easier_to_classify(
         config=TuningConfig(
             epochs=10, optimizer=optimizer, prompt_learning_rate=rate, head_learning_rate=0.05
         ),
-        seed=0,
     )
 
     assert tuned.best.validation_loss < 0.7 * tuned.epochs[0].validation_loss
@@ -99,7 +98,6 @@ def test_it_starts_from_the_head_it_is_given(vit: PromptedViT, toy_task: ToyTask
         validation,
         num_classes=2,
         config=FAST,
-        seed=0,
         initial_head=head,
     )
 
@@ -129,7 +127,6 @@ def test_the_best_epoch_is_returned_and_the_start_is_one_of_them(
         toy_task(64, seed=2),
         num_classes=2,
         config=wild,
-        seed=0,
         initial_head=head,
     )
 
@@ -146,9 +143,7 @@ def test_what_a_later_epoch_spoils_is_not_returned(vit: PromptedViT, toy_task: T
         epochs=10, prompt_learning_rate=0.1, head_learning_rate=0.1, patience=10
     )
 
-    tuned = tune_prompt(
-        vit, start_prompt(), train, validation, num_classes=2, config=overfitting, seed=0
-    )
+    tuned = tune_prompt(vit, start_prompt(), train, validation, num_classes=2, config=overfitting)
 
     losses = [epoch.validation_loss for epoch in tuned.epochs]
     assert 0 < tuned.best.epoch < 10
@@ -169,7 +164,6 @@ def test_every_epoch_is_told_as_it_ends(vit: PromptedViT, toy_task: ToyTask) -> 
         toy_task(20, seed=2),
         num_classes=2,
         config=FAST,
-        seed=0,
         on_epoch=told.append,
     )
 
@@ -199,7 +193,6 @@ def test_it_stops_between_two_steps(vit: PromptedViT, toy_task: ToyTask) -> None
             toy_task(20, seed=2),
             num_classes=2,
             config=FAST,
-            seed=0,
             should_stop=should_stop,
         )
 
@@ -228,7 +221,6 @@ def test_the_start_and_the_backbone_are_left_as_they_are(
         toy_task(20, seed=2),
         num_classes=2,
         config=FAST,
-        seed=0,
     )
 
     assert torch.equal(start, start_prompt())

@@ -11,7 +11,7 @@ import torch
 from backbones.info import LoadedBackbone
 from ensemble.errors import FitStoppedError
 from ensemble.fitting import fit_ensemble
-from ensemble.options import FitOptions, Method
+from ensemble.options import TUNING_METHODS, FitOptions, Method
 from ensemble.prompt_tuning import LabelledPixels
 from images.errors import ArchiveError
 from jobs.context import FitContext
@@ -20,7 +20,8 @@ from jobs.records import FitResultDocs, FitSpec, SourceRef, TaskRef
 from prompt_store.artifacts import read_artifact
 from prompt_store.blobs import BlobStore
 from prompt_store.errors import DigestMismatchError, InvalidPromptError, NotFoundError
-from worker.fit_job import EXPECTED_ERRORS, FitJob, build_artifact, describe, load_sources
+from worker.fit_job import EXPECTED_ERRORS, FitJob, build_artifact, load_sources
+from worker.result_document import result_document
 from worker.task_images import load_task_images
 
 MakeSpec = Callable[..., FitSpec]
@@ -44,7 +45,8 @@ Run = Callable[[FitSpec], FitResultDocs]
 def test_a_fit_publishes_an_artifact_and_describes_it(
     run: Run, make_spec: MakeSpec, method: Method
 ) -> None:
-    spec = make_spec(method=method, seed=4)
+    options = FitOptions(tuning_epochs=1 if method in TUNING_METHODS else 0)
+    spec = make_spec(method=method, options=options, seed=4)
 
     docs = run(spec)
 
@@ -61,6 +63,8 @@ def test_a_fit_publishes_an_artifact_and_describes_it(
     chosen_sources = [(s.name, s.version, s.digest) for s in artifact.sources]
     if result["chosen"]["method"] == "none":
         assert (chosen_sources, artifact.prompt_embeddings.shape) == ([], (1, 0, 192))
+    elif result["chosen"]["method"] == "vpt":
+        assert (chosen_sources, artifact.prompt_embeddings.shape) == ([], (2, 3, 192))
     else:
         assert chosen_sources == [(s.name, s.version, s.digest) for s in spec.sources]
         assert [s.weight for s in artifact.sources] == artifact.weights.tolist()
@@ -70,7 +74,7 @@ def test_a_fit_publishes_an_artifact_and_describes_it(
     for place in result["leaderboard"]:
         low, high = place["ci95"]
         assert low <= place["accuracy"] <= high
-        assert ("source" in place) == (place["method"] == "single")
+        assert ("source" in place) == (place["method"] in {"single", "logme", "panda"})
     assert result["lineage"]["num_images"] == 30
 
 
@@ -79,7 +83,13 @@ def test_the_result_of_a_learned_ensemble_is_complete(run: Run, make_spec: MakeS
 
     assert set(result["weights"]) == set(NAMES)
     assert sum(result["weights"].values()) == pytest.approx(1)
-    assert set(result["objective"]) == {"h_score", "h_score_adjusted", "gradient_penalty", "total"}
+    assert set(result["objective"]) == {
+        "h_score",
+        "h_score_adjusted",
+        "gradient_penalty",
+        "total",
+        "composite_h_score_adjusted",
+    }
     assert [source["name"] for source in result["sources"]] == list(NAMES)
     by_source = {p.get("source"): p["accuracy"] for p in result["leaderboard"]}
     for source in result["sources"]:
@@ -91,6 +101,7 @@ def test_the_result_of_a_learned_ensemble_is_complete(run: Run, make_spec: MakeS
     assert list(numbers) == list(range(1, len(numbers) + 1))
     assert objectives[-1] == pytest.approx(result["objective"]["total"])
     stages = {"features", "gradients", "weights", "composite", "head"}
+    stages |= {"source scores", "composition gap"}
     assert set(result["timings_s"]) == stages
 
 
@@ -155,14 +166,14 @@ def test_an_artifact_has_the_weights_of_the_candidate_it_serves(
         LabelledPixels(task.pixels, task.labels),
         num_classes=3,
     )
-    second = next(place for place in found.leaderboard if place.source == 1)
-    one_hot = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    second = next(c for c in found.candidates if c.standing.source == 1)
+    found = replace(found, candidates=(second, *found.candidates))
 
-    artifact = build_artifact(request, task, replace(found, chosen=second, chosen_weights=one_hot))
+    artifact = build_artifact(request, task, found)
 
     assert artifact.weights.tolist() == [source.weight for source in artifact.sources] == [0, 1, 0]
     assert (artifact.metadata["method"], artifact.metadata["chosen"]) == ("hgprompt", "single")
-    described = describe(request, task, replace(found, chosen=second, chosen_weights=one_hot))
+    described = result_document(request, task, found)
     assert described["chosen"]["source"] == "two"
     assert list(described["weights"].values()) == found.weights.tolist()
 
@@ -193,7 +204,15 @@ def test_progress_is_reported_stage_by_stage(
 
     reports = context.take_reports()
     stages = [report.stage for report in reports]
-    assert stages == ["images", "features", "gradients", "weights", "composite", "publish"]
+    assert stages == [
+        "images",
+        "features",
+        "gradients",
+        "weights",
+        "composite",
+        "composition gap",
+        "publish",
+    ]
     assert (reports[0].step, reports[1].step, reports[1].total) == (30, 120, 120)
     assert reports[3].weights == docs.result["weights"]
     assert reports[3].objective == pytest.approx(docs.result["objective"]["total"])

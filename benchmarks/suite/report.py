@@ -1,0 +1,151 @@
+"""Write the report of a results folder: `report.md` and its plots."""
+
+from pathlib import Path
+
+from benchmarks.suite import plots, sections
+from benchmarks.suite.cells import Cell
+from benchmarks.suite.errors import SuiteError
+from benchmarks.suite.intervals import friedman_p
+from benchmarks.suite.markdown import folded
+from benchmarks.suite.panel import Panel, make_panel
+from benchmarks.suite.provenance import missing_section, provenance_section
+from benchmarks.suite.records import CellRecord
+from benchmarks.suite.results_folder import ResultsFolder
+from benchmarks.suite.subsets import Shots
+from benchmarks.suite.variants import make_variants
+
+_READING = """\
+Accuracies are on test images that chose nothing. Means are over tasks, after the seeds of a task
+have been averaged; a table compares its methods on the tasks and seeds that all of them finished.
+Intervals are 95 %. Over tasks they are t-intervals of the paired differences with the tasks as
+units; they say what to expect of another task like these, and are not corrected for the number of
+comparisons. In brackets: tasks won, tied, lost."""
+
+_NEVER_WORSE = """\
+The best simple candidate is the one of {simple} with the best *test* accuracy, which
+nobody can choose beforehand: a strict yardstick. The interval is over the test images, seeds
+averaged, for the training images that were drawn. By chance alone more than one task in forty
+would come out as "worse", since the yardstick is the best of several on the same images."""
+
+
+def write_report(results: ResultsFolder, out: Path) -> list[Path]:
+    """Write `report.md` and its plots into a folder and return their paths.
+
+    Raises:
+        SuiteError: There is no finished cell, or a file of the results is damaged.
+    """
+    cells = results.cells()
+    if not cells:
+        raise SuiteError(f"{results.path} holds no finished cell")
+    out.mkdir(parents=True, exist_ok=True)
+    runs = results.runs()
+    files: list[Path] = []
+    parts = ["# Results of the suite", _READING, provenance_section(results.setting(), runs, cells)]
+    seen: set[Shots] = {cell.shots for cell in cells}
+    for shots in sorted(seen, key=_order):
+        parts.append(f"## {_title(shots)}")
+        parts += _shots_section(make_panels(cells, shots), out, files)
+    parts.append(missing_section(runs, cells, results.failures()))
+    report = out / "report.md"
+    report.write_text("\n\n".join(parts) + "\n")
+    return [report, *files]
+
+
+def make_panels(cells: dict[Cell, CellRecord], shots: Shots) -> list[Panel]:
+    """Return a panel for each M that has cells of these shots."""
+    # Any budget: only the order of the names is wanted.
+    known = list(make_variants(tuning_epochs=1))
+    names = sorted({cell.variant for cell in cells})
+    variants = sorted(names, key=lambda n: known.index(n) if n in known else len(known))
+    numbers = sorted({c.num_sources for c in cells if c.shots == shots and c.num_sources > 0})
+    return [make_panel(cells, shots, number, variants) for number in numbers or [0]]
+
+
+def _order(shots: Shots) -> float:
+    return float("inf") if shots == "full" else shots
+
+
+def _title(shots: Shots) -> str:
+    return "At most 1,000 images" if shots == "full" else f"{shots} images a class"
+
+
+def _shots_section(panels: list[Panel], out: Path, files: list[Path]) -> list[str]:
+    """The tables and plots of one number of shots."""
+    parts = ["### Mean test accuracy", sections.accuracy_table(panels)]
+    differences = sections.difference_table(panels)
+    if differences is not None:
+        parts += ["### Paired differences", differences]
+    parts += _gain_section(panels, out, files)
+    panel = sections.main_panel(panels)
+    tasks = panel.common_tasks(panel.variants)
+    if tasks:
+        parts += [f"### Tasks, M = {panel.num_sources}", sections.task_table(panel)]
+        parts += _rank_section(panel, tasks, out, files)
+    parts += _served_section(panels, panel)
+    others = [p for p in panels if p is not panel and p.common_tasks(p.variants)]
+    parts += [folded(f"Tasks, M = {p.num_sources}", sections.task_table(p)) for p in others]
+    return parts
+
+
+def _gain_section(panels: list[Panel], out: Path, files: list[Path]) -> list[str]:
+    gains, num_tasks = sections.gains(panels)
+    if not gains:
+        return []
+    shots = panels[0].shots
+    path = out / f"gain-{shots}.svg"
+    plots.plot_gain(
+        gains, path, reference=sections.REFERENCE, title=f"{_title(shots)}, {num_tasks} tasks"
+    )
+    files.append(path)
+    return [
+        "### Gain over no prompt",
+        f"Over the {num_tasks} tasks that every method finished for every M shown.",
+        sections.gain_table(gains),
+        f"![gain against number of sources]({path.name})",
+    ]
+
+
+def _rank_section(panel: Panel, tasks: list[str], out: Path, files: list[Path]) -> list[str]:
+    """Win rates and the critical-difference diagram of one panel."""
+    variants = panel.variants
+    if len(variants) < 2:  # noqa: PLR2004
+        return []
+    accuracies = panel.accuracies(variants, tasks)
+    name = f"{panel.shots}-{panel.num_sources}"
+    title = f"{_title(panel.shots)}, M = {panel.num_sources}, {len(tasks)} tasks"
+    path = out / f"win-rate-{name}.svg"
+    plots.plot_win_rates(variants, accuracies, path, title=title)
+    files.append(path)
+    parts = ["### Who beats whom", f"![win rates]({path.name})"]
+    p = friedman_p(accuracies)
+    if p is None:
+        return [*parts, "No rank test: it needs 3 methods, 2 tasks, and results that differ."]
+    path = out / f"critical-difference-{name}.svg"
+    plots.plot_critical_difference(variants, accuracies, path, title=title)
+    files.append(path)
+    return [
+        *parts,
+        f"Friedman's test of equal ranks: p = {p:.2g}.",
+        "A bar joins methods that Nemenyi's test does not tell apart at 5 %.",
+        f"![critical differences]({path.name})",
+    ]
+
+
+def _served_section(panels: list[Panel], panel: Panel) -> list[str]:
+    parts: list[str] = []
+    verdicts = [(p.num_sources, sections.never_worse_table(p)) for p in panels]
+    verdicts = [(number, text) for number, text in verdicts if text is not None]
+    if verdicts:
+        parts += ["### Is it ever worse than the best simple candidate?"]
+        parts += [_NEVER_WORSE.format(simple=", ".join(f"`{name}`" for name in sections.SIMPLE))]
+        for number, text in verdicts:
+            summary, _, rest = text.partition("\n\n")
+            parts.append(folded(f"M = {number}. {summary}", rest))
+    chosen = sections.chosen_table(panels)
+    if chosen is not None:
+        parts += ["### What was served", chosen]
+    parts += [
+        f"Held-out and test accuracy of what was served, M = {panel.num_sources}:",
+        sections.optimism_table(panel),
+    ]
+    return parts

@@ -1,0 +1,176 @@
+"""The tables of the report, each a function of panels."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.suite.intervals import Interval, image_interval, t_interval
+from benchmarks.suite.markdown import table
+from benchmarks.suite.panel import Panel
+from benchmarks.suite.task_groups import group_of
+
+OURS = "hgprompt"
+REFERENCE = "none"
+SIMPLE = ("none", "single", "mean")
+_ABSENT = "n/a"
+
+
+def main_panel(panels: Sequence[Panel]) -> Panel:
+    """Return the panel of the most tasks common to all its variants, of these the largest M."""
+    return max(panels, key=lambda p: (len(p.common_tasks(p.variants)), p.num_sources))
+
+
+def accuracy_table(panels: Sequence[Panel]) -> str:
+    """Mean test accuracy of each variant for each M, over the tasks common to the panel."""
+    variants = list(dict.fromkeys(v for panel in panels for v in panel.variants))
+    columns: list[dict[str, float]] = []
+    header = ["method"]
+    for panel in panels:
+        tasks = panel.common_tasks(panel.variants)
+        header.append(f"M = {panel.num_sources} ({len(tasks)} tasks)")
+        means = panel.accuracies(panel.variants, tasks).mean(1) if tasks else []
+        columns.append(dict(zip(panel.variants, means, strict=bool(tasks))))
+    rows = [[v, *(f"{c[v]:.3f}" if v in c else _ABSENT for c in columns)] for v in variants]
+    return table(header, rows)
+
+
+def paired_differences(panel: Panel, baseline: str) -> np.ndarray:
+    """Return `hgprompt` minus a baseline in each task that both finished, seeds averaged."""
+    pair = [OURS, baseline]
+    ours, theirs = panel.accuracies(pair, panel.common_tasks(pair))
+    return ours - theirs
+
+
+def difference_table(panels: Sequence[Panel]) -> str | None:
+    """`hgprompt` minus every other variant, with t-intervals over tasks and wins-ties-losses."""
+    panels = [panel for panel in panels if OURS in panel.variants]
+    others = dict.fromkeys(v for panel in panels for v in panel.variants if v != OURS)
+    if not others:
+        return None
+
+    def entry(panel: Panel, other: str) -> str:
+        if other not in panel.variants:
+            return _ABSENT
+        differences = paired_differences(panel, other)
+        if len(differences) == 0:
+            return _ABSENT
+        wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+        ties = len(differences) - wins - losses
+        return f"{t_interval(differences)} ({wins}-{ties}-{losses})"
+
+    header = ["hgprompt minus", *(f"M = {panel.num_sources}" for panel in panels)]
+    return table(header, [[other, *(entry(p, other) for p in panels)] for other in others])
+
+
+def gains(panels: Sequence[Panel]) -> tuple[dict[str, dict[int, Interval]], int]:
+    """Return each variant's gain over no prompt by M, over the tasks finished for every M.
+
+    Returns:
+        variant -> M -> gain, and the number of tasks; empty if no task has every M.
+    """
+    panels = [p for p in panels if REFERENCE in p.variants and p.common_tasks(p.variants)]
+    names = [set(panel.common_tasks(panel.variants)) for panel in panels]
+    tasks = sorted(set[str].intersection(*names)) if names else []
+    found: dict[str, dict[int, Interval]] = {}
+    for panel in panels if tasks else ():
+        accuracies = panel.accuracies(panel.variants, tasks)
+        plain = accuracies[panel.variants.index(REFERENCE)]
+        for variant, row in zip(panel.variants, accuracies, strict=True):
+            if variant != REFERENCE:
+                found.setdefault(variant, {})[panel.num_sources] = t_interval(row - plain)
+    return found, len(tasks)
+
+
+def gain_table(by_variant: dict[str, dict[int, Interval]]) -> str:
+    """Gains over no prompt, with t-intervals over tasks."""
+    numbers = sorted({num for by_num in by_variant.values() for num in by_num})
+    rows = [
+        [variant, *(str(by_num[num]) if num in by_num else _ABSENT for num in numbers)]
+        for variant, by_num in by_variant.items()
+    ]
+    return table(["method", *(f"M = {num}" for num in numbers)], rows)
+
+
+def task_table(panel: Panel) -> str:
+    """Accuracy of each variant in each task, with the deviation over seeds, and group means."""
+    variants, tasks = panel.variants, panel.common_tasks(panel.variants)
+    accuracies = panel.accuracies(variants, tasks)
+    rows: list[list[str]] = []
+    for task, column in zip(tasks, accuracies.T, strict=True):
+        seeds = panel.common_seeds(task, variants)
+        entries: list[str] = []
+        for variant, mean in zip(variants, column, strict=True):
+            values = panel.by_seed(variant, task, seeds)
+            spread = f" ± {values.std(ddof=1):.3f}" if len(seeds) > 1 else ""
+            text = f"{mean:.3f}{spread}"
+            entries.append(f"**{text}**" if mean == column.max() else text)
+        rows.append([f"{task} ({group_of(task)})", *entries])
+    groups = [group_of(task) for task in tasks]
+    for group in sorted(set(groups)):
+        members = np.array([g == group for g in groups])
+        means = accuracies[:, members].mean(1)
+        rows.append([f"*{group} ({members.sum()})*", *(f"*{mean:.3f}*" for mean in means)])
+    return table(["task", *variants], rows)
+
+
+def never_worse_table(panel: Panel) -> str | None:
+    """`hgprompt` against the simple candidate of the best test accuracy, task by task."""
+    simple = [variant for variant in SIMPLE if variant in panel.variants]
+    if OURS not in panel.variants or not simple:
+        return None
+    rows: list[list[str]] = []
+    verdicts: Counter[str] = Counter()
+    for task in panel.common_tasks([OURS, *simple]):
+        seeds = panel.common_seeds(task, [OURS, *simple])
+        means = [panel.by_seed(variant, task, seeds).mean() for variant in simple]
+        best = simple[int(np.argmax(means))]
+        interval = image_interval(
+            panel.correct(OURS, task, seeds), panel.correct(best, task, seeds)
+        )
+        verdict = _verdict(interval)
+        verdicts[verdict] += 1
+        ours = panel.by_seed(OURS, task, seeds).mean()
+        rows.append([task, f"{ours:.3f}", f"{best} {max(means):.3f}", str(interval), verdict])
+    if not rows:
+        return None
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
+    header = ["task", "hgprompt", "best simple", "difference", "verdict"]
+    return f"Of {len(rows)} tasks: {counts}.\n\n{table(header, rows)}"
+
+
+def _verdict(interval: Interval) -> str:
+    if interval.low is not None and interval.low > 0:
+        return "better"
+    if interval.high is not None and interval.high < 0:
+        return "worse"
+    return "no difference"
+
+
+def chosen_table(panels: Sequence[Panel]) -> str | None:
+    """What `hgprompt` served, over all its cells."""
+    counts: dict[int, Counter[str]] = {}
+    for panel in panels:
+        for seeds in panel.records.get(OURS, {}).values():
+            for record in seeds.values():
+                tuned = ", tuned" if record.chosen.tuned else ""
+                counts.setdefault(panel.num_sources, Counter())[record.chosen.method + tuned] += 1
+    if not counts:
+        return None
+    names = sorted({name for counter in counts.values() for name in counter})
+    rows = [
+        [name, *(f"{counter[name]} of {counter.total()}" for counter in counts.values())]
+        for name in names
+    ]
+    return table(["served by hgprompt", *(f"M = {num}" for num in counts)], rows)
+
+
+def optimism_table(panel: Panel) -> str:
+    """Held-out accuracy of what was served minus its test accuracy, over all cells."""
+    rows: list[list[str]] = []
+    for variant, by_task in panel.records.items():
+        records = [record for seeds in by_task.values() for record in seeds.values()]
+        excess = np.array([record.chosen.accuracy - record.test_accuracy for record in records])
+        ece = np.array([record.test_ece for record in records])
+        rows.append([variant, f"{excess.mean():+.3f}", f"{ece.mean():.3f}", str(len(records))])
+    return table(["method", "held-out minus test accuracy", "ECE on test", "cells"], rows)

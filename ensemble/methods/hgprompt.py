@@ -1,0 +1,195 @@
+"""`hgprompt`: learned weights, the gradient-variance penalty, and every simpler choice beside it.
+
+HGPrompt (Zhang et al. 2026, AAAI, arXiv 2504.12311): maximise H~(f_alpha) - lambda R(alpha) over
+the simplex, with f_alpha = sum_j alpha_j f(x; P_j), and serve the composite prompt
+sum_j alpha_j P_j. The departures are stated where they are made (`hscore`, `gradient_variance`,
+`composition`). The best of the learned ensemble, no prompt, each single source and the uniform
+mean by held-out accuracy is what gets served.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ensemble.candidates import Candidate, ranked
+from ensemble.composite_objective import CompositeSolution
+from ensemble.composition import compose, composition_gap
+from ensemble.fit_session import BATCH_SIZE, FitSession
+from ensemble.gradient_variance import (
+    GradientMoments,
+    GradientVariancePenalty,
+    gradient_cosine,
+    loss_cotangents,
+    prompt_gradient_moments,
+)
+from ensemble.hscore import adjusted_h_score, h_score
+from ensemble.leaderboard import paired_difference
+from ensemble.methods.ablations import run_ablations
+from ensemble.methods.findings import CompositionGap, Diagnostics, Findings
+from ensemble.methods.single import single_candidates
+from ensemble.methods.source_scores import score_sources
+from ensemble.methods.tuning import with_tuning
+from ensemble.methods.weights import learn_weights, refine_on_composite
+from ensemble.simplex import WeightSolution
+
+GRADIENT_IMAGES = 8
+"""Images whose per-image gradients estimate u_i: one batch a source, so that R stays cheap."""
+
+GAP_IMAGES = 32
+"""Training images on which the composition gap is measured, aligned and not."""
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What was learned from the sources' features and gradients."""
+
+    solution: WeightSolution
+    moments: list[GradientMoments]
+    penalty: GradientVariancePenalty
+
+
+def fit_hgprompt(fit: FitSession) -> Findings:
+    """Learn weights, and score them against every simpler candidate."""
+    M = len(fit.sources)
+    plain, *by_source = fit.features_of("features", [None, *fit.sources.stored])
+    uniform = torch.full((M,), 1 / M, dtype=torch.float64)
+    learned = _learn(fit, by_source, uniform)
+    scores = score_sources(fit, by_source)
+    weights, refined = learned.solution.weights, None
+    if fit.options.composition == "exact":
+        refined = refine_on_composite(fit, by_source, weights, learned.penalty)
+        weights = refined.weights
+    prompts = [compose(fit.sources.aligned, w) for w in (uniform, weights)]
+    mean_features, features = fit.features_of("composite", prompts)
+    ensemble = fit.candidate("hgprompt", weights, prompts[1], features)
+    candidates = [
+        ensemble,
+        fit.candidate("none", torch.zeros(0), fit.no_prompt, plain),
+        fit.candidate("mean", uniform, prompts[0], mean_features),
+        *single_candidates(fit, by_source),
+    ]
+    # Equals stay in this order, so the learned ensemble comes before what it does not beat.
+    simple = ranked(candidates[1:])[0]
+    diagnostics = Diagnostics(
+        objective=_objective(fit, learned.solution, refined, by_source, features),
+        sources=scores,
+        gradient_cosine=gradient_cosine(learned.moments),
+        composition_gap=_gap(fit, weights, by_source, features),
+        objective_curve=learned.solution.curve,
+        composite_curve=refined.curve if refined else (),
+        ablations=run_ablations(fit, by_source, ensemble),
+        advice=_advice(fit, ensemble, simple),
+        plain_features=plain,
+    )
+    return Findings(weights, with_tuning(fit, candidates), diagnostics)
+
+
+def _learn(fit: FitSession, by_source: list[Tensor], weights: Tensor) -> _Learned:
+    """Estimate the gradients' variances at `weights` and solve, as often as was asked for."""
+    learned = _learn_once(fit, by_source, weights, "gradients", "weights")
+    for _ in range(fit.options.cotangent_refreshes - 1):
+        weights = learned.solution.weights
+        learned = _learn_once(fit, by_source, weights, "gradients again", "weights again")
+    return learned
+
+
+def _learn_once(
+    fit: FitSession, by_source: list[Tensor], weights: Tensor, gradients: str, solving: str
+) -> _Learned:
+    moments = _gradient_moments(fit, by_source, weights, gradients)
+    penalty = GradientVariancePenalty(torch.stack([m.variance for m in moments]))
+    return _Learned(learn_weights(fit, by_source, penalty, stage=solving), moments, penalty)
+
+
+def _gradient_moments(
+    fit: FitSession, by_source: list[Tensor], weights: Tensor, stage: str
+) -> list[GradientMoments]:
+    """Moments of each source's per-image gradients at the feature sum of `weights`."""
+    prompts = fit.sources.aligned
+    with fit.timed("gradients"):
+        weighted = feature_sum(weights, by_source)
+        generator = torch.Generator().manual_seed(fit.seed)
+        order = torch.randperm(len(fit.train_rows), generator=generator)[:GRADIENT_IMAGES]
+        rows = fit.train_rows[order.sort().values]
+        head = fit.train_head(weighted)
+        cotangents = loss_cotangents(head, weighted[rows], fit.labels[rows])
+        total = len(prompts) * len(rows)
+
+        def on_batch(done: int) -> None:
+            fit.progress(stage, done, total)
+            fit.checkpoint()
+
+        moments = prompt_gradient_moments(
+            fit.vit,
+            fit.pixels[rows],
+            prompts,
+            cotangents,
+            batch_size=BATCH_SIZE,
+            on_batch=on_batch,
+        )
+        fit.progress(stage, total, total)
+        return moments
+
+
+def feature_sum(weights: Tensor, by_source: list[Tensor]) -> Tensor:
+    """Return f_alpha = sum_j alpha_j f_j, (N, D) float64."""
+    return torch.einsum("m,mnd->nd", weights, torch.stack(by_source).double())
+
+
+def _objective(
+    fit: FitSession,
+    solution: WeightSolution,
+    refined: CompositeSolution | None,
+    by_source: list[Tensor],
+    composite: Tensor,
+) -> dict[str, float]:
+    """The parts of the objective at the weights that are served, refined or not."""
+    labels, shrinkage = fit.labels[fit.train_rows], fit.options.shrinkage
+    final = refined or solution
+    summed = feature_sum(final.weights, by_source)[fit.train_rows]
+    adjusted = solution.h_score_adjusted
+    if refined:
+        adjusted = float(adjusted_h_score(summed, labels, shrinkage=shrinkage))
+    served = adjusted_h_score(composite[fit.train_rows], labels, shrinkage=shrinkage)
+    return {
+        "h_score": float(h_score(summed, labels)),
+        "h_score_adjusted": adjusted,
+        "gradient_penalty": final.gradient_penalty,
+        "total": adjusted - fit.options.penalty_weight * final.gradient_penalty,
+        "composite_h_score_adjusted": float(served),
+    }
+
+
+def _gap(
+    fit: FitSession, weights: Tensor, by_source: list[Tensor], composite: Tensor
+) -> CompositionGap | None:
+    """How far composing prompts is from summing features, with the tokens aligned and as stored."""
+    rows = fit.train_rows[:GAP_IMAGES]
+    features = torch.stack(by_source)[:, rows]
+    (unaligned,) = fit.features_of("composition gap", [compose(fit.sources.stored, weights)], rows)
+    stored = composition_gap(unaligned, features, weights)
+    if math.isnan(stored):
+        return None
+    if not fit.options.align:
+        return CompositionGap(aligned=math.nan, unaligned=stored, num_images=len(rows))
+    aligned = composition_gap(composite[rows], features, weights)
+    return CompositionGap(aligned=aligned, unaligned=stored, num_images=len(rows))
+
+
+def _advice(fit: FitSession, learned: Candidate, simple: Candidate) -> str | None:
+    """Say so if the learned ensemble does not beat a simpler candidate."""
+    if learned.standing.accuracy > simple.standing.accuracy:
+        return None
+    rows = fit.validation_rows
+    _, low, high = paired_difference(
+        simple.head.held_out_logits[rows], learned.head.held_out_logits[rows], fit.labels[rows]
+    )
+    name = {"none": "no prompt", "mean": "the uniform mean", "single": "the best single source"}
+    return (
+        f"On {len(rows)} held-out images {name[simple.standing.method]} scored "
+        f"{simple.standing.accuracy:.3f} and the learned ensemble {learned.standing.accuracy:.3f} "
+        f"(difference {low:+.3f} to {high:+.3f} with 95 % confidence): the learned weights do not "
+        "beat the simpler choice here."
+    )

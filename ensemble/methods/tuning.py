@@ -1,0 +1,53 @@
+"""Joint tuning of a candidate's prompt and its class head on the target.
+
+Linear probe first, then tune (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and
+Underperform Out-of-Distribution", ICLR): the head starts as fitted in closed form.
+"""
+
+from ensemble.candidates import Candidate, ranked
+from ensemble.fit_session import BATCH_SIZE, FitSession
+from ensemble.prompt_tuning import TuningConfig, TuningLoss, cross_entropy, tune_prompt
+
+
+def with_tuning(fit: FitSession, candidates: list[Candidate]) -> list[Candidate]:
+    """Rank candidates; if tuning was asked for, add the best prompted one tuned."""
+    candidates = ranked(candidates)
+    best = next((c for c in candidates if c.prompt.shape[1] > 0), None)
+    if fit.options.tuning_epochs == 0 or best is None:
+        return candidates
+    return ranked([*candidates, tuned(fit, best)])
+
+
+def tuned(
+    fit: FitSession, start: Candidate, *, loss_function: TuningLoss = cross_entropy
+) -> Candidate:
+    """Tune on the training part; the epoch is chosen by the log-loss on the validation part."""
+    epochs = fit.options.tuning_epochs
+    fit.progress("tuning", 0, epochs)
+    config = TuningConfig(
+        epochs=epochs,
+        batch_size=BATCH_SIZE,
+        prompt_learning_rate=fit.options.prompt_learning_rate,
+        head_learning_rate=fit.options.prompt_learning_rate,
+        seed=fit.seed,
+    )
+    with fit.timed("tuning"):
+        found = tune_prompt(
+            fit.vit,
+            start.prompt,
+            fit.train,
+            fit.validation,
+            num_classes=fit.num_classes,
+            config=config,
+            # Not the candidate's own head: that was fitted on the held-out images too.
+            initial_head=fit.train_head(start.features),
+            loss_function=loss_function,
+            on_epoch=lambda epoch: fit.progress("tuning", epoch.epoch, epoch.epochs),
+            should_stop=fit.should_stop,
+        )
+    prompt = found.prompt.cpu()
+    (features,) = fit.features_of("tuned features", [prompt])
+    place = start.standing
+    return fit.candidate(
+        place.method, start.weights, prompt, features, source=place.source, tuned=True
+    )

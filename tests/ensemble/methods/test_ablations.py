@@ -1,0 +1,110 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from ensemble.class_head import fit_class_head
+from ensemble.composition import compose
+from ensemble.fit_session import FitSession
+from ensemble.methods.findings import Ablation, Findings
+from ensemble.methods.h_ensemble import fit_h_ensemble
+from ensemble.methods.hgprompt import fit_hgprompt
+from ensemble.methods.weights import refine_on_composite
+from ensemble.options import FitOptions
+
+MakeSession = Callable[..., FitSession]
+PENALTY, ALIGNMENT, COMPOSING = (
+    "without the gradient penalty",
+    "without alignment",
+    "without composing",
+)
+OPTIONS = FitOptions(ablations=True, penalty_weight=3.0)
+
+
+@pytest.fixture
+def fit(make_session: MakeSession) -> FitSession:
+    return make_session(OPTIONS)
+
+
+@pytest.fixture
+def found(fit: FitSession) -> Findings:
+    return fit_hgprompt(fit)
+
+
+def by_name(found: Findings) -> dict[str, Ablation]:
+    return {ablation.name: ablation for ablation in found.diagnostics.ablations}
+
+
+def correct(fit: FitSession, features: Tensor) -> Tensor:
+    """Which held-out images a head classifies that was fitted on these features."""
+    logits = fit_class_head(features, fit.labels, 2).held_out_logits[fit.validation_rows]
+    return (logits.argmax(1) == fit.labels[fit.validation_rows]).double()
+
+
+def features_under(fit: FitSession, prompt: Tensor) -> Tensor:
+    return torch.cat([fit.vit(batch, prompt) for batch in fit.pixels.split(32)])
+
+
+def test_each_is_the_ensemble_but_for_one_part(fit: FitSession, found: Findings) -> None:
+    weights, sources = found.weights, fit.sources
+    free = fit_h_ensemble(fit).weights
+    assert not torch.allclose(free, weights, atol=0.05)
+    summed = torch.zeros(80, 32, dtype=torch.float64)
+    for weight, prompt in zip(weights, sources.stored, strict=True):
+        summed += weight * features_under(fit, prompt).double()
+    expected = {
+        PENALTY: (free, features_under(fit, compose(sources.aligned, free))),
+        ALIGNMENT: (weights, features_under(fit, compose(sources.stored, weights))),
+        COMPOSING: (weights, summed),
+    }
+    learned = correct(fit, features_under(fit, compose(sources.aligned, weights)))
+
+    ablations = by_name(found)
+
+    assert list(ablations) == list(expected)
+    for name, (of_name, features) in expected.items():
+        ablation, hits = ablations[name], correct(fit, features)
+        torch.testing.assert_close(ablation.weights, of_name)
+        assert ablation.standing.accuracy == pytest.approx(float(hits.mean()))
+        assert ablation.difference == pytest.approx(float((hits - learned).mean()))
+        half = 1.96 * float((hits - learned).std(correction=0)) / 24**0.5
+        assert ablation.difference_ci95 == pytest.approx(
+            (ablation.difference - half, ablation.difference + half), abs=1e-4
+        )
+    assert len({ablation.standing.log_loss for ablation in ablations.values()}) == 3
+
+
+def test_none_of_them_can_be_chosen(
+    make_session: MakeSession, fit: FitSession, found: Findings
+) -> None:
+    without = fit_hgprompt(make_session(FitOptions(penalty_weight=3.0)))
+
+    assert without.diagnostics.ablations == ()
+    assert [c.standing for c in found.candidates] == [c.standing for c in without.candidates]
+    assert torch.equal(found.weights, without.weights)
+    assert {"ablations", "ablation weights"} <= set(fit.timings_s)
+
+
+def test_the_ensemble_without_alignment_is_itself_where_nothing_was_aligned(
+    make_session: MakeSession,
+) -> None:
+    fit = make_session(FitOptions(ablations=True, align=False))
+
+    ablation = by_name(fit_hgprompt(fit))[ALIGNMENT]
+
+    assert ablation.difference == 0
+
+
+def test_the_penalty_is_left_out_of_the_refinement_too(make_session: MakeSession) -> None:
+    fit = make_session(FitOptions(ablations=True, penalty_weight=3.0, composition="exact"))
+
+    found = fit_hgprompt(fit)
+
+    free = fit_h_ensemble(fit).weights
+    features = [features_under(fit, prompt) for prompt in fit.sources.stored]
+    refined = refine_on_composite(fit, features, free, None)
+    assert not torch.allclose(refined.weights, free, atol=0.01)
+    ablations = by_name(found)
+    torch.testing.assert_close(ablations[PENALTY].weights, refined.weights)
+    assert torch.equal(ablations[ALIGNMENT].weights, found.weights)

@@ -1,0 +1,235 @@
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ensemble.candidates import Candidate, ranked
+from ensemble.class_head import ClassHead, fit_class_head
+from ensemble.composition import compose
+from ensemble.fit_session import FitSession
+from ensemble.gradient_variance import GradientVariancePenalty
+from ensemble.hscore import adjusted_h_score, h_score
+from ensemble.leaderboard import standing
+from ensemble.methods.hgprompt import (
+    GRADIENT_IMAGES,
+    _advice,  # pyright: ignore[reportPrivateUsage]
+    fit_hgprompt,
+)
+from ensemble.options import FitOptions, Method
+from ensemble.simplex import solve_weights
+
+MakeSession = Callable[..., FitSession]
+UNIFORM = torch.full((5,), 0.2, dtype=torch.float64)
+EXACT = FitOptions(composition="exact", penalty_weight=0.02)
+
+
+def features_under(fit: FitSession, prompt: Tensor) -> Tensor:
+    return torch.cat([fit.vit(batch, prompt) for batch in fit.pixels.split(32)])
+
+
+def by_source(fit: FitSession) -> Tensor:
+    return torch.stack([features_under(fit, prompt) for prompt in fit.sources.stored]).double()
+
+
+def image_gradients(fit: FitSession, weights: Tensor) -> Tensor:
+    """Gradients (M, n, L P D) of n images' losses by each source's prompt, one at a time.
+
+    The loss is that of a head on the weighted feature sum; what it passes on to source j is c_n.
+    """
+    summed = torch.einsum("m,mnd->nd", weights, by_source(fit))
+    rows = fit.train_rows
+    head = fit_class_head(summed[rows], fit.labels[rows], 2)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(fit.seed))
+    gradients: list[Tensor] = []
+    for prompt in fit.sources.aligned:
+        of_source: list[Tensor] = []
+        for n in rows[order[:GRADIENT_IMAGES].sort().values]:
+            feature = summed[n].clone().requires_grad_()
+            loss = functional.cross_entropy(head.logits(feature[None]), fit.labels[n][None])
+            (cotangent,) = torch.autograd.grad(loss, feature)
+            leaf = prompt.clone().requires_grad_()
+            output = fit.vit(fit.pixels[n][None], leaf)[0].double() @ cotangent
+            (gradient,) = torch.autograd.grad(output, leaf)
+            of_source.append(gradient.flatten().double())
+        gradients.append(torch.stack(of_source))
+    return torch.stack(gradients)
+
+
+@pytest.mark.parametrize("refreshes", [1, 2])
+def test_weights_and_cosines_follow_from_the_gradients_at_the_weights_before(
+    make_session: MakeSession, refreshes: int
+) -> None:
+    options = FitOptions(penalty_weight=3.0, cotangent_refreshes=refreshes)
+    fit = make_session(options)
+    train = by_source(fit)[:, fit.train_rows]
+    weights, gradients = UNIFORM, torch.zeros(0)
+    for _ in range(refreshes):
+        gradients = image_gradients(fit, weights)
+        penalty = GradientVariancePenalty(gradients.var(1, correction=0))
+        weights = solve_weights(
+            train,
+            fit.train.labels,
+            shrinkage=options.shrinkage,
+            penalty=penalty,
+            penalty_weight=3.0,
+            seed=0,
+        ).weights
+    means = gradients.mean(1)
+    cosines = functional.normalize(means, dim=1) @ functional.normalize(means, dim=1).T
+
+    found = fit_hgprompt(fit)
+
+    assert found.diagnostics.gradient_cosine is not None
+    torch.testing.assert_close(found.diagnostics.gradient_cosine, cosines, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.weights, weights, rtol=1e-2, atol=1e-2)
+
+
+def test_gradients_again_are_others(make_session: MakeSession) -> None:
+    once, twice, thrice = (
+        fit_hgprompt(make_session(FitOptions(penalty_weight=3.0, cotangent_refreshes=n)))
+        for n in (1, 2, 3)
+    )
+
+    for one, other in ((once, twice), (twice, thrice)):
+        first, second = one.diagnostics.gradient_cosine, other.diagnostics.gradient_cosine
+        assert first is not None
+        assert second is not None
+        assert not torch.allclose(first, second, atol=1e-3)
+
+
+def test_candidates_are_the_ensemble_and_every_simpler_choice(make_session: MakeSession) -> None:
+    fit = make_session()
+
+    found = fit_hgprompt(fit)
+
+    vertices = torch.eye(5, dtype=torch.float64)
+    expected = {("hgprompt", None): found.weights, ("mean", None): UNIFORM}
+    expected |= {("single", i): vertex for i, vertex in enumerate(vertices)}
+    candidates = {(c.standing.method, c.standing.source): c for c in found.candidates}
+    plain = candidates.pop(("none", None))
+    assert torch.equal(plain.features, torch.cat([fit.vit(b) for b in fit.pixels.split(32)]))
+    assert candidates.keys() == expected.keys()
+    for place, weights in expected.items():
+        assert torch.equal(candidates[place].weights, weights)
+        composite = compose(fit.sources.aligned, weights)
+        assert torch.equal(candidates[place].prompt, composite)
+        features = features_under(fit, composite)
+        torch.testing.assert_close(candidates[place].features, features, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [FitOptions(penalty_weight=0.02), EXACT])
+def test_the_objective_is_told_at_the_weights_that_are_served(
+    make_session: MakeSession, options: FitOptions
+) -> None:
+    fit = make_session(options)
+
+    found = fit_hgprompt(fit)
+
+    rows, labels = fit.train_rows, fit.train.labels
+    summed = torch.einsum("m,mnd->nd", found.weights, by_source(fit))[rows]
+    composite = features_under(fit, compose(fit.sources.aligned, found.weights))[rows]
+    penalty = GradientVariancePenalty(image_gradients(fit, UNIFORM).var(1, correction=0))
+    adjusted = float(adjusted_h_score(summed, labels, shrinkage=0.05))
+    expected = {
+        "h_score": float(h_score(summed, labels)),
+        "h_score_adjusted": adjusted,
+        "gradient_penalty": float(penalty(found.weights)),
+        "total": adjusted - 0.02 * float(penalty(found.weights)),
+        "composite_h_score_adjusted": float(adjusted_h_score(composite, labels, shrinkage=0.05)),
+    }
+    assert found.diagnostics.objective == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_the_exact_composition_goes_on_from_the_feature_sum(make_session: MakeSession) -> None:
+    start = fit_hgprompt(make_session(FitOptions(penalty_weight=0.02)))
+    fit = make_session(EXACT)
+
+    found = fit_hgprompt(fit)
+
+    assert start.diagnostics.objective is not None
+    assert found.diagnostics.objective is not None
+    before, after = (
+        of["composite_h_score_adjusted"] - 0.02 * of["gradient_penalty"]
+        for of in (start.diagnostics.objective, found.diagnostics.objective)
+    )
+    curve = found.diagnostics.composite_curve
+    assert before - 1e-6 <= curve[0] < curve[-1]
+    assert curve[-1] == pytest.approx(after, abs=1e-6)
+    assert start.diagnostics.composite_curve == ()
+    assert found.diagnostics.objective_curve == start.diagnostics.objective_curve
+    (ensemble,) = [c for c in found.candidates if c.standing.method == "hgprompt"]
+    assert torch.equal(ensemble.weights, found.weights)
+    assert not torch.allclose(found.weights, start.weights, atol=0.01)
+
+
+def test_the_gap_is_between_the_composite_and_the_feature_sum(make_session: MakeSession) -> None:
+    fit = make_session(FitOptions(penalty_weight=3.0))
+
+    found = fit_hgprompt(fit)
+
+    weights, gap = found.weights, found.diagnostics.composition_gap
+    assert gap is not None
+    rows = fit.train_rows[: gap.num_images]
+    features = by_source(fit)[:, rows]
+    summed = torch.einsum("m,mnd->nd", weights, features)
+    spread = sum(
+        float(w) * float(((f - summed) ** 2).sum(1).mean())
+        for w, f in zip(weights, features, strict=True)
+    )
+    for told, prompts in ((gap.aligned, fit.sources.aligned), (gap.unaligned, fit.sources.stored)):
+        composite = features_under(fit, compose(prompts, weights))[rows]
+        assert told == pytest.approx(
+            float(((composite - summed) ** 2).sum(1).mean()) / spread, rel=1e-3
+        )
+    assert gap.aligned != gap.unaligned
+
+
+def test_advice_is_given_where_a_simpler_choice_is_as_good(make_session: MakeSession) -> None:
+    """All weight went to one source, so that source alone is as good."""
+    found = fit_hgprompt(make_session(FitOptions(penalty_weight=0.0)))
+
+    assert float(found.weights[1]) == pytest.approx(1)
+    assert found.candidates[0].standing.method == "hgprompt"
+    advice = found.diagnostics.advice
+    assert advice is not None
+    assert "the best single source scored 0.9" in advice
+    assert "(difference +0.000 to +0.000 with 95 % confidence)" in advice
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"hgprompt": 1, "single": 2, "none": 3}, None),
+        ({"hgprompt": 2, "single": 2, "none": 3}, "the best single source scored 0.917 and the"),
+        (
+            {"hgprompt": 2, "single": 3, "none": 1},
+            "no prompt scored 0.958 and the learned ensemble",
+        ),
+        ({"hgprompt": 2, "mean": 0, "none": 1}, r"the uniform mean scored 1.000 .* ensemble 0.917"),
+    ],
+)
+def test_advice_names_the_best_simple_choice(
+    make_session: MakeSession, wrong: dict[Method, int], words: str | None
+) -> None:
+    """`wrong`: how many of 24 held-out images each method gets wrong."""
+    fit = make_session()
+    rows = fit.validation_rows
+    candidates: list[Candidate] = []
+    for method, count in wrong.items():
+        logits = functional.one_hot(fit.labels, 2).double()
+        logits[rows[:count]] = logits[rows[:count]].flip(1)
+        head = ClassHead(torch.zeros(2, 1), torch.zeros(2), 0.1, 1.0, logits)
+        place = standing(method, None, logits[rows], fit.labels[rows])
+        empty = torch.zeros(0)
+        candidates.append(Candidate(place, empty, empty, empty, head))
+
+    learned, *simple = candidates
+    advice = _advice(fit, learned, ranked(simple)[0])
+
+    if words is None:
+        assert advice is None
+    else:
+        assert re.search(words, advice or "")

@@ -1,0 +1,38 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from ensemble.errors import FitStoppedError
+from ensemble.fit_session import FitSession
+from ensemble.hscore import adjusted_h_score, h_score
+from ensemble.logme import log_maximum_evidence
+from ensemble.methods.source_scores import score_sources
+from ensemble.options import FitOptions
+
+
+def test_every_source_is_scored_on_the_training_images_alone(
+    make_session: Callable[..., FitSession],
+) -> None:
+    fit = make_session(FitOptions(shrinkage=0.2))
+    features = fit.features_of("features", list(fit.sources.stored))
+    for f in features:
+        f[fit.validation_rows] = torch.nan
+
+    scores = score_sources(fit, features)
+
+    for f, score in zip(features, scores, strict=True):
+        f, labels = f[fit.train_rows], fit.labels[fit.train_rows]  # noqa: PLW2901
+        assert score.h_score == pytest.approx(float(h_score(f, labels)))
+        adjusted = float(adjusted_h_score(f, labels, shrinkage=0.2))
+        assert score.h_score_adjusted == pytest.approx(adjusted)
+        assert score.logme == pytest.approx(log_maximum_evidence(f, labels))
+    assert len({score.h_score_adjusted for score in scores}) == 5
+    assert fit.timings_s["source scores"] > 0
+
+
+def test_it_stops_between_two_sources(make_session: Callable[..., FitSession]) -> None:
+    fit = make_session(should_stop=lambda: True)
+
+    with pytest.raises(FitStoppedError):
+        score_sources(fit, [torch.zeros(80, 32)])

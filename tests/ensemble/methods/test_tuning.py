@@ -1,0 +1,77 @@
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ensemble.candidates import Candidate, ranked
+from ensemble.class_head import fit_class_head
+from ensemble.fit_session import BATCH_SIZE, FitSession
+from ensemble.methods.none import fit_none
+from ensemble.methods.single import single_candidates
+from ensemble.methods.tuning import with_tuning
+from ensemble.options import FitOptions
+from ensemble.prompt_tuning import TuningConfig, tune_prompt
+
+MakeSession = Callable[..., FitSession]
+OPTIONS = FitOptions(tuning_epochs=3, prompt_learning_rate=0.02)
+
+
+def singles(fit: FitSession) -> list[Candidate]:
+    return single_candidates(fit, fit.features_of("features", list(fit.sources.stored)))
+
+
+def test_without_epochs_candidates_are_only_ranked(make_session: MakeSession) -> None:
+    fit = make_session()
+    candidates = singles(fit)
+
+    found = with_tuning(fit, candidates)
+
+    places = [(-c.standing.accuracy, c.standing.log_loss) for c in found]
+    assert places == sorted(places)
+    assert {id(c) for c in found} == {id(c) for c in candidates}
+    assert "tuning" not in fit.timings_s
+
+
+def test_the_best_prompted_candidate_is_tuned_from_its_own_head(make_session: MakeSession) -> None:
+    fit = make_session(OPTIONS)
+    candidates = singles(fit)
+    best = ranked(candidates)[0]
+
+    found = with_tuning(fit, candidates)
+
+    (tuned,) = [c for c in found if c.standing.tuned]
+    assert len(found) == len(candidates) + 1
+    assert (tuned.standing.method, tuned.standing.source) == ("single", best.standing.source)
+    assert torch.equal(tuned.weights, best.weights)
+    rows = fit.train_rows
+    expected = tune_prompt(
+        fit.vit,
+        best.prompt,
+        fit.train,
+        fit.validation,
+        num_classes=2,
+        config=TuningConfig(
+            epochs=3, batch_size=BATCH_SIZE, prompt_learning_rate=0.02, head_learning_rate=0.02
+        ),
+        initial_head=fit_class_head(best.features[rows], fit.labels[rows], 2),
+    )
+    assert expected.best.epoch > 0
+    assert torch.equal(tuned.prompt, expected.prompt)
+    features = torch.cat([fit.vit(batch, tuned.prompt) for batch in fit.pixels.split(32)])
+    assert torch.equal(tuned.features, features)
+    head = fit_class_head(features, fit.labels, 2)
+    assert torch.equal(tuned.head.weight, head.weight)
+
+
+def test_a_candidate_without_a_prompt_is_passed_over(
+    make_session: MakeSession, trained_source: Tensor
+) -> None:
+    fit = make_session(OPTIONS, sources=[-3 * trained_source])
+    (plain,) = fit_none(fit).candidates
+    (weak,) = singles(fit)
+    assert ranked([weak, plain])[0] is plain
+
+    found = with_tuning(fit, [plain, weak])
+
+    assert [c.standing.method for c in found if c.standing.tuned] == ["single"]
+    assert with_tuning(fit, [plain]) == [plain]

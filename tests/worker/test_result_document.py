@@ -1,0 +1,287 @@
+"""The result document, for every method and option: complete, about the right sources, and JSON."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from backbones.info import LoadedBackbone
+from ensemble.fit_result import FitResult
+from ensemble.fitting import fit_ensemble
+from ensemble.methods.findings import CompositionGap
+from ensemble.options import TUNING_METHODS, FitOptions, Method
+from ensemble.prompt_tuning import LabelledPixels
+from jobs.context import FitContext
+from jobs.records import FitRequest, FitSpec, SourceRef, TaskRef
+from prompt_store.blobs import BlobStore
+from worker import result_document as document_module
+from worker.fit_job import load_sources
+from worker.result_document import result_document
+from worker.task_images import TaskImages, load_task_images
+
+METHODS: tuple[Method, ...] = get_args(Method)
+NAMES = ["zero", "one", "two", "three"]
+EVERYTHING = FitOptions(
+    tuning_epochs=1, composition="exact", cotangent_refreshes=2, ablations=True, max_sources=3
+)
+PARTS = {
+    "weights",
+    "objective",
+    "sources",
+    "screening",
+    "gradient_cosine",
+    "composition_gap",
+    "leaderboard",
+    "chosen",
+    "ablations",
+    "validation",
+    "confusion_matrix",
+    "classes",
+    "embedding",
+    "objective_curve",
+    "composite_curve",
+    "advice",
+    "timings_s",
+    "lineage",
+}
+
+
+@dataclass(frozen=True)
+class Described:
+    """A fit, and its document as a reader gets it."""
+
+    request: FitRequest
+    task: TaskImages
+    found: FitResult
+    document: dict[str, Any]
+
+
+def described(request: FitRequest, task: TaskImages, found: FitResult) -> dict[str, Any]:
+    return json.loads(json.dumps(result_document(request, task, found), allow_nan=False))
+
+
+@pytest.fixture
+def task(
+    backbone: LoadedBackbone, put_task: Callable[..., TaskRef], tmp_path: Path
+) -> tuple[TaskRef, TaskImages]:
+    ref = put_task()
+    return ref, load_task_images(tmp_path / "task", backbone.info.preprocessing)
+
+
+@pytest.fixture
+def describe(  # noqa: PLR0917  # pytest gives fixtures by name
+    backbone: LoadedBackbone,
+    blobs: BlobStore,
+    claim: Callable[[FitSpec], FitContext],
+    make_spec: Callable[..., FitSpec],
+    put_prompt: Callable[..., SourceRef],
+    task: tuple[TaskRef, TaskImages],
+) -> Callable[..., Described]:
+    """Fit 30 images and four sources, and describe it."""
+
+    def run(method: Method = "hgprompt", **fields: Any) -> Described:
+        options = FitOptions(tuning_epochs=1 if method in TUNING_METHODS else 0)
+        usual: dict[str, Any] = {
+            "sources": tuple(put_prompt(name, seed) for seed, name in enumerate(NAMES)),
+            "options": options,
+            "seed": 4,
+        }
+        ref, images = task
+        request = claim(make_spec(method=method, task=ref, **(usual | fields))).request
+        found = fit_ensemble(
+            backbone.vit,
+            load_sources(request.sources, blobs, backbone),
+            LabelledPixels(images.pixels, images.labels),
+            num_classes=3,
+            method=method,
+            options=request.options,
+            seed=request.seed,
+        )
+        return Described(request, images, found, described(request, images, found))
+
+    return run
+
+
+Describe = Callable[..., Described]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("options", [None, EVERYTHING])
+def test_every_part_is_there_and_is_json(
+    describe: Describe, method: Method, options: FitOptions | None
+) -> None:
+    fit = describe(method, **({"options": options} if options else {}))
+
+    document = fit.document
+    assert document.keys() == PARTS
+    kept = [NAMES[i] for i in fit.found.kept]
+    assert kept == (NAMES if options is None or method in {"none", "vpt"} else kept[:3])
+    weights = fit.found.weights.tolist()
+    assert document["weights"] == (dict(zip(kept, weights, strict=True)) if weights else {})
+    assert document["chosen"] == document["leaderboard"][0]
+    for told, place in zip(document["leaderboard"], fit.found.leaderboard, strict=True):
+        assert (told["method"], told.get("tuned", False)) == (place.method, place.tuned)
+        source = None if place.source is None else kept[place.source]
+        assert told.get("source") == source
+        assert told["accuracy"] == place.accuracy
+    assert [s["name"] for s in document["sources"]] in (
+        [],
+        kept,
+        [document["chosen"].get("source")],
+    )
+    assert document["lineage"]["method"] == method
+    assert [s["name"] for s in document["lineage"]["sources"]] == NAMES
+    assert all(seconds >= 0 for seconds in document["timings_s"].values())
+
+
+def test_sources_carry_what_the_method_learned_of_them(describe: Describe) -> None:
+    learned = {"h_score", "h_score_adjusted", "logme"}
+    expected: dict[Method, list[set[str]]] = {
+        "hgprompt": [learned | {"validation_accuracy"}] * 4,
+        "single": [{"validation_accuracy"}] * 4,
+        "mean": [],
+        "h_ensemble": [],
+    }
+    for method, parts in expected.items():
+        sources = describe(method).document["sources"]
+        assert [set(s) - {"name", "version", "digest"} for s in sources] == parts
+
+    logme = describe("logme").document
+    assert [learned <= set(source) for source in logme["sources"]] == [True] * 4
+    best = max(logme["sources"], key=lambda source: source["logme"])
+    assert [s for s in logme["sources"] if "validation_accuracy" in s] == [best]
+    assert logme["chosen"]["source"] == best["name"]
+
+
+@pytest.mark.parametrize("method", ["spot", "panda"])
+def test_similarities_are_told_of_each_source(describe: Describe, method: Method) -> None:
+    fit = describe(method)
+
+    told = [source["similarity"] for source in fit.document["sources"]]
+    assert told == list(fit.found.diagnostics.similarities)
+    assert len(set(told)) == 4
+    if method == "panda":
+        nearest = NAMES[told.index(max(told))]
+        assert fit.document["chosen"]["source"] == nearest
+        assert fit.document["weights"][nearest] == 1
+
+
+def test_what_was_dropped_is_named_with_the_reason(describe: Describe) -> None:
+    fit = describe(options=FitOptions(max_sources=2))
+
+    screening, found = fit.document["screening"], fit.found.screening
+    assert found is not None
+    assert screening["num_images"] == found.num_images == 21
+    dropped = {source["name"]: source for source in screening["dropped"]}
+    assert sorted([*dropped, *fit.document["weights"]]) == sorted(NAMES)
+    lowest = min(score for i, score in enumerate(found.scores) if i in found.kept)
+    for name, source in dropped.items():
+        index = NAMES.index(name)
+        assert source["digest"] == fit.request.sources[index].digest
+        assert source["score"] == found.scores[index] <= lowest
+        assert f"{source['score']:.3f} on 21 images" in source["reason"]
+        assert f"the 2 sources that were kept have {lowest:.3f} or more" in source["reason"]
+    assert [s["name"] for s in fit.document["sources"]] == list(fit.document["weights"])
+    assert len(fit.document["gradient_cosine"]) == 2
+    assert describe(options=FitOptions(max_sources=4)).document["screening"] is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_calibration_error_follows_from_the_reliability_bins(
+    describe: Describe, method: Method
+) -> None:
+    fit = describe(method)
+
+    validation = fit.document["validation"]
+    bins = validation["reliability"]
+    filled = [b for b in bins if b["count"]]
+    error = sum(b["count"] * abs(b["confidence"] - b["accuracy"]) for b in filled)
+    assert validation["ece"] == pytest.approx(error / validation["num_images"])
+    assert sum(b["count"] for b in bins) == validation["num_images"] == 9
+    right = sum(b["count"] * b["accuracy"] for b in filled)
+    assert right / 9 == pytest.approx(validation["accuracy"])
+    assert sum(fit.document["confusion_matrix"][c][c] for c in range(3)) == pytest.approx(right)
+    assert [b["low"] for b in bins] == pytest.approx([i / 15 for i in range(15)])
+    assert all(b["low"] <= b["confidence"] <= b["high"] for b in filled)
+    assert all(b["confidence"] is b["accuracy"] is None for b in bins if not b["count"])
+    assert validation["temperature"] == fit.found.head.temperature > 0
+
+
+def test_images_are_mapped_by_their_plain_and_their_prompted_features(
+    describe: Describe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = describe()
+    learned = next(c for c in fit.found.candidates if c.standing.method == "hgprompt")
+    found = replace(fit.found, candidates=(learned,))
+
+    embedding = described(fit.request, fit.task, found)["embedding"]
+
+    assert embedding["labels"] == fit.task.labels.tolist()
+    for name in ("plain", "composite"):
+        assert len(embedding[name]) == 30
+        assert all(0 <= x <= 1 for point in embedding[name] for x in point)
+    assert embedding["plain"] != embedding["composite"]
+    monkeypatch.setattr(document_module, "MAX_PROJECTED_IMAGES", 12)
+    some = described(fit.request, fit.task, found)["embedding"]
+    assert [len(some[name]) for name in ("labels", "plain", "composite")] == [12] * 3
+    plain = replace(learned, prompt=torch.zeros(1, 0, 192))
+    without = replace(found, candidates=(plain,))
+    assert described(fit.request, fit.task, without)["embedding"] is None
+
+
+def test_only_the_learned_ensemble_maps_images(describe: Describe) -> None:
+    assert describe("mean").document["embedding"] is None
+    assert describe("none").document["embedding"] is None
+
+
+def test_ablations_are_told_with_their_weights(describe: Describe) -> None:
+    fit = describe(options=EVERYTHING)
+
+    ablations = fit.document["ablations"]
+    assert [ablation["name"] for ablation in ablations] == [
+        "without the gradient penalty",
+        "without alignment",
+        "without composing",
+    ]
+    (learned,) = [
+        p for p in fit.document["leaderboard"] if p["method"] == "hgprompt" and not p.get("tuned")
+    ]
+    for ablation in ablations:
+        assert list(ablation["weights"]) == list(fit.document["weights"])
+        assert ablation["difference"] == pytest.approx(ablation["accuracy"] - learned["accuracy"])
+        low, high = ablation["difference_ci95"]
+        assert low <= ablation["difference"] <= high
+    assert ablations[1]["weights"] == fit.document["weights"]
+
+
+def test_curves_count_their_evaluations(describe: Describe) -> None:
+    document = describe(options=EVERYTHING).document
+
+    for name in ("objective_curve", "composite_curve"):
+        numbers, values = zip(*document[name], strict=True)
+        assert list(numbers) == list(range(1, len(numbers) + 1))
+        assert list(values) == sorted(values)
+    assert describe("h_ensemble").document["composite_curve"] == []
+
+
+def test_a_gap_that_is_not_defined_is_null(describe: Describe) -> None:
+    fit = describe()
+    diagnostics = replace(
+        fit.found.diagnostics, composition_gap=CompositionGap(float("nan"), 0.5, 21)
+    )
+
+    document = described(fit.request, fit.task, replace(fit.found, diagnostics=diagnostics))
+
+    assert document["composition_gap"] == {"aligned": None, "unaligned": 0.5, "num_images": 21}
+
+
+@pytest.mark.parametrize("method", ["none", "vpt"])
+def test_a_fit_without_sources_has_a_document_too(describe: Describe, method: Method) -> None:
+    document = describe(method, sources=()).document
+
+    assert (document["weights"], document["sources"], document["screening"]) == ({}, [], None)
+    assert {place["method"] for place in document["leaderboard"]} == {method}

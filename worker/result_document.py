@@ -1,0 +1,183 @@
+"""The result document of a fit, as the HTTP contract shows it."""
+
+import math
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ensemble.composition import composite_digest
+from ensemble.fit_result import FitResult
+from ensemble.leaderboard import Standing
+from ensemble.methods.findings import Ablation, CompositionGap
+from ensemble.projection import t_sne
+from jobs.records import FitRequest, SourceRef
+from worker.task_images import TaskImages
+
+MAX_PROJECTED_IMAGES = 300
+"""Points of the map of the features: t-SNE takes a second or two for so many."""
+
+
+def result_document(request: FitRequest, task: TaskImages, found: FitResult) -> dict[str, Any]:
+    """Return everything about a fit but the artifact, ready for JSON."""
+    kept = [request.sources[i] for i in found.kept]
+    names = [source.name for source in kept]
+    diagnostics = found.diagnostics
+    return {
+        "weights": dict(zip(names, found.weights.tolist(), strict=False)),
+        "objective": diagnostics.objective,
+        "sources": _sources(kept, found),
+        "screening": _screening(request.sources, found),
+        "gradient_cosine": _rows(diagnostics.gradient_cosine),
+        "composition_gap": _gap(diagnostics.composition_gap),
+        "leaderboard": [_standing(place, names) for place in found.leaderboard],
+        "chosen": _standing(found.chosen, names),
+        "ablations": [_ablation(ablation, names) for ablation in diagnostics.ablations],
+        "validation": _validation(found),
+        "confusion_matrix": found.validation.confusion_matrix.tolist(),
+        "classes": list(task.classes),
+        "embedding": _embedding(task.labels, found, request.seed),
+        "objective_curve": _curve(diagnostics.objective_curve),
+        "composite_curve": _curve(diagnostics.composite_curve),
+        "advice": diagnostics.advice,
+        "timings_s": {stage: round(seconds, 3) for stage, seconds in found.timings_s.items()},
+        "lineage": {
+            "backbone_digest": request.backbone_digest,
+            "task": request.task.model_dump(mode="json"),
+            "sources": [source.model_dump(mode="json") for source in request.sources],
+            "composite_digest": composite_digest(found.prompt),
+            "method": request.method,
+            "seed": request.seed,
+            "num_images": len(task.labels),
+            "code_version": version("hgprompt"),
+        },
+    }
+
+
+def _sources(kept: Sequence[SourceRef], found: FitResult) -> list[dict[str, Any]]:
+    """What is known of each source alone; nothing if the method looked at none."""
+    diagnostics = found.diagnostics
+    accuracy = {s.source: s.accuracy for s in found.leaderboard if not s.tuned}
+    documents: list[dict[str, Any]] = []
+    for i, source in enumerate(kept):
+        document: dict[str, Any] = {}
+        if diagnostics.sources:
+            score = diagnostics.sources[i]
+            document |= {
+                "h_score": score.h_score,
+                "h_score_adjusted": score.h_score_adjusted,
+                "logme": score.logme,
+            }
+        if diagnostics.similarities:
+            document["similarity"] = diagnostics.similarities[i]
+        if i in accuracy:
+            document["validation_accuracy"] = accuracy[i]
+        if document:
+            documents.append(_reference(source) | document)
+    return documents
+
+
+def _screening(sources: Sequence[SourceRef], found: FitResult) -> dict[str, Any] | None:
+    screening = found.screening
+    if screening is None:
+        return None
+    lowest = min(screening.scores[i] for i in screening.kept)
+    return {
+        "num_images": screening.num_images,
+        "dropped": [
+            _reference(source)
+            | {
+                "score": score,
+                "reason": f"adjusted H-score {score:.3f} on {screening.num_images} images; the "
+                f"{len(screening.kept)} sources that were kept have {lowest:.3f} or more",
+            }
+            for i, (source, score) in enumerate(zip(sources, screening.scores, strict=True))
+            if i not in screening.kept
+        ],
+    }
+
+
+def _reference(source: SourceRef) -> dict[str, Any]:
+    return {"name": source.name, "version": source.version, "digest": source.digest}
+
+
+def _gap(gap: CompositionGap | None) -> dict[str, Any] | None:
+    if gap is None:
+        return None
+    return {
+        "aligned": _finite(gap.aligned),
+        "unaligned": _finite(gap.unaligned),
+        "num_images": gap.num_images,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _ablation(ablation: Ablation, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": ablation.name,
+        "accuracy": ablation.standing.accuracy,
+        "ci95": list(ablation.standing.ci95),
+        "difference": ablation.difference,
+        "difference_ci95": list(ablation.difference_ci95),
+        "weights": dict(zip(names, ablation.weights.tolist(), strict=True)),
+    }
+
+
+def _validation(found: FitResult) -> dict[str, Any]:
+    validation = found.validation
+    return {
+        "num_images": validation.num_images,
+        "accuracy": validation.accuracy,
+        "ece": validation.ece,
+        "temperature": found.head.temperature,
+        "reliability": [
+            {
+                "low": each.low,
+                "high": each.high,
+                "count": each.count,
+                "confidence": each.confidence,
+                "accuracy": each.accuracy,
+            }
+            for each in validation.reliability
+        ],
+    }
+
+
+def _embedding(labels: Tensor, found: FitResult, seed: int) -> dict[str, Any] | None:
+    """A map of the images by their plain and by their prompted features."""
+    plain = found.diagnostics.plain_features
+    if plain is None or found.prompt.shape[1] == 0:
+        return None
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    rows = order[:MAX_PROJECTED_IMAGES].sort().values
+    maps = {
+        name: [[round(x, 4), round(y, 4)] for x, y in t_sne(features[rows], seed=seed).tolist()]
+        for name, features in (("plain", plain), ("composite", found.features))
+    }
+    return {"method": "t-SNE", "labels": labels[rows].tolist(), **maps}
+
+
+def _curve(values: Sequence[float]) -> list[list[float]]:
+    return [[i + 1, value] for i, value in enumerate(values)]
+
+
+def _standing(place: Standing, names: Sequence[str]) -> dict[str, Any]:
+    document: dict[str, Any] = {"method": place.method}
+    if place.source is not None:
+        document["source"] = names[place.source]
+    if place.tuned:
+        document["tuned"] = True
+    return document | {
+        "accuracy": place.accuracy,
+        "ci95": list(place.ci95),
+        "log_loss": place.log_loss,
+    }
+
+
+def _rows(matrix: Tensor | None) -> list[list[float]] | None:
+    return None if matrix is None else matrix.tolist()
