@@ -15,9 +15,20 @@ MAX_NAME_WIDTH = 24
 METHOD_LABELS = {
     "hgprompt": "HGPrompt ensemble",
     "none": "no prompt",
-    "mean": "mean of all sources",
+    "vpt": "random prompt (VPT)",
     "single": "single source",
+    "mean": "mean of all sources",
+    "spot": "similar sources (SPoT)",
+    "panda": "PANDA",
+    "h_ensemble": "H-ensemble",
+    "logme": "best by LogME",
 }
+SOURCE_LABELS = {
+    "single": "best single ({})",
+    "panda": "PANDA from {}",
+    "logme": "best by LogME ({})",
+}
+"""Where the source is known; of the single ones only the best is shown."""
 
 
 def print_findings(console: Console, result: FitResult) -> None:
@@ -73,11 +84,14 @@ def condensed(leaderboard: Iterable[LeaderboardRow]) -> list[LeaderboardRow]:
 
 def method_label(row: LeaderboardRow) -> str:
     """A row's method in words."""
-    if row.method == "single" and row.source:
-        label = f"best single ({row.source})"
-    else:
-        label = METHOD_LABELS.get(row.method, row.method)
+    label = METHOD_LABELS.get(row.method, row.method)
+    if row.source:
+        label = _with_source(row.method, row.source)
     return f"{label}, tuned" if row.tuned else label
+
+
+def _with_source(method: str, source: str) -> str:
+    return SOURCE_LABELS.get(method, f"{METHOD_LABELS.get(method, method)} ({{}})").format(source)
 
 
 def print_verdict(console: Console, result: FitResult) -> None:
@@ -92,7 +106,8 @@ def chosen_label(chosen: str | dict[str, object]) -> str:
     """The chosen candidate in words."""
     if isinstance(chosen, str):
         return METHOD_LABELS.get(chosen, chosen)
-    method = str(chosen.get("method", "?"))
-    source = chosen.get("source")
-    label = f"single source {source}" if source else METHOD_LABELS.get(method, method)
+    method, source = str(chosen.get("method", "?")), chosen.get("source")
+    label = METHOD_LABELS.get(method, method)
+    if source:
+        label = f"{label} {source}" if method == "single" else _with_source(method, str(source))
     return f"{label}, tuned" if chosen.get("tuned") else label

@@ -1,16 +1,20 @@
 import io
+from typing import get_args
 
 import pytest
 from rich.console import Console
 
 from client.fit_summary import (
+    METHOD_LABELS,
     chosen_label,
     condensed,
+    method_label,
     print_leaderboard,
     print_verdict,
     print_weights,
 )
 from client.replies import FitResult, LeaderboardRow
+from ensemble.options import Method
 
 RESULT = FitResult.model_validate(
     {
@@ -85,7 +89,47 @@ def test_the_verdict_is_wrapped_not_cut(console: Console) -> None:
         ({"method": "single", "source": "fashion"}, "single source fashion"),
         ({"method": "mean"}, "mean of all sources"),
         ({"method": "hgprompt", "tuned": True}, "HGPrompt ensemble, tuned"),
+        ({"method": "panda", "source": "fashion", "tuned": True}, "PANDA from fashion, tuned"),
+        ({"method": "logme", "source": "fashion"}, "best by LogME (fashion)"),
+        ({"method": "new", "source": "{fashion}"}, "new ({fashion})"),
     ],
 )
 def test_the_chosen_one_is_named_in_words(chosen: str | dict[str, object], label: str) -> None:
     assert chosen_label(chosen) == label
+
+
+def test_every_method_has_words_of_its_own() -> None:
+    assert set(METHOD_LABELS) == set(get_args(Method))
+    assert len(set(METHOD_LABELS.values())) == len(METHOD_LABELS)
+    assert all(len(label) <= 24 for label in METHOD_LABELS.values())
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        ({"method": "vpt", "tuned": True}, "random prompt (VPT), tuned"),
+        ({"method": "single", "source": "count"}, "best single (count)"),
+        ({"method": "single"}, "single source"),
+        ({"method": "panda", "source": "count", "tuned": True}, "PANDA from count, tuned"),
+        ({"method": "logme", "source": "count"}, "best by LogME (count)"),
+        ({"method": "spot"}, "similar sources (SPoT)"),
+        ({"method": "new", "source": "a{}b"}, "new (a{}b)"),
+    ],
+)
+def test_a_row_names_its_source(row: dict[str, object], label: str) -> None:
+    assert method_label(LeaderboardRow.model_validate({"accuracy": 0.5, **row})) == label
+
+
+@pytest.mark.parametrize("name", ["count", "sprite-orientation", "n" * 64])
+def test_every_method_fits_in_eighty_columns(console: Console, name: str) -> None:
+    rows = [
+        {"method": method, "source": name, "tuned": tuned, "accuracy": 0.9, "ci95": [0.8, 1.0]}
+        for method in get_args(Method)
+        for tuned in (False, True)
+    ]
+
+    print_leaderboard(console, FitResult.model_validate({"weights": {}, "leaderboard": rows}))
+
+    text = lines(console)
+    assert sum("90.0%  80.0% - 100.0%  " + "█" * 18 in line for line in text) == 2 * 9 - 1
+    assert any("…" in line for line in text) == (len(name) > 32)

@@ -1,10 +1,13 @@
+import json
 from collections.abc import AsyncIterator, Callable
+from typing import get_args
 
 import httpx
 import numpy as np
 import pytest
 
 from backbones.info import LoadedBackbone
+from ensemble.options import Method
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
 from prompt_store.codec import PromptFile, write_prompt
@@ -154,6 +157,85 @@ async def test_a_bad_field_is_named(
 ) -> None:
     slug, problem = await refused(stocked, **fields)
     assert (slug, problem["field"]) == ("invalid-request", field)
+
+
+@pytest.mark.parametrize("method", ["vpt", "panda"])
+async def test_a_method_that_tunes_is_refused_without_tuning(
+    stocked: httpx.AsyncClient, method: str
+) -> None:
+    for options in ({}, {"tuning_epochs": 0}):
+        slug, problem = await refused(stocked, method=method, options=options)
+        assert (slug, problem["field"]) == ("options-refused", "options")
+        assert problem["detail"] == (
+            f"method '{method}' tunes a prompt, so tuning_epochs must be 1 or more; it is 0"
+        )
+    accepted = await stocked.post(
+        "/v1/ensembles", json=body(method=method, options={"tuning_epochs": 1})
+    )
+    assert accepted.status_code == 202
+
+
+async def test_methods_of_no_source_need_none_and_the_others_do(stocked: httpx.AsyncClient) -> None:
+    options = {"tuning_epochs": 1}
+    for method in get_args(Method):
+        wanted = body(sources=[], method=method, options=options)
+        response = await stocked.post("/v1/ensembles", json=wanted)
+        if method in {"none", "vpt"}:
+            assert response.status_code == 202
+            assert response.json()["sources"] == []
+        else:
+            assert response.status_code == 422
+            assert f"method '{method}' needs at least 1 source" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "limit"),
+    [
+        ("composition", "x", "'feature_sum' or 'exact'"),
+        ("precision", "fp8", "'auto', 'fp32' or 'bf16'"),
+        ("max_sources", 0, "greater than or equal to 1"),
+        ("max_sources", 101, "less than or equal to 100"),
+        ("cotangent_refreshes", 0, "greater than or equal to 1"),
+        ("cotangent_refreshes", 4, "less than or equal to 3"),
+        ("prompt_learning_rate", 0, "greater than 0"),
+        ("prompt_learning_rate", 11, "less than or equal to 10"),
+        ("tuning_epochs", -1, "greater than or equal to 0"),
+        ("tuning_epochs", 1.5, "valid integer"),
+        ("shrinkage", 1, "less than 1"),
+        ("validation_fraction", 0.6, "less than or equal to 0.5"),
+        ("penalty_weight", -0.1, "greater than or equal to 0"),
+        ("ablations", "perhaps", "valid boolean"),
+    ],
+)
+async def test_an_option_out_of_bounds_is_named_with_its_limit(
+    stocked: httpx.AsyncClient, option: str, value: object, limit: str
+) -> None:
+    slug, problem = await refused(stocked, options={option: value})
+    assert (slug, problem["field"]) == ("invalid-request", f"options.{option}")
+    assert limit in str(problem["detail"])
+
+
+async def test_an_option_at_its_limit_is_recorded_as_asked_for(stocked: httpx.AsyncClient) -> None:
+    options = {
+        "composition": "exact",
+        "precision": "bf16",
+        "max_sources": 100,
+        "cotangent_refreshes": 3,
+        "prompt_learning_rate": 10,
+        "ablations": True,
+        "tuning_epochs": 200,
+    }
+    record = (await stocked.post("/v1/ensembles", json=body(options=options))).json()
+    assert options.items() <= record["options"].items()
+
+
+async def test_a_number_that_is_none_is_refused(stocked: httpx.AsyncClient) -> None:
+    text = json.dumps(body()).replace('"sources"', '"options": {"penalty_weight": NaN}, "sources"')
+    response = await stocked.post(
+        "/v1/ensembles", content=text, headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 422
+    assert response.json()["field"] == "options.penalty_weight"
 
 
 def _prompt_of(backbone_digest: str, width: int) -> PromptFile:
