@@ -144,6 +144,12 @@ def _served_section(panels: list[Panel], panel: Panel) -> list[str]:
     chosen = sections.chosen_table(panels)
     if chosen is not None:
         parts += ["### What was served", chosen]
+    choice = sections.choice_table(panels)
+    if choice is not None:
+        parts += [
+            "Mean test accuracy of the candidates inside these fits, whichever was served:",
+            choice,
+        ]
     parts += [
         f"Held-out and test accuracy of what was served, M = {panel.num_sources}:",
         sections.optimism_table(panel),
