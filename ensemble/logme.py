@@ -11,6 +11,7 @@ Higher is better; the unit is nats an image, and values may be negative or posit
 """
 
 import math
+from typing import Any
 
 import torch
 from scipy.optimize import minimize_scalar
@@ -96,7 +97,7 @@ class _Evidence:
         def negative(log_t: float) -> float:
             return -float(self.at(torch.tensor([log_t], dtype=torch.float64))[0, c])
 
-        found = minimize_scalar(
+        found: Any = minimize_scalar(
             negative, bounds=(center - _GRID_STEP, center + _GRID_STEP), method="bounded"
         )
         return max(-float(found.fun), float(self.on_grid[best, c]))

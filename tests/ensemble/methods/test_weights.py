@@ -61,6 +61,7 @@ def test_weights_are_those_of_the_solver_on_the_training_images(
         train, fit.train.labels, shrinkage=0.1, penalty=penalty, penalty_weight=2.0, seed=3
     )
     assert torch.equal(solution.weights, expected.weights)
+    assert solution.curve == expected.curve
     assert told.steps[-2:] == [("weights", 0, 1), ("weights", 1, 1)]
     assert told.weights == [solution.weights.tolist()]
     free = learn_weights(fit, features, None, stage="tried", announce=False)
