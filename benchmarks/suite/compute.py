@@ -14,8 +14,9 @@ from benchmarks.suite.source_prompts import SourcePrompt
 from benchmarks.suite.subsets import draw_training_rows
 from benchmarks.suite.target_tasks import TargetTask
 from benchmarks.suite.variants import Variant
+from ensemble.candidates import Candidate
 from ensemble.fitting import fit_ensemble
-from ensemble.leaderboard import Standing, validate
+from ensemble.leaderboard import validate
 from ensemble.prompt_tuning import LabelledPixels
 from ensemble.prompted_vit import PromptedViT
 
@@ -88,7 +89,7 @@ def compute_cell(
 
     kept = [sources[i].name for i in found.kept]
     places = tuple(
-        _place(candidate.standing, kept, candidate_logits, labels)
+        _place(candidate, kept, task.pool.labels[rows], _accuracy(candidate_logits, labels))
         for candidate, candidate_logits in zip(found.candidates, tested, strict=True)
     )
     return CellRecord(
@@ -111,13 +112,22 @@ def compute_cell(
     )
 
 
-def _place(standing: Standing, kept: Sequence[str], logits: Tensor, labels: Tensor) -> Place:
-    """Describe a candidate, with its accuracy on the test images."""
+def _place(
+    candidate: Candidate, kept: Sequence[str], labels: Tensor, test_accuracy: float
+) -> Place:
+    """Describe a candidate; `labels` (N,) are those of the images that it was fitted on."""
+    standing, cross_fitted = candidate.standing, candidate.head.held_out_logits
     return Place(
         method=standing.method,
         source=None if standing.source is None else kept[standing.source],
         tuned=standing.tuned,
         accuracy=round(standing.accuracy, 6),
         log_loss=round(standing.log_loss, 5),
-        test_accuracy=round(float((logits.argmax(1) == labels).double().mean()), 6),
+        cross_fit_accuracy=round(_accuracy(cross_fitted, labels), 6),
+        cross_fit_log_loss=round(float(functional.cross_entropy(cross_fitted, labels)), 5),
+        test_accuracy=round(test_accuracy, 6),
     )
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(1) == labels).double().mean())

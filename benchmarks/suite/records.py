@@ -66,10 +66,17 @@ class RunRecord(_Record):
 
 
 class Place(_Record):
-    """A candidate of a fit: its scores on the validation part, and its test accuracy.
+    """A candidate of a fit.
 
-    The test accuracies of candidates that were not chosen show what the choice was worth; no
-    choice is made by them.
+    Attributes:
+        method: How its prompt was made.
+        source: For a single source.
+        tuned: Whether its prompt was tuned.
+        accuracy: On the validation part.
+        log_loss: On the validation part, in nats.
+        cross_fit_accuracy: Of its cross-fitted predictions of all images of the fit.
+        cross_fit_log_loss: Of the same.
+        test_accuracy: Shows what the choice among candidates was worth; nothing is chosen by it.
     """
 
     method: str
@@ -77,6 +84,8 @@ class Place(_Record):
     tuned: bool
     accuracy: float
     log_loss: float
+    cross_fit_accuracy: float
+    cross_fit_log_loss: float
     test_accuracy: float
 
 

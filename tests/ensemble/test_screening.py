@@ -128,10 +128,12 @@ def test_progress_speaks_of_all_sources(fit: Fit) -> None:
         if weights is not None:
             told.append(weights)
 
-    result = fit("h_ensemble", progress=progress)
+    options = FitOptions(max_sources=4, penalty_weight=100.0)  # a weight for everyone
+    result = fit("hgprompt", options=options, progress=progress)
 
     ((*weights,),) = told
     assert len(weights) == 21
+    assert result.weights.min() > 0.01
     assert [weights[i] for i in result.kept] == result.weights.tolist()
     assert all(weights[i] == 0 for i in range(21) if i not in result.kept)
 

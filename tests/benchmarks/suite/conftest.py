@@ -102,6 +102,8 @@ def make_record() -> MakeRecord:
             tuned=False,
             accuracy=accuracy,
             log_loss=0.1,
+            cross_fit_accuracy=accuracy,
+            cross_fit_log_loss=0.1,
             test_accuracy=accuracy,
         )
         return CellRecord(
