@@ -70,8 +70,10 @@ def stack_prompts(prompts: Sequence[Tensor]) -> Tensor:
     if len(shape) != 3 or 0 in shape:  # noqa: PLR2004
         raise ShapeError(f"source prompts have shape {shape}; expected (L, P, D), none of them 0")
     stacked = torch.stack([prompt.float() for prompt in prompts])
-    if not bool(stacked.isfinite().all()):
-        raise NonFiniteError("source prompts contain NaN or infinite values")
+    finite = stacked.flatten(1).isfinite().all(1)
+    if not bool(finite.all()):
+        broken = torch.nonzero(~finite).flatten().tolist()
+        raise NonFiniteError(f"source prompts contain NaN or infinite values: sources {broken}")
     return stacked
 
 

@@ -8,11 +8,12 @@ The stages, in their order, for M sources and N images; each method has some of 
     gradients         per-image gradients of each source, on a few images
     weights           maximise H~(f_alpha) - lambda R(alpha) on the training part
     gradients again   with `cotangent_refreshes` above 1, and then
-    weights again
+    weights again     (both once more with 3)
     refinement        with `composition="exact"`: on the composite's own features
     composite         features of the composites                         1 or 2 N forward passes
     composition gap   on a few images
-    ablation weights  with `ablations`, and then
+    ablation weights  with `ablations`, then
+    ablation refinement  with `composition="exact"` too, and then
     ablations
     tuning            with `tuning_epochs`: the best prompted candidate and its head, jointly
     tuned features                                                       N forward passes
@@ -105,9 +106,10 @@ def fit_ensemble(
     )
     screening = None if method in SOURCE_FREE_METHODS else screen_sources(fit)
     kept = screening.kept if screening else tuple(range(len(sources)))
+    align = options.align and method not in SOURCE_FREE_METHODS
     fit = replace(
         fit,
-        sources=_sources(vit, [sources[i] for i in kept], align=options.align),
+        sources=_sources(vit, [sources[i] for i in kept], align=align),
         progress=_for_all_sources(progress, kept, len(sources)),
     )
     return _result(fit, method, kept, screening)

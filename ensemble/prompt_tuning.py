@@ -122,7 +122,7 @@ def tune_prompt(
     device = vit.device
     (features,) = extract_features(vit, train.pixels, [prompt], batch_size=config.batch_size)
     # The head is trained in units of each feature's spread, so that one learning rate fits all.
-    scale = features.std(0).clamp_min(1e-6).to(device)  # (D,)
+    scale = features.std(0, correction=0).clamp_min(1e-6).to(device)  # (D,)
     center = features.mean(0).to(device)  # (D,)
     prompt = prompt.to(device, torch.float32).clone().requires_grad_()
     weight = torch.zeros(num_classes, vit.embed_dim, device=device)

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,7 +47,8 @@ def target_prompt(fit: FitSession) -> Tensor:
 def prompt_similarities(target: Tensor, sources: Tensor) -> Tensor:
     """Return the mean cosine of all pairs of tokens of a layer, averaged over layers, (M,).
 
-    SPoT's per-token similarity (Vu et al. 2022, section 4): no order of the tokens is assumed.
+    SPoT's per-token similarity (Vu et al. 2022, section 4), the better of its two: no order of
+    the tokens is assumed.
 
     Args:
         target: (L, P, D).
@@ -57,10 +57,3 @@ def prompt_similarities(target: Tensor, sources: Tensor) -> Tensor:
     of_target = functional.normalize(target.double(), dim=-1).mean(-2)  # (L, D)
     of_sources = functional.normalize(sources.double(), dim=-1).mean(-2)  # (M, L, D)
     return (of_sources * of_target).sum(-1).mean(-1)
-
-
-def mean_token_similarities(target: Tensor, sources: Tensor) -> Tensor:
-    """Return the cosine of the token-averaged prompts, averaged over layers, (M,)."""
-    return torch.cosine_similarity(
-        sources.double().mean(-2), target.double().mean(-2)[None], dim=-1
-    ).mean(-1)

@@ -11,7 +11,6 @@ from torch.nn import functional
 from ensemble.errors import FitStoppedError
 from ensemble.fit_session import FitSession
 from ensemble.methods.target_prompt import (
-    mean_token_similarities,
     prompt_similarities,
     target_prompt,
 )
@@ -54,18 +53,6 @@ def test_a_source_of_zeros_is_like_nothing() -> None:
     target = torch.ones(3, 4, 32)
 
     assert prompt_similarities(target, torch.zeros(2, 3, 4, 32)).tolist() == [0, 0]
-    assert mean_token_similarities(target, torch.zeros(2, 3, 4, 32)).tolist() == [0, 0]
-
-
-def test_the_other_similarity_averages_tokens_first() -> None:
-    generator = torch.Generator().manual_seed(0)
-    target, sources = (torch.randn(*m, 3, 4, 32, generator=generator) for m in ((), (5,)))
-
-    expected = [
-        sum(cosine(a.mean(0), b.mean(0)) for a, b in zip(target, source, strict=True)) / 3
-        for source in sources
-    ]
-    assert mean_token_similarities(target, sources).tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("num_images", "rate"), [(80, 0.005), (8, 0.005), (80, 10.0)])
