@@ -28,8 +28,10 @@ def test_the_nearest_source_and_the_average_of_the_nearest_three_are_tried(
     fit = make_session()
     target = target_prompt(fit)
     # One like the target, one unlike it, three in between.
-    kin = [k * target + torch.randn(target.shape) * target.std() for k in (0.5, 0.3, 0.2)]
-    others = [-target, torch.randn(target.shape, generator=torch.Generator().manual_seed(0))]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(4, *target.shape, generator=generator)
+    kin = [k * target + own * target.std() for k, own in zip((1.0, 0.5, 0.25), noise, strict=False)]
+    others = [-target, noise[3]]
     fit = make_session(sources=[kin[2], others[0], kin[0], others[1], kin[1]])
 
     found = fit_spot(fit)
