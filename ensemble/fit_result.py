@@ -17,7 +17,8 @@ class FitResult:
 
     Attributes:
         weights: alpha (M,) of the requested method, on the simplex; (0,) if it combines none.
-        candidates: All that were tried, best first; the first is the one to serve.
+        candidates: All that were tried, best first.
+        served: The one of them that is to be served.
         validation: The chosen candidate on the validation part.
         kept: Indices of the given sources that the fit used.
         screening: How they were picked; None if all were.
@@ -27,6 +28,7 @@ class FitResult:
 
     weights: Tensor
     candidates: tuple[Candidate, ...]
+    served: Candidate
     validation: Validation
     kept: tuple[int, ...]
     screening: Screening | None
@@ -36,27 +38,27 @@ class FitResult:
     @property
     def chosen(self) -> Standing:
         """Standing of the candidate to serve."""
-        return self.candidates[0].standing
+        return self.served.standing
 
     @property
     def chosen_weights(self) -> Tensor:
         """Its weights, (M,) or (0,)."""
-        return self.candidates[0].weights
+        return self.served.weights
 
     @property
     def prompt(self) -> Tensor:
         """Its prompt (L, P, D) float32; P = 0 if it has none."""
-        return self.candidates[0].prompt
+        return self.served.prompt
 
     @property
     def head(self) -> ClassHead:
         """Its class head."""
-        return self.candidates[0].head
+        return self.served.head
 
     @property
     def features(self) -> Tensor:
         """Features (N, D) of all images under its prompt."""
-        return self.candidates[0].features
+        return self.served.features
 
     @property
     def leaderboard(self) -> tuple[Standing, ...]:

@@ -19,7 +19,8 @@ The stages, in their order, for M sources and N images; each method has some of 
     tuned features                                                       N forward passes
 
 Every candidate's head is fitted in closed form once its features are there, and the candidate of
-the highest held-out accuracy is chosen.
+the highest held-out accuracy is chosen; "hgprompt" leaves its learned ensemble for a simpler
+candidate only where that is better beyond chance (`ensemble.methods.choice`).
 
 The weights see the training part only. A candidate is scored on the validation part by its
 cross-fitted predictions, so the head may be fitted on all N images, as the served one is.
@@ -169,11 +170,12 @@ def _result(
     fit: FitSession, method: Method, kept: tuple[int, ...], screening: Screening | None
 ) -> FitResult:
     found = METHODS[method](fit)
-    logits, rows = found.candidates[0].head.held_out_logits, fit.validation_rows
+    served, rows = found.chosen or found.candidates[0], fit.validation_rows
     return FitResult(
         weights=found.weights,
         candidates=tuple(found.candidates),
-        validation=validate(logits[rows], fit.labels[rows]),
+        served=served,
+        validation=validate(served.head.held_out_logits[rows], fit.labels[rows]),
         kept=kept,
         screening=screening,
         diagnostics=found.diagnostics,

@@ -83,7 +83,8 @@ def compute_cell(
         vit, task.test.pixels, [c.prompt for c in found.candidates], batch_size=TEST_BATCH_SIZE
     )
     tested = [c.head.logits(f) for c, f in zip(found.candidates, features, strict=True)]
-    logits, labels = tested[0], task.test.labels
+    served = next(i for i, c in enumerate(found.candidates) if c is found.served)
+    logits, labels = tested[served], task.test.labels
     score = validate(logits, labels)
     on_stage("test", 1, 1)
 
@@ -104,7 +105,7 @@ def compute_cell(
         test_ece=round(score.ece, 5),
         test_correct=pack_correct((logits.argmax(1) == labels).numpy()),
         num_test=len(labels),
-        chosen=places[0],
+        chosen=places[served],
         leaderboard=places,
         weights={n: round(w, 6) for n, w in zip(kept, found.weights.tolist(), strict=False)},
         fit_s=round(fit_s, 2),

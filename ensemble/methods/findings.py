@@ -93,8 +93,10 @@ class Findings:
         weights: alpha (M,) of the method, on the simplex; (0,) if it combines no sources.
         candidates: All that it tried, best first.
         diagnostics: See `Diagnostics`.
+        chosen: The candidate to serve if it is not the first.
     """
 
     weights: Tensor
     candidates: list[Candidate]
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
+    chosen: Candidate | None = None

@@ -3,8 +3,8 @@
 HGPrompt (Zhang et al. 2026, AAAI, arXiv 2504.12311): maximise H~(f_alpha) - lambda R(alpha) over
 the simplex, with f_alpha = sum_j alpha_j f(x; P_j), and serve the composite prompt
 sum_j alpha_j P_j. The departures are stated where they are made (`hscore`, `gradient_variance`,
-`composition`). The best of the learned ensemble, no prompt, each single source and the uniform
-mean by held-out accuracy is what gets served.
+`composition`). The learned ensemble is served, unless no prompt, a single source or the uniform
+mean is clearly better (`choice`).
 """
 
 import math
@@ -27,6 +27,7 @@ from ensemble.gradient_variance import (
 from ensemble.hscore import adjusted_h_score, h_score
 from ensemble.leaderboard import paired_difference
 from ensemble.methods.ablations import run_ablations
+from ensemble.methods.choice import after_tuning, choose
 from ensemble.methods.findings import CompositionGap, Diagnostics, Findings
 from ensemble.methods.single import single_candidates
 from ensemble.methods.source_scores import score_sources
@@ -72,6 +73,7 @@ def fit_hgprompt(fit: FitSession) -> Findings:
     ]
     # Equals stay in this order, so the learned ensemble comes before what it does not beat.
     simple = ranked(candidates[1:])[0]
+    chosen = choose(ensemble, candidates[1:], fit.labels)
     diagnostics = Diagnostics(
         objective=_objective(fit, learned.solution, refined, by_source, features),
         sources=scores,
@@ -80,10 +82,11 @@ def fit_hgprompt(fit: FitSession) -> Findings:
         objective_curve=learned.solution.curve,
         composite_curve=refined.curve if refined else (),
         ablations=run_ablations(fit, by_source, ensemble),
-        advice=_advice(fit, ensemble, simple),
+        advice=_advice(fit, ensemble, simple, chosen),
         plain_features=plain,
     )
-    return Findings(weights, with_tuning(fit, candidates), diagnostics)
+    candidates = with_tuning(fit, candidates, start=chosen)
+    return Findings(weights, candidates, diagnostics, after_tuning(chosen, candidates))
 
 
 def _learn(fit: FitSession, by_source: list[Tensor], weights: Tensor) -> _Learned:
@@ -178,7 +181,9 @@ def _gap(
     return CompositionGap(aligned=aligned, unaligned=stored, num_images=len(rows))
 
 
-def _advice(fit: FitSession, learned: Candidate, simple: Candidate) -> str | None:
+def _advice(
+    fit: FitSession, learned: Candidate, simple: Candidate, chosen: Candidate
+) -> str | None:
     """Say so if the learned ensemble does not beat a simpler candidate."""
     if learned.standing.accuracy > simple.standing.accuracy:
         return None
@@ -187,9 +192,15 @@ def _advice(fit: FitSession, learned: Candidate, simple: Candidate) -> str | Non
         simple.head.held_out_logits[rows], learned.head.held_out_logits[rows], fit.labels[rows]
     )
     name = {"none": "no prompt", "mean": "the uniform mean", "single": "the best single source"}
+    consequence = (
+        "Over all images that is within chance, so the learned ensemble was kept."
+        if chosen is learned
+        else f"Over all images {name[chosen.standing.method]} is better beyond chance, so it was "
+        "chosen."
+    )
     return (
         f"On {len(rows)} held-out images {name[simple.standing.method]} scored "
         f"{simple.standing.accuracy:.3f} and the learned ensemble {learned.standing.accuracy:.3f} "
         f"(difference {low:+.3f} to {high:+.3f} with 95 % confidence): the learned weights do not "
-        "beat the simpler choice here."
+        f"beat the simpler choice here. {consequence}"
     )

@@ -9,10 +9,16 @@ from ensemble.fit_session import BATCH_SIZE, FitSession
 from ensemble.prompt_tuning import TuningConfig, TuningLoss, cross_entropy, tune_prompt
 
 
-def with_tuning(fit: FitSession, candidates: list[Candidate]) -> list[Candidate]:
-    """Rank candidates; if tuning was asked for, add the best prompted one tuned."""
+def with_tuning(
+    fit: FitSession, candidates: list[Candidate], start: Candidate | None = None
+) -> list[Candidate]:
+    """Rank candidates; if tuning was asked for, add one tuned: `start`, else the best.
+
+    Without a prompt there is nothing to tune, so then it is the best that has one.
+    """
     candidates = ranked(candidates)
-    best = next((c for c in candidates if c.prompt.shape[1] > 0), None)
+    wanted = candidates if start is None else [start, *candidates]
+    best = next((c for c in wanted if c.prompt.shape[1] > 0), None)
     if fit.options.tuning_epochs == 0 or best is None:
         return candidates
     return ranked([*candidates, tuned(fit, best)])

@@ -227,9 +227,12 @@ def test_advice_names_the_best_simple_choice(
         candidates.append(Candidate(place, empty, empty, empty, head))
 
     learned, *simple = candidates
-    advice = _advice(fit, learned, ranked(simple)[0])
+    best = ranked(simple)[0]
+    kept, left = (_advice(fit, learned, best, chosen) for chosen in (learned, best))
 
     if words is None:
-        assert advice is None
+        assert kept is None
+        assert left is None
     else:
-        assert re.search(words, advice or "")
+        assert re.search(words + ".* so the learned ensemble was kept", kept or "")
+        assert re.search(words + ".* beyond chance, so it was chosen", left or "")

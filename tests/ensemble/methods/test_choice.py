@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import Tensor
+
+from ensemble.candidates import Candidate
+from ensemble.class_head import ClassHead
+from ensemble.leaderboard import standing
+from ensemble.methods.choice import after_tuning, choose
+from ensemble.options import Method
+
+LABELS = torch.zeros(200, dtype=torch.int64)
+HELD_OUT = torch.arange(100, 200)
+
+
+def candidate(method: Method, wrong: range, *, tuned: bool = False) -> Candidate:
+    """A candidate that takes these of 200 images for the other class."""
+    logits = torch.tensor([[1.0, 0.0]]).repeat(200, 1)
+    logits[torch.tensor(list(wrong), dtype=torch.long)] = torch.tensor([0.0, 1.0])
+    head = ClassHead(torch.zeros(2, 1), torch.zeros(2), 0.1, 1.0, logits)
+    place = standing(method, None, logits[HELD_OUT], LABELS[HELD_OUT], tuned=tuned)
+    nothing: Tensor = torch.zeros(0)
+    return Candidate(place, nothing, nothing, nothing, head)
+
+
+@pytest.mark.parametrize(
+    ("learned", "simple", "chosen"),
+    [
+        # Half of what differs each way, and a little more: chance.
+        (range(90, 120), range(110, 138), "hgprompt"),
+        # Only the learned ensemble errs: 30 images are not chance, 2 are.
+        (range(90, 120), range(0), "single"),
+        (range(90, 92), range(0), "hgprompt"),
+        (range(0), range(90, 120), "hgprompt"),
+        # All images count, not only those held out.
+        (range(30), range(0), "single"),
+        (range(30), range(195, 200), "single"),
+    ],
+)
+def test_a_simple_candidate_is_chosen_only_if_it_is_better_beyond_chance(
+    learned: range, simple: range, chosen: str
+) -> None:
+    ours, other = candidate("hgprompt", learned), candidate("single", simple)
+
+    assert choose(ours, [other], LABELS).standing.method == chosen
+
+
+def test_of_several_that_are_better_the_best_held_out_is_chosen() -> None:
+    ours = candidate("hgprompt", range(60, 130))
+    others = [candidate("none", range(5)), candidate("mean", range(195, 200))]
+
+    assert choose(ours, others, LABELS) is others[0]
+    assert choose(ours, [], LABELS) is ours
+
+
+def test_a_tuned_candidate_is_served_if_it_is_at_least_as_good_held_out() -> None:
+    start = candidate("hgprompt", range(90, 120))
+    better = candidate("hgprompt", range(90, 110), tuned=True)
+    worse = candidate("hgprompt", range(90, 130), tuned=True)
+
+    assert after_tuning(start, [better, start]) is better
+    assert after_tuning(start, [start, worse]) is start
+    assert after_tuning(start, [start]) is start
