@@ -1,7 +1,7 @@
 """Which candidate `hgprompt` serves: the learned ensemble, unless a simpler one is clearly better.
 
-On a few held-out images the best of M + 2 simple candidates is best by luck as often as not, and
-serving it costs accuracy. So the learned ensemble, which is one candidate and not the best of
+On a few held-out images the best of M + 2 simple candidates is often best by luck
+(docs/method.md has figures). So the learned ensemble, which is one candidate and not the best of
 many, is left only for a simpler one that beats it beyond the 95 % interval of the paired
 difference. The comparison uses the cross-fitted predictions of all N images; the learned weights
 have seen the labels of the training part, which favours them by what M - 1 numbers can learn.
