@@ -88,7 +88,7 @@ async def _start_classifier(
     running = await stack.enter_async_context(
         running_classifier(loaded, parts.blobs, parts.ensembles, parts.settings, metrics.observe)
     )
-    metrics.watch(running.classifier)
+    metrics.watch(running)
     app.state.classifier = running.classifier
 
     async def check() -> None:

@@ -5,7 +5,7 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.inference.classifier import Classifier
+from service.inference.assembly import RunningClassifier
 from service.inference.engine import BatchReport
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -71,10 +71,10 @@ class InferenceMetrics:
             "hgprompt_resident_artifacts", "Artifacts on the device", registry=registry
         )
 
-    def watch(self, classifier: Classifier) -> None:
-        """Read queue depth and resident artifacts from a classifier at each scrape."""
-        self._queue_depth.set_function(lambda: classifier.admission.num_images)
-        self._resident_artifacts.set_function(lambda: classifier.residency.num_resident)
+    def watch(self, running: RunningClassifier) -> None:
+        """Read queue depth and resident artifacts at each scrape."""
+        self._queue_depth.set_function(lambda: running.classifier.admission.num_images)
+        self._resident_artifacts.set_function(lambda: running.residency.num_resident)
 
     def observe(self, report: BatchReport) -> None:
         """Record one forward pass; called on the engine's thread."""

@@ -18,6 +18,7 @@ from service.inference.batcher import Batcher
 from service.inference.classifier import Classifier
 from service.inference.decoding import DecodePool
 from service.inference.engine import BatchReport, Engine
+from service.inference.local_engine import LocalEngine
 from service.inference.residency import Residency
 from service.inference.resolver import Resolver
 from service.inference.rows import Row, RowOutcome
@@ -32,6 +33,7 @@ class RunningClassifier:
 
     classifier: Classifier
     engine: Engine
+    residency: Residency
 
 
 @asynccontextmanager
@@ -65,17 +67,17 @@ async def running_classifier(
         backbone_digest=loaded.info.digest,
         max_artifacts=settings.max_resident_artifacts,
     )
+    local = LocalEngine(residency, batcher)
     classifier = Classifier(
         resolver=Resolver(ensembles, ttl_s=settings.resolve_ttl_s),
         admission=admission,
-        residency=residency,
         decoder=decoder,
-        batcher=batcher,
+        engine=local,
         deadline_s=settings.request_deadline_s,
     )
 
     def deliver(outcomes: list[tuple[Row, RowOutcome]]) -> None:
-        loop.call_soon_threadsafe(classifier.settle, outcomes)
+        loop.call_soon_threadsafe(local.settle, outcomes)
 
     def observe(batch: BatchReport) -> None:
         report(batch)
@@ -84,7 +86,7 @@ async def running_classifier(
     engine = Engine(loaded.vit, bank, batcher, deliver=deliver, report=observe)
     engine.start()
     try:
-        yield RunningClassifier(classifier, engine)
+        yield RunningClassifier(classifier, engine, residency)
     finally:
         await asyncio.to_thread(engine.stop, settings.shutdown_grace_s)
         decoder.close()

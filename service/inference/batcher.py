@@ -1,6 +1,6 @@
 """Which rows go into the next forward pass.
 
-Rows of one batch share their prompt shape, so each shape has its own `FairQueue`. Within and
+Rows of one batch share their `batch_key`, so each key has its own `FairQueue`. Within and
 between those, the artifact that has been served least goes first, so that one busy ensemble
 cannot keep the others waiting. An artifact that comes back after a pause starts level with the
 one served last: idling earns no credit.
@@ -11,12 +11,11 @@ import threading
 from collections import defaultdict, deque
 from itertools import count
 
-from service.inference.bank import PromptShape
-from service.inference.rows import Row
+from service.inference.rows import BatchKey, Row
 
 
 class FairQueue:
-    """Rows of one prompt shape, first in first out within each artifact."""
+    """Rows of one batch key, first in first out within each artifact."""
 
     def __init__(self) -> None:
         self._rows: dict[str, deque[Row]] = {}
@@ -72,7 +71,7 @@ class Batcher:
     def __init__(self, max_batch_size: int) -> None:
         self._max_batch_size = max_batch_size
         self._condition = threading.Condition()
-        self._queues: dict[PromptShape, FairQueue] = defaultdict(FairQueue)
+        self._queues: dict[BatchKey, FairQueue] = defaultdict(FairQueue)
         self._level = 0
         self._closed = False
 
@@ -82,7 +81,7 @@ class Batcher:
             if self._closed:
                 return False
             for row in rows:
-                self._queues[row.entry.prompt_shape].push(row, self._level)
+                self._queues[row.batch_key].push(row, self._level)
             self._condition.notify()
             return True
 

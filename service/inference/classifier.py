@@ -9,13 +9,11 @@ import numpy as np
 
 from images.errors import ImageDecodeError
 from service.inference.admission import Admission
-from service.inference.bank import BankEntry
-from service.inference.batcher import Batcher
 from service.inference.decoding import DecodePool
-from service.inference.errors import DeadlineExceededError, EngineStoppedError
-from service.inference.residency import Residency
+from service.inference.engine_client import EngineClient
+from service.inference.errors import DeadlineExceededError
 from service.inference.resolver import Resolver, Served
-from service.inference.rows import Row, RowOutcome
+from service.inference.rows import RowOutcome
 
 
 @dataclass(frozen=True)
@@ -36,14 +34,13 @@ class Classification:
 
 
 class Classifier:
-    """Takes requests on the event loop and exchanges rows with the engine's thread.
+    """Resolves, admits, decodes and has the engine compute. Used on the event loop only.
 
     Args:
         resolver: From name to artifact digest.
         admission: Bounds what is in the house.
-        residency: Pins artifacts on the device.
         decoder: From bytes to pixels.
-        batcher: Where rows wait for the engine.
+        engine: Computes the pixels.
         deadline_s: How long a request may take.
         clock: Monotonic seconds, the engine's clock.
     """
@@ -53,20 +50,17 @@ class Classifier:
         *,
         resolver: Resolver,
         admission: Admission,
-        residency: Residency,
         decoder: DecodePool,
-        batcher: Batcher,
+        engine: EngineClient,
         deadline_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.admission = admission
-        self.residency = residency
         self.resolver = resolver
         self._decoder = decoder
-        self._batcher = batcher
+        self._engine = engine
         self._deadline_s = deadline_s
         self._clock = clock
-        self._waiting: dict[Row, asyncio.Future[RowOutcome]] = {}
 
     async def classify(
         self, name: str, version: int | None, images: Sequence[bytes]
@@ -81,9 +75,8 @@ class Classifier:
         Raises:
             QueueFullError: Too many images wait.
             DeadlineExceededError: The deadline passed first.
-            EngineStoppedError: The service is stopping.
             FitNotFoundError, NothingToServeError: As `Resolver.resolve`.
-            ArtifactMismatchError, PromptStoreError: As `Residency.pinned`.
+            EngineStoppedError, ArtifactMismatchError, PromptStoreError: As `EngineClient.compute`.
         """
         deadline_s = self._clock() + self._deadline_s
         try:
@@ -94,54 +87,27 @@ class Classifier:
                 f"no answer within the deadline of {self._deadline_s:g} s (request_deadline_s)"
             ) from error
 
-    def settle(self, outcomes: list[tuple[Row, RowOutcome]]) -> None:
-        """Hand the engine's outcomes to the requests that still wait; on the event loop."""
-        for row, outcome in outcomes:
-            waiting = self._waiting.pop(row, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(outcome)
-
     async def _classify(
         self, name: str, version: int | None, images: Sequence[bytes], deadline_s: float
     ) -> Classification:
         served = await self.resolver.resolve(name, version)
         with self.admission.images(name, len(images)):
-            async with self.residency.pinned(served.digest) as entry:
-                started_s = self._clock()
-                decoded = await asyncio.gather(*(self._pixels(image) for image in images))
-                decode_s = self._clock() - started_s
-                outcomes = await self._outcomes(decoded, entry, deadline_s)
-                return Classification(served, entry.classes, outcomes, decode_s)
+            started_s = self._clock()
+            decoded = await asyncio.gather(*(self._pixels(image) for image in images))
+            decode_s = self._clock() - started_s
+            computed = await self._engine.compute(
+                served.digest,
+                [each for each in decoded if isinstance(each, np.ndarray)],
+                deadline_s=deadline_s,
+            )
+            results = iter(computed.outcomes)
+            outcomes = tuple(
+                next(results) if isinstance(each, np.ndarray) else each for each in decoded
+            )
+            return Classification(served, computed.classes, outcomes, decode_s)
 
     async def _pixels(self, image: bytes) -> np.ndarray | ImageDecodeError:
         try:
             return await self._decoder.pixels(image)
         except ImageDecodeError as error:
             return error
-
-    async def _outcomes(
-        self,
-        decoded: Sequence[np.ndarray | ImageDecodeError],
-        entry: BankEntry,
-        deadline_s: float,
-    ) -> tuple[RowOutcome, ...]:
-        """Queue the good rows and wait for them; undecodable ones are their own outcome."""
-        now_s = self._clock()
-        rows: list[Row] = []
-        outcomes: list[ImageDecodeError | asyncio.Future[RowOutcome]] = []
-        for pixels in decoded:
-            if isinstance(pixels, ImageDecodeError):
-                outcomes.append(pixels)
-            else:
-                row = Row(pixels, entry, deadline_s, submitted_s=now_s)
-                self._waiting[row] = asyncio.get_running_loop().create_future()
-                rows.append(row)
-                outcomes.append(self._waiting[row])
-        try:
-            if rows and not self._batcher.submit(rows):
-                raise EngineStoppedError("the service is stopping and takes no more images")
-            return tuple([o if isinstance(o, ImageDecodeError) else await o for o in outcomes])
-        finally:
-            for row in rows:
-                row.cancelled = True  # without effect on rows that were answered
-                self._waiting.pop(row, None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ensemble.prompted_vit import PromptedViT
 from service.inference.bank import ArtifactBank
@@ -40,6 +41,9 @@ class BatchReport:
     queue_s: tuple[float, ...]
     failed: bool
 
+
+ComputedRow = tuple[np.ndarray, np.ndarray | None]
+"""A row's class probabilities, and its features if it asked for them."""
 
 Deliver = Callable[[list[tuple[Row, RowOutcome]]], None]
 
@@ -105,9 +109,9 @@ class Engine:
                 self._run_batch(due, started_s=now)
 
     def _run_batch(self, rows: list[Row], *, started_s: float) -> None:
-        probabilities: list[np.ndarray] | None = None
+        computed: list[ComputedRow] | None = None
         try:
-            probabilities = self._forward(rows)
+            computed = self._forward(rows)
         except Exception:
             self._failures += 1
             logger.exception("forward pass failed", extra={"batch_size": len(rows)})
@@ -115,36 +119,45 @@ class Engine:
             self._failures = 0
         forward_s = self._clock() - started_s
         waits = [started_s - row.submitted_s for row in rows]
-        self._deliver(_outcomes(rows, probabilities, waits, forward_s))
+        self._deliver(_outcomes(rows, computed, waits, forward_s))
         digests = {row.entry.digest for row in rows}
-        failed = probabilities is None
+        failed = computed is None
         self._report(BatchReport(len(rows), len(digests), forward_s, tuple(waits), failed))
 
     @torch.inference_mode()
-    def _forward(self, rows: list[Row]) -> list[np.ndarray]:
-        """One pass of the backbone and the rows' heads: B arrays of class probabilities."""
+    def _forward(self, rows: list[Row]) -> list[ComputedRow]:
+        """One pass of the backbone and the rows' heads."""
         device = self._vit.device
-        pixels = torch.from_numpy(np.stack([row.pixels for row in rows]))  # (B, 3, H, W) uint8
+        pixels = torch.from_numpy(np.stack([row.pixels for row in rows]))  # (B, 3, H, W)
         if device.type == "cuda":
             pixels = pixels.pin_memory().to(device, non_blocking=True)
         entries = [row.entry for row in rows]
         slots = torch.tensor([entry.prompt_slot for entry in entries], device=device)
         prompts = self._bank.prompts(entries[0].prompt_shape, slots)  # (B, L, P, D)
         features = self._vit(pixels, prompts)  # (B, D)
-        return class_probabilities(features, entries, self._bank)
+        probabilities = class_probabilities(features, entries, self._bank)
+        return list(zip(probabilities, _wanted(rows, features), strict=True))
+
+
+def _wanted(rows: list[Row], features: Tensor) -> list[np.ndarray | None]:
+    """The features (B, D) of the rows that asked for them."""
+    if not any(row.wants_features for row in rows):
+        return [None] * len(rows)
+    values = features.cpu().numpy()
+    return [each if row.wants_features else None for row, each in zip(rows, values, strict=True)]
 
 
 def _outcomes(
     rows: list[Row],
-    probabilities: list[np.ndarray] | None,
+    computed: list[ComputedRow] | None,
     waits: list[float],
     forward_s: float,
 ) -> list[tuple[Row, RowOutcome]]:
     """Pair each row with its result, or all of them with the failure of their batch."""
-    if probabilities is None:
+    if computed is None:
         error = EngineFailedError(f"the forward pass of {len(rows)} images failed")
         return [(row, error) for row in rows]
     return [
-        (row, RowResult(values, row.entry.digest, wait, forward_s))
-        for row, values, wait in zip(rows, probabilities, waits, strict=True)
+        (row, RowResult(probabilities, row.entry.digest, wait, forward_s, features))
+        for row, (probabilities, features), wait in zip(rows, computed, waits, strict=True)
     ]

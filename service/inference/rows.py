@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.inference.bank import BankEntry
+from service.inference.bank import BankEntry, PromptShape
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,14 @@ class RowResult:
         digest: The artifact that computed them.
         queue_s: From submission to the start of its forward pass.
         forward_s: Duration of that pass.
+        features: (D,) float32, if they were asked for.
     """
 
     probabilities: np.ndarray
     digest: str
     queue_s: float
     forward_s: float
+    features: np.ndarray | None = None
 
 
 @dataclass(eq=False)
@@ -29,10 +31,11 @@ class Row:
     """One image, waiting. Only `cancelled` changes, and only from False to True.
 
     Attributes:
-        pixels: (3, H, W) uint8.
+        pixels: (3, H, W), uint8, or float32 and already normalised.
         entry: The artifact it asked for, pinned by its request.
         deadline_s: On the engine's clock; past it the row is not computed.
         submitted_s: When it was queued, on the same clock.
+        wants_features: Whether its result carries the features.
         cancelled: Its client is gone; the row is skipped when a batch is formed.
     """
 
@@ -40,7 +43,16 @@ class Row:
     entry: BankEntry
     deadline_s: float
     submitted_s: float
+    wants_features: bool = False
     cancelled: bool = field(default=False)
 
+    @property
+    def batch_key(self) -> "BatchKey":
+        """Rows of one forward pass have this in common."""
+        return self.entry.prompt_shape, self.pixels.dtype.char
+
+
+BatchKey = tuple[PromptShape, str]
+"""Shape of the prompt, and the character of the pixels' dtype."""
 
 RowOutcome = RowResult | Exception

@@ -419,7 +419,7 @@ async def test_more_ensembles_than_may_stay_resident(
             answers = [response.json() for response in await asyncio.gather(*calls)]
             assert [answer["ensemble"]["digest"] for answer in answers] == digests
             assert len({str(answer["predictions"]) for answer in answers}) == 12
-        assert client._transport.app.state.classifier.residency.num_resident == 2
+        assert "hgprompt_resident_artifacts 2.0" in (await client.get("/metrics")).text
 
 
 async def test_the_answer_is_always_that_of_the_digest_it_reports(
