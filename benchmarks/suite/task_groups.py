@@ -42,6 +42,10 @@ _BY_GROUP: dict[Group, tuple[str, ...]] = {
     "structured": (
         "count",
         "depth-bin",
+        "gap-direction",
+        "pair-bearing",
+        "pair-distance",
+        "polygon-corners",
         "sprite-location",
         "sprite-orientation",
         "sprite-scale",
@@ -69,7 +73,7 @@ RELATED: tuple[frozenset[str], ...] = (
 
 A prompt of one has seen the other's images, so it is no source for it. Not among them: `mnist` and
 `digits` (different writers and scans), `depth-bin` and `texture` (different photographs of one
-package), the `sprite-*` tasks and `count` (every image is drawn anew, for one task only).
+package), and the drawn tasks (`benchmarks.tasks.catalogue.DRAWN`; every image is drawn for one task).
 """
 
 

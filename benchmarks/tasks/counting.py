@@ -1,13 +1,12 @@
 """How many objects are there? One to six coloured sprites on a drawn background."""
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from benchmarks.tasks.backgrounds import gradient
-from benchmarks.tasks.examples import MAX_POOL_IMAGES, MAX_TEST_IMAGES, Example, Task
+from benchmarks.tasks.examples import Example, Task
 from benchmarks.tasks.sprites import SHAPES, Sprite
 
 SIZE_PX = 96
@@ -17,9 +16,9 @@ MAX_COUNT = 6
 MIN_DISTANCE = 0.25
 
 
-def build(_cache: Path, rng: np.random.Generator) -> Task:
+def build(rng: np.random.Generator, num_pool: int, num_test: int) -> Task:
     """Return scenes drawn at random, the same number for each count."""
-    seeds = rng.integers(2**63, size=MAX_POOL_IMAGES + MAX_TEST_IMAGES)
+    seeds = rng.integers(2**63, size=num_pool + num_test)
     scenes = [
         Example(
             f"count-{number % MAX_COUNT + 1}",
@@ -28,7 +27,7 @@ def build(_cache: Path, rng: np.random.Generator) -> Task:
         )
         for number, seed in enumerate(seeds.tolist())
     ]
-    return Task(pool=scenes[:MAX_POOL_IMAGES], test=scenes[MAX_POOL_IMAGES:])
+    return Task(pool=scenes[:num_pool], test=scenes[num_pool:])
 
 
 def _draw(count: int, seed: int) -> Image.Image:

@@ -87,13 +87,25 @@ def balance(examples: Iterable[Example], rng: np.random.Generator, limit: int) -
     return chosen
 
 
-def write_task(task: Task, folder: Path, rng: np.random.Generator) -> dict[str, dict[str, int]]:
+def write_task(
+    task: Task,
+    folder: Path,
+    rng: np.random.Generator,
+    *,
+    max_pool_images: int = MAX_POOL_IMAGES,
+) -> dict[str, dict[str, int]]:
     """Write `pool.zip` and `test.zip` into `folder` and return their class counts.
+
+    Args:
+        task: What to write, of each half at most so many, evenly over the classes.
+        folder: Where to.
+        rng: Source of the choice among too many.
+        max_pool_images: Limit of the pool; that of the test is `MAX_TEST_IMAGES`.
 
     Raises:
         TasksError: The two halves do not have the same classes, at least two.
     """
-    pool = balance(task.pool, rng, MAX_POOL_IMAGES)
+    pool = balance(task.pool, rng, max_pool_images)
     test = balance(task.test, rng, MAX_TEST_IMAGES)
     classes = {example.label for example in pool}
     if len(classes) < 2 or classes != {example.label for example in test}:  # noqa: PLR2004

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from benchmarks.tasks.examples import MAX_POOL_IMAGES, MAX_TEST_IMAGES, Example, Task
+from benchmarks.tasks.examples import Example, Task
 
 SIZE_PX = 64
 SUPERSAMPLING = 4
@@ -56,60 +55,67 @@ def draw(sprite: Sprite) -> Image.Image:
     return image.resize((SIZE_PX, SIZE_PX), Image.Resampling.BOX)
 
 
-def build_shape(_cache: Path, rng: np.random.Generator) -> Task:
+def build_shape(rng: np.random.Generator, num_pool: int, num_test: int) -> Task:
     """Label: the shape."""
     return _build(
-        rng, len(SHAPES), lambda sprite, index: replace(sprite, shape=SHAPES[index]), SHAPES
+        rng,
+        (num_pool, num_test),
+        lambda sprite, index: replace(sprite, shape=SHAPES[index]),
+        SHAPES,
     )
 
 
-def build_location(_cache: Path, rng: np.random.Generator) -> Task:
+def build_location(rng: np.random.Generator, num_pool: int, num_test: int) -> Task:
     """Label: where the sprite is from left to right, in eight bins."""
     return _build(
         rng,
-        LOCATIONS,
+        (num_pool, num_test),
         lambda sprite, index: replace(
-            sprite, x=MARGIN + (1 - 2 * MARGIN) * _within(index, LOCATIONS, rng)
+            sprite, x=MARGIN + (1 - 2 * MARGIN) * within(index, LOCATIONS, rng)
         ),
         tuple(f"column-{index}" for index in range(LOCATIONS)),
     )
 
 
-def build_orientation(_cache: Path, rng: np.random.Generator) -> Task:
+def build_orientation(rng: np.random.Generator, num_pool: int, num_test: int) -> Task:
     """Label: a heart's rotation, in eight bins (the other shapes look alike turned)."""
     return _build(
         rng,
-        ORIENTATIONS,
+        (num_pool, num_test),
         lambda sprite, index: replace(
-            sprite, shape="heart", turn=_within(index, ORIENTATIONS, rng)
+            sprite, shape="heart", turn=within(index, ORIENTATIONS, rng)
         ),
         tuple(f"turn-{index}-of-{ORIENTATIONS}" for index in range(ORIENTATIONS)),
     )
 
 
-def build_scale(_cache: Path, rng: np.random.Generator) -> Task:
+def build_scale(rng: np.random.Generator, num_pool: int, num_test: int) -> Task:
     """Label: the sprite's size, in six bins."""
     return _build(
         rng,
-        SCALES,
+        (num_pool, num_test),
         lambda sprite, index: replace(
             sprite,
-            radius=MIN_RADIUS + (MAX_RADIUS - MIN_RADIUS) * _within(index, SCALES, rng),
+            radius=MIN_RADIUS + (MAX_RADIUS - MIN_RADIUS) * within(index, SCALES, rng),
         ),
         tuple(f"scale-{index}" for index in range(SCALES)),
     )
 
 
-def _within(index: int, bins: int, rng: np.random.Generator) -> float:
+def within(index: int, bins: int, rng: np.random.Generator) -> float:
+    """Return a random place in [0, 1) inside one of so many equal bins, away from its edges."""
     return (index + rng.uniform(BIN_EDGE, 1 - BIN_EDGE)) / bins
 
 
 def _build(
     rng: np.random.Generator,
-    classes: int,
+    counts: tuple[int, int],
     place: Callable[[Sprite, int], Sprite],
     labels: tuple[str, ...],
 ) -> Task:
+    """Draw the pool, then the test; `place` puts a sprite into the class of an index."""
+    classes = len(labels)
+
     def half(count: int) -> list[Example]:
         sprites = (place(_random_sprite(rng), number % classes) for number in range(count))
         return [
@@ -117,7 +123,7 @@ def _build(
             for number, sprite in enumerate(sprites)
         ]
 
-    return Task(pool=half(MAX_POOL_IMAGES), test=half(MAX_TEST_IMAGES))
+    return Task(*(half(count) for count in counts))
 
 
 def _random_sprite(rng: np.random.Generator) -> Sprite:

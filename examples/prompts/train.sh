@@ -1,24 +1,41 @@
 #!/usr/bin/env bash
-# Trains the example source prompts: one for each task named below, from one shared initialisation.
+# Trains the example source prompts: builds one task for each, and starts all from one shared
+# initialisation.
 #
-#   python -m benchmarks.tasks --out TASKS          # fetch and build the labelled tasks
-#   examples/prompts/train.sh TASKS [NAME...]       # 5 to 15 minutes a task and core
+#   examples/prompts/train.sh FOLDER [NAME...]      # 3 to 15 minutes a task and core
 #
-# Writes NAME.safetensors and NAME.json (figures, configuration, versions) beside this script.
+# FOLDER receives the packages that carry the images and the tasks made of them. Writes
+# NAME.safetensors and NAME.json (figures, configuration, versions) into OUT, by default beside
+# this script.
 set -euo pipefail
-tasks=${1:?usage: train.sh TASKS [NAME...]}
+folder=${1:?usage: train.sh FOLDER [NAME...]}
 shift
 here=$(cd "$(dirname "$0")" && pwd)
+out=${OUT:-$here}
+# Images of the pool at most: 80 % of them are trained on.
+declare -A max_pool_images=(
+    [climate-zone]=3000
+    [count]=1200
+    [fashion-mnist]=3000
+    [mnist]=3000
+    [sprite-location]=1200
+    [sprite-orientation]=1200
+    [sprite-scale]=1200
+    [sprite-shape]=1200
+)
 names=("$@")
 if [ ${#names[@]} -eq 0 ]; then
-    names=(fashion-mnist mnist count sprite-location sprite-orientation sprite-shape sprite-scale
-        climate-zone)
+    mapfile -t names < <(printf '%s\n' "${!max_pool_images[@]}" | sort)
 fi
 export HGPROMPT_BACKBONE=offline-vit-s14 HGPROMPT_PRECISION=bf16
 python=${PYTHON:-python}
 for name in "${names[@]}"; do
+    pool=${max_pool_images[$name]:?no prompt of this name}
+    "$python" -m benchmarks.tasks --task "$name" --max-pool-images "$pool" \
+        --out "$folder/pools-of-$pool" --cache "$folder/packages"
+    task=$folder/pools-of-$pool/$name
     "$python" -m worker.train_prompt --name "$name" \
-        --task "$tasks/$name/pool.zip" --test "$tasks/$name/test.zip" \
+        --task "$task/pool.zip" --test "$task/test.zip" \
         --epochs 8 --patience 3 --seed 0 --init-seed 0 \
-        --output "$here/$name.safetensors" --report "$here/$name.json"
+        --output "$out/$name.safetensors" --report "$out/$name.json"
 done

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.tasks.__main__ import main as build_tasks
 from benchmarks.tasks.counting import build as build_count
 from benchmarks.tasks.examples import Example, Task, balance, divide, write_task
 from benchmarks.tasks.packages import Package, TasksError
@@ -38,8 +40,8 @@ def test_balance_gives_what_small_classes_leave_to_larger_ones() -> None:
 
 def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        task = build_orientation(tmp_path, _rng())
-        write_task(Task(task.pool[:16], task.test[:16]), tmp_path / name, _rng())
+        task = build_orientation(_rng(), 24, 16)
+        write_task(task, tmp_path / name, _rng(), max_pool_images=16)
     for half in ("pool.zip", "test.zip"):
         assert (tmp_path / "a" / half).read_bytes() == (tmp_path / "b" / half).read_bytes()
     with zipfile.ZipFile(tmp_path / "a" / "pool.zip") as archive:
@@ -54,7 +56,7 @@ def test_both_halves_need_the_same_classes(tmp_path: Path) -> None:
 
 
 def test_drawn_scenes_differ_and_are_balanced() -> None:
-    task = build_count(Path(), _rng())
+    task = build_count(_rng(), 12, 6)
     assert [each.label for each in task.pool[:6]] == [f"count-{n}" for n in range(1, 7)]
     assert len({each.draw().tobytes() for each in task.pool[:12]}) == 12
 
@@ -72,3 +74,16 @@ def test_members_of_a_cached_package_are_read(tmp_path: Path) -> None:
         wheel.writestr(zipfile.ZipInfo("a/b.csv"), "1,2")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert Package("pip", "p", "1", "p.whl", digest).read(tmp_path, ["a/b.csv"]) == [b"1,2"]
+
+
+def test_the_limit_of_the_pool_is_an_option_and_recorded(tmp_path: Path) -> None:
+    options = ["--out", str(tmp_path), "--task", "sprite-shape", "--max-pool-images", "30"]
+    build_tasks(options)
+    record = json.loads((tmp_path / "sprite-shape" / "counts.json").read_text())
+    assert (record["seed"], record["max_pool_images"]) == (0, 30)
+    assert record["pool"] == {"ellipse": 10, "heart": 10, "square": 10}
+    with zipfile.ZipFile(tmp_path / "sprite-shape" / "pool.zip") as archive:
+        assert len(archive.namelist()) == 30
+    assert sum(record["test"].values()) == 1000
+    with pytest.raises(SystemExit):
+        build_tasks([*options[:-1], "0"])

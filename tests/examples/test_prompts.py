@@ -1,11 +1,13 @@
 """The example prompts that are shipped: valid, small, for the default backbone, and worth it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from backbones.offline_vit_s14 import DEPTH
+from benchmarks.tasks.catalogue import DRAWN
 from prompt_store.codec import BackboneShape, PromptLimits, read_prompt
 
 FOLDER = Path(__file__).parents[2] / "examples" / "prompts"
@@ -38,3 +40,18 @@ def test_all_are_for_one_backbone_and_named_in_the_readme() -> None:
         (line,) = [line for line in readme.splitlines() if line.startswith(row)]
         assert f"{figure['plain']:.3f}" in line
         assert f"{figure['prompted']:.3f}" in line
+
+
+def test_the_script_makes_every_prompt_from_a_pool_of_its_size() -> None:
+    limits = {
+        name: int(limit)
+        for name, limit in re.findall(r"\[([a-z-]+)\]=(\d+)", (FOLDER / "train.sh").read_text())
+    }
+    assert {file.stem for file in FILES} <= set(limits)
+    for file in FILES:
+        report = json.loads(file.with_suffix(".json").read_text())
+        images = report["train_images"] + report["figures"]["validation"]["num_images"]
+        # A drawn task fills its pool, and so does a package with enough images.
+        assert images <= limits[file.stem]
+        if file.stem in DRAWN:
+            assert images == limits[file.stem]
