@@ -1,5 +1,7 @@
-"""Features on disk, so that seeds, shots and numbers of sources share the forward passes.
+"""Features on disk and in memory, so that cells share the forward passes.
 
+Plain features and those of sources are the same for all seeds, shots and numbers of sources: they
+are kept on disk.
 One file a target task and prompt, `<folder>/<prompt digest>.safetensors`:
 
     images    (n, 16) uint8      BLAKE2b of the image's pixels
@@ -7,10 +9,14 @@ One file a target task and prompt, `<folder>/<prompt digest>.safetensors`:
 
 A file is only ever replaced whole. Two processes that write the same one lose at most each
 other's rows, which are then computed again.
+
+Composites are shared by few cells, such as the uniform mean's by those of all methods and shots of
+one seed: the latest are kept in memory.
 """
 
 import hashlib
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +33,7 @@ from ensemble.prompted_vit import PromptedViT
 
 NO_PROMPT = "none"
 _DIGEST_BYTES = 16
+MAX_COMPOSITES = 64
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,14 @@ class _Rows:
     features: Tensor
 
 
-class CachedFeatures:
-    """`ensemble.features.extract_features`, remembering plain features and those of sources.
+_NO_ROWS = _Rows({}, torch.empty(0))
 
-    Features under any other prompt (a composite, a tuned one) are computed and not kept: no other
-    cell will ask for them.
+
+class CachedFeatures:
+    """`ensemble.features.extract_features`, remembering what it has computed.
+
+    Plain features and those of sources are remembered for good, those of the latest 64 other
+    prompts (composites, tuned ones) as long as this object lives.
 
     Args:
         folder: Of one target task, one backbone, one precision and one kind of device.
@@ -51,6 +61,8 @@ class CachedFeatures:
     def __init__(self, folder: Path, sources: Iterable[Tensor]) -> None:
         self.folder = folder
         self._kept = {prompt_digest(source) for source in sources} | {NO_PROMPT}
+        self._in_memory: dict[str, _Rows] = {}
+        self._composites: OrderedDict[str, _Rows] = OrderedDict()
 
     def __call__(
         self,
@@ -70,7 +82,7 @@ class CachedFeatures:
         """
         images = image_digests(pixels)
         digests = [prompt_digest(prompt) for prompt in prompts]
-        rows = [self._read(digest) for digest in digests]
+        rows = [self._known(digest, images) for digest in digests]
         absent = [tuple(i for i, name in enumerate(images) if name not in r.places) for r in rows]
         on_batch(sum(len(images) - len(missing) for missing in absent))
         # Prompts that lack the same images go through the backbone together.
@@ -91,15 +103,34 @@ class CachedFeatures:
                 rows[j] = _merged(rows[j], names, features)
                 if digests[j] in self._kept:
                     self._write(digests[j], names, features)
+                self._remember(digests[j], rows[j])
         return [r.features[[r.places[name] for name in images]] for r in rows]
 
     def _path(self, digest: str) -> Path:
         return self.folder / f"{digest}.safetensors"
 
+    def _known(self, digest: str, images: Sequence[bytes]) -> _Rows:
+        """Rows of a prompt, read from its file if an image is not among those in memory."""
+        rows = (self._in_memory if digest in self._kept else self._composites).get(digest, _NO_ROWS)
+        if digest not in self._kept or all(name in rows.places for name in images):
+            return rows
+        rows = self._read(digest)
+        self._remember(digest, rows)
+        return rows
+
+    def _remember(self, digest: str, rows: _Rows) -> None:
+        if digest in self._kept:
+            self._in_memory[digest] = rows
+            return
+        self._composites[digest] = rows
+        self._composites.move_to_end(digest)
+        while len(self._composites) > MAX_COMPOSITES:
+            self._composites.popitem(last=False)
+
     def _read(self, digest: str) -> _Rows:
         path = self._path(digest)
-        if digest not in self._kept or not path.exists():
-            return _Rows({}, torch.empty(0))
+        if not path.exists():
+            return _NO_ROWS
         try:
             stored = load_file(path)
         except SafetensorError as error:

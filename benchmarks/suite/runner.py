@@ -95,9 +95,9 @@ class Runner:
 
             for target, cells in groupby(pending, key=lambda cell: cell.target):
                 on_stage(f"reading {target}", 0, 1)
-                task = self._load(target, done.values())
+                task, extract = self._load(target, done.values()), self._features(target)
                 for cell in cells:
-                    refused += not self._compute(cell, task, on_stage)
+                    refused += not self._compute(cell, task, extract, on_stage)
                     progress.advance(overall)
         return refused
 
@@ -160,7 +160,11 @@ class Runner:
         return task
 
     def _compute(
-        self, cell: Cell, task: TargetTask, on_stage: Callable[[str, int, int], None]
+        self,
+        cell: Cell,
+        task: TargetTask,
+        extract: CachedFeatures,
+        on_stage: Callable[[str, int, int], None],
     ) -> bool:
         """Compute and store one cell; False if its fit refused the input."""
         sources = draw_sources(cell.target, self.prompts, cell.num_sources, cell.seed)
@@ -171,7 +175,7 @@ class Runner:
                 task=task,
                 sources=sources,
                 vit=self.backbone.vit,
-                extract=self._features(cell.target),
+                extract=extract,
                 run=self.run,
                 on_stage=on_stage,
             )

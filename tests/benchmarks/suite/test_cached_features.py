@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from backbones.info import LoadedBackbone
+from benchmarks.suite import cached_features
 from benchmarks.suite.cached_features import NO_PROMPT, CachedFeatures, prompt_digest
 from benchmarks.suite.errors import SuiteError
 from ensemble.errors import FitStoppedError
@@ -91,13 +92,29 @@ def test_permuted_tokens_are_the_same_prompt(
     assert torch.allclose(features, expected, atol=1e-4)
 
 
-def test_other_prompts_are_computed_and_not_kept(
+def test_other_prompts_are_kept_in_memory_and_not_on_disk(
     tmp_path: Path, vit: PromptedViT, pixels: Tensor, sources: list[Tensor]
 ) -> None:
     cached = CachedFeatures(tmp_path, sources[:1])
-    for _ in range(2):
-        assert _forwards(vit, cached, pixels, [sources[2]]) == 10
+    assert _forwards(vit, cached, pixels, [sources[2]]) == 10
+    assert _forwards(vit, cached, pixels, [sources[2], sources[1]]) == 10
     assert list(tmp_path.iterdir()) == []
+    assert _forwards(vit, CachedFeatures(tmp_path, sources[:1]), pixels, [sources[2]]) == 10
+
+
+def test_of_other_prompts_the_latest_are_kept(
+    tmp_path: Path,
+    vit: PromptedViT,
+    pixels: Tensor,
+    sources: list[Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cached_features, "MAX_COMPOSITES", 2)
+    cached = CachedFeatures(tmp_path, [])
+    for source in sources:
+        cached(vit, pixels, [source], batch_size=4)
+    assert _forwards(vit, cached, pixels, [sources[1], sources[2]]) == 0
+    assert _forwards(vit, cached, pixels, [sources[0]]) == 10
 
 
 def test_progress_counts_every_image_whether_cached_or_not(
@@ -127,7 +144,7 @@ def test_a_damaged_file_is_named(
     path = tmp_path / f"{NO_PROMPT}.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(SuiteError, match=r"none\.safetensors is damaged"):
-        cached(vit, pixels, [None], batch_size=4)
+        CachedFeatures(tmp_path, sources)(vit, pixels, [None], batch_size=4)
 
 
 def test_digests_tell_prompts_apart(sources: list[Tensor]) -> None:
