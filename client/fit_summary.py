@@ -26,6 +26,7 @@ METHOD_LABELS = {
 SOURCE_LABELS = {
     "single": "best single ({})",
     "panda": "PANDA from {}",
+    "spot": "nearest by SPoT ({})",
     "logme": "best by LogME ({})",
 }
 """Where the source is known; of the single ones only the best is shown."""

@@ -78,7 +78,7 @@ class Screening(_Part):
 
 
 class Candidate(_Part):
-    """One way to make the prompt; `source` is that of `single`."""
+    """One way to make the prompt; `source` is the one that it starts from, if one."""
 
     method: str
     source: str | None = None

@@ -82,9 +82,7 @@ def build_orientation(rng: np.random.Generator, num_pool: int, num_test: int) ->
     return _build(
         rng,
         (num_pool, num_test),
-        lambda sprite, index: replace(
-            sprite, shape="heart", turn=within(index, ORIENTATIONS, rng)
-        ),
+        lambda sprite, index: replace(sprite, shape="heart", turn=within(index, ORIENTATIONS, rng)),
         tuple(f"turn-{index}-of-{ORIENTATIONS}" for index in range(ORIENTATIONS)),
     )
 

@@ -2,8 +2,9 @@
 
 SPoT (Vu et al. 2022, "SPoT: Better Frozen Model Adaptation through Soft Prompt Transfer", ACL,
 arXiv 2110.07904): the prompt that a task has after a fixed number of steps is its embedding. Both
-of its retrievals are candidates: the most similar source ("best of top-1"), and, unless that is
-the same, the top-k average with weights sim_r / sum sim.
+of its retrievals are candidates: the most similar source ("best of top-1"), which the leaderboard
+names, and, unless that is the same, the top-k average with weights sim_r / sum sim, which has no
+one source.
 
 Departures: deep prompts, compared layer by layer; negative similarities count 0 in the average.
 The steps for the embedding come on top of the tuning epochs.
@@ -25,14 +26,16 @@ def fit_spot(fit: FitSession) -> Findings:
     """Retrieve by similarity, compose, and tune the better of the two candidates."""
     similarities = prompt_similarities(target_prompt(fit), fit.sources.stored)
     nearest, average = (retrieval_weights(similarities, k) for k in (1, TOP_K))
-    choices = [nearest] if torch.equal(nearest, average) else [nearest, average]
-    prompts = [compose(fit.sources.aligned, weights) for weights in choices]
+    choices: list[tuple[Tensor, int | None]] = [(nearest, int(nearest.argmax()))]
+    if not torch.equal(nearest, average):
+        choices.append((average, None))
+    prompts = [compose(fit.sources.aligned, weights) for weights, _ in choices]
     features = fit.features_of("composite", prompts)
     candidates = with_tuning(
         fit,
         [
-            fit.candidate("spot", weights, prompt, f)
-            for weights, prompt, f in zip(choices, prompts, features, strict=True)
+            fit.candidate("spot", weights, prompt, f, source=source)
+            for (weights, source), prompt, f in zip(choices, prompts, features, strict=True)
         ],
     )
     diagnostics = Diagnostics(similarities=tuple(similarities.tolist()))

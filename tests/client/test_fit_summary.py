@@ -113,6 +113,7 @@ def test_every_method_has_words_of_its_own() -> None:
         ({"method": "panda", "source": "count", "tuned": True}, "PANDA from count, tuned"),
         ({"method": "logme", "source": "count"}, "best by LogME (count)"),
         ({"method": "spot"}, "similar sources (SPoT)"),
+        ({"method": "spot", "source": "count"}, "nearest by SPoT (count)"),
         ({"method": "new", "source": "a{}b"}, "new (a{}b)"),
     ],
 )
