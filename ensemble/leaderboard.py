@@ -19,7 +19,8 @@ class Standing:
 
     Attributes:
         method: How its prompt was made.
-        source: Index of the one source that it starts from ("single", "logme", "panda", and one of "spot"), or None.
+        source: Index of the one source that it starts from ("single", "logme", "panda", and the
+            nearest of "spot"), or None.
         tuned: Whether its prompt was tuned on the target.
         accuracy: On the held-out images, in [0, 1].
         ci95: Wilson's 95 % interval of that accuracy.

@@ -73,7 +73,7 @@ RELATED: tuple[frozenset[str], ...] = (
 
 A prompt of one has seen the other's images, so it is no source for it. Not among them: `mnist` and
 `digits` (different writers and scans), `depth-bin` and `texture` (different photographs of one
-package), and the drawn tasks (`benchmarks.tasks.catalogue.DRAWN`; every image is drawn for one task).
+package), and the tasks in `benchmarks.tasks.catalogue.DRAWN` (every image is drawn for one task).
 """
 
 

@@ -98,7 +98,7 @@ def _pair(index: int, rng: np.random.Generator) -> list[Outline]:
         angle = rng.uniform(0, 2 * np.pi)
         x, y = rng.uniform(0.12, 0.88, 2)
         x2, y2 = x + apart * np.cos(angle), y + apart * np.sin(angle)
-        if 0.12 <= min(x2, y2) and max(x2, y2) <= 0.88:  # noqa: PLR2004  inside the image
+        if max(abs(x2 - 0.5), abs(y2 - 0.5)) <= 0.38:  # noqa: PLR2004  inside the image
             return [_shape(x, y, rng.uniform(0.05, 0.1), rng) for x, y in ((x, y), (x2, y2))]
 
 

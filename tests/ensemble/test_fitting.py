@@ -39,7 +39,7 @@ CANDIDATES: dict[Method, set[tuple[str, int | None]]] = {
     "vpt": {("vpt", None)},
     "single": SINGLES,
     "mean": {("mean", None)},
-    "spot": {("spot", 1), ("spot", None)},
+    "spot": {("spot", 1)},
     "panda": {("panda", 1)},
     "h_ensemble": {("h_ensemble", None)},
     "logme": {("logme", 1)},

@@ -50,6 +50,10 @@ def test_the_nearest_source_and_the_average_of_the_nearest_three_are_tried(
         for c in found.candidates
     }
     assert len(found.candidates) == 2
+    assert {c.standing.source: float(c.weights.max()) == 1 for c in found.candidates} == {
+        order[0]: True,
+        None: False,
+    }
     assert by_choice == {name: pytest.approx(weights) for name, weights in expected.items()}
     assert torch.equal(found.weights, found.candidates[0].weights)
     for candidate in found.candidates:
