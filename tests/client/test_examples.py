@@ -4,7 +4,13 @@ from pathlib import Path
 import pytest
 
 from client.errors import ClientError
-from client.examples import example_task, find_examples, held_out_images, source_prompts
+from client.examples import (
+    DEMO_SOURCES,
+    example_task,
+    find_examples,
+    held_out_images,
+    source_prompts,
+)
 
 
 @pytest.fixture
@@ -49,6 +55,13 @@ def test_an_unknown_task_gets_the_list_of_those_there_are(examples: Path) -> Non
 def test_the_prompt_of_the_task_itself_is_left_out(examples: Path) -> None:
     names = [file.stem for file in source_prompts(examples, example_task(examples, "animals"))]
     assert names == ["digits", "fashion"]
+
+
+def test_of_the_example_prompts_the_demo_takes_its_own(examples: Path) -> None:
+    for name in (*DEMO_SOURCES, "pair-distance"):
+        (examples / "prompts" / f"{name}.safetensors").touch()
+    names = {file.stem for file in source_prompts(examples, example_task(examples, "animals"))}
+    assert names == DEMO_SOURCES
 
 
 def test_too_few_prompts_are_an_error(examples: Path) -> None:

@@ -8,14 +8,17 @@ import pytest
 
 from backbones.offline_vit_s14 import DEPTH
 from benchmarks.tasks.catalogue import DRAWN
+from client.examples import DEMO_SOURCES
 from prompt_store.codec import BackboneShape, PromptLimits, read_prompt
 
 FOLDER = Path(__file__).parents[2] / "examples" / "prompts"
 FILES = sorted(FOLDER.glob("*.safetensors"))
 
 
-def test_there_are_at_least_eight_of_distinct_tasks() -> None:
-    assert len({file.stem for file in FILES}) >= 8
+def test_there_are_at_least_twelve_of_distinct_tasks() -> None:
+    names = {file.stem for file in FILES}
+    assert len(names) >= 12
+    assert names >= DEMO_SOURCES
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
