@@ -177,9 +177,7 @@ class AliasBook:
                 # Its writer may have been killed before it could make sure of this.
                 self._objects.sync(self._key(name, alias, living.number))
                 return living, False
-            move = Move(
-                name=name, alias=alias, number=number, split=split, moved_at=self._clock()
-            )
+            move = Move(name=name, alias=alias, number=number, split=split, moved_at=self._clock())
             if put_document(self._objects, self._key(name, alias, number), move):
                 return move, living is None
         raise ConflictError(

@@ -120,7 +120,9 @@ def keyed_version(weights: Mapping[int, float], salt: str, key: str) -> int:
         salt: Makes assignments under different names independent of each other.
         key: Whose requests stay together.
     """
-    return min(weights, key=lambda version: -math.log(_uniform(salt, version, key)) / weights[version])
+    return min(
+        weights, key=lambda version: -math.log(_uniform(salt, version, key)) / weights[version]
+    )
 
 
 def _uniform(salt: str, version: int, key: str) -> float:
