@@ -144,3 +144,45 @@ async def test_every_answer_is_that_of_the_artifact_whose_digest_it_reports(
         assert "hgprompt_resident_artifacts 1.0" in metrics
     problems = [line for line in server.log.splitlines() if '"ERROR"' in line]
     assert problems == []
+
+
+async def test_every_acknowledged_move_outlives_a_server_that_is_killed(
+    serve: Callable[..., Server],
+    publish: Callable[..., tuple[FitId, str]],
+    ensembles: EnsembleStore,
+) -> None:
+    for seed in range(2):
+        publish("zoo", seed=seed)
+    server = serve()
+    url = await asyncio.to_thread(server.wait_until_ready)
+    acknowledged: dict[str, int] = {}
+
+    async def swap(client: httpx.AsyncClient, alias: str) -> None:
+        """Move an alias to and fro until the server is gone."""
+        headers = {"If-None-Match": "*"}
+        for version in itertools.cycle((1, 2)):
+            try:
+                moved = await client.put(
+                    f"{URL}/aliases/{alias}", json={"version": version}, headers=headers
+                )
+            except httpx.TransportError:
+                return
+            assert moved.is_success, moved.text
+            acknowledged[alias] = max(moved.json()["move"], acknowledged.get(alias, 0))
+            headers = {"If-Match": moved.headers["etag"]}
+
+    aliases = [f"a{i}" for i in range(4)]
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client, asyncio.TaskGroup() as group:
+        for alias in aliases:
+            group.create_task(swap(client, alias))
+        await asyncio.sleep(2)
+        server.process.kill()
+    assert set(acknowledged) == set(aliases)
+    for alias in aliases:
+        last = ensembles.aliases.current("zoo", alias)
+        assert last.number - acknowledged[alias] in (0, 1)  # the one on its way may be made
+        moves = ensembles.aliases.history("zoo", alias, None, last.number).items
+        assert [move.number for move in moves] == list(range(last.number, 0, -1))
+        assert [move.split for move in reversed(moves)] == [
+            Split.only(1 + i % 2) for i in range(last.number)
+        ]
