@@ -19,7 +19,7 @@ from tests.service.test_process import Server
 
 pytestmark = pytest.mark.anyio
 
-NUM_IMAGES = 3
+NUM_IMAGES = 8
 NUM_TASKS = 12
 LOAD_S = 5.0
 SWAP_EVERY_S = 0.01
@@ -74,7 +74,7 @@ class Load:
         """Ask the alias, in turns for one image and for several at once."""
         while time.monotonic() < until_s:
             number += 1
-            rows = range(NUM_IMAGES) if number % 3 == 0 else [number % NUM_IMAGES]
+            rows = [number % NUM_IMAGES] if number % 3 == 0 else range(NUM_IMAGES)
             files = [("images", ("x", self._images[i])) for i in rows]
             answer = await self._client.post(f"{URL}@prod/classify", files=files)
             assert answer.status_code == 200, answer.text
@@ -102,8 +102,8 @@ def between(**weights: float) -> Split:
     ("settings", "split"),
     [
         ({"resolve_ttl_s": 0.0}, False),
-        ({"resolve_ttl_s": 0.0, "max_resident_artifacts": 1}, False),
-        ({"resolve_ttl_s": 0.01, "max_resident_artifacts": 1, "max_batch_size": 4}, True),
+        ({"resolve_ttl_s": 0.0, "max_resident_artifacts": 1, "max_batch_size": 1}, False),
+        ({"resolve_ttl_s": 0.01, "max_resident_artifacts": 1, "max_batch_size": 2}, True),
     ],
     ids=["roomy", "one slot", "one slot, split"],
 )
