@@ -16,6 +16,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 READY := $(VENV)/.package
+KSERVE_VENV := .venv-kserve
+KSERVE_READY := $(KSERVE_VENV)/.packages
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-strip-extras --custom-compile-command "make lock"
 
@@ -47,12 +49,19 @@ $(READY): pyproject.toml $(VENV)/.packages
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# KServe's client, for the tests that let it talk to the service.
+$(KSERVE_READY): requirements/kserve.txt $(VENV)/.bootstrap
+	$(UV) venv --quiet --clear --python "$(PYTHON)" $(KSERVE_VENV)
+	$(UV) pip sync --quiet --python $(KSERVE_VENV)/bin/python --require-hashes $<
+	@touch $@
+
 .PHONY: setup
 setup: $(READY) ## Create .venv with everything in it
 
 .PHONY: lock
 lock: $(VENV)/.bootstrap ## Resolve pyproject.toml into requirements/ again (ARGS=--upgrade for the newest)
 	$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt $(ARGS)
+	$(COMPILE) --group kserve --output-file requirements/kserve.txt $(ARGS)
 	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt $(ARGS)
 	$(COMPILE) pyproject.toml --group dev --constraint requirements/runtime.txt \
 		--output-file requirements/dev.txt $(ARGS)
@@ -92,7 +101,7 @@ bench-report: $(READY) ## Tables and plots of what bench-suite has finished
 ## Development
 
 .PHONY: test
-test: $(READY) ## Run the tests (ARGS="tests/jobs -k cancel")
+test: $(READY) $(KSERVE_READY) ## Run the tests (ARGS="tests/jobs -k cancel")
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
@@ -111,5 +120,5 @@ format: $(READY) ## Format and apply the linter's safe fixes
 
 .PHONY: clean
 clean: ## Remove .venv and every cache in this folder
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist
+	rm -rf $(VENV) $(KSERVE_VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

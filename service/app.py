@@ -1,5 +1,6 @@
 """The application of one role: its routes, error handlers and middleware."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -12,6 +13,9 @@ from service import errors
 from service.classify_docs import CLASSIFY_PATHS
 from service.drain import CloseWhileDraining
 from service.metrics import MeasureRequests, RequestMetrics
+from service.oip.docs import OIP_PATHS
+from service.oip.routes import OIP_ROUTES
+from service.oip.statistics import ModelStatistics
 from service.openapi import install_openapi
 from service.parts import Parts
 from service.routes import (
@@ -64,11 +68,13 @@ def create_app(
     app.add_exception_handler(HTTPException, errors.answer_error)
     app.add_exception_handler(RequestValidationError, errors.answer_error)
     if parts.settings.classifies:
-        app.router.routes.append(classify.classify_route)  # first, so that it is found at once
+        app.state.model_statistics = ModelStatistics(time.time)
+        # First, so that the hot paths are found at once.
+        app.router.routes.extend((classify.classify_route, *OIP_ROUTES))
     app.include_router(health.router)
     app.include_router(backbone.router)
     if parts.settings.serves_api:
         for router in API_ROUTERS:
             app.include_router(router)
-    install_openapi(app, CLASSIFY_PATHS if parts.settings.classifies else {})
+    install_openapi(app, CLASSIFY_PATHS | OIP_PATHS if parts.settings.classifies else {})
     return app

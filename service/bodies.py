@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,15 +36,15 @@ def too_large(size: str, limit_bytes: int) -> ProblemError:
     )
 
 
-def _check_headers(request: Request, limit_bytes: int) -> None:
-    """Refuse, before reading it, a body that is compressed or declares too great a length."""
+def _check_headers(request: Request, limit_bytes: int, encodings: Collection[str]) -> None:
+    """Refuse, before reading it, a body in another encoding or declared to be too long."""
     encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
+    if encoding not in encodings:
         raise problem_error(
             415,
             "encoding-not-supported",
             "The body's encoding is not supported",
-            f"Content-Encoding {encoding!r}; send the body as it is",
+            f"Content-Encoding {encoding[:32]!r} is not one of {', '.join(encodings)}",
             field="Content-Encoding",
         )
     length = request.headers.get("content-length", "")
@@ -53,16 +53,20 @@ def _check_headers(request: Request, limit_bytes: int) -> None:
 
 
 async def chunks(
-    request: Request, *, limit_bytes: int, idle_timeout_s: float
+    request: Request,
+    *,
+    limit_bytes: int,
+    idle_timeout_s: float,
+    encodings: Collection[str] = ("identity",),
 ) -> AsyncGenerator[bytes]:
-    """Yield the body piece by piece.
+    """Yield the body piece by piece, as it was sent.
 
     Raises:
-        ProblemError: 413 past the limit, 408 when nothing came for `idle_timeout_s`, 415 if it is
-            compressed.
+        ProblemError: 413 past the limit, 408 when nothing came for `idle_timeout_s`, 415 if its
+            encoding is not one of `encodings`.
         ClientDisconnect: The client went away.
     """
-    _check_headers(request, limit_bytes)
+    _check_headers(request, limit_bytes, encodings)
     received = 0
     async with aclosing(request.stream()) as stream:
         while True:

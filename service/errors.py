@@ -17,6 +17,7 @@ from jobs import errors as jobs
 from prompt_store import errors as store
 from prompt_store.splits import InvalidSplitError
 from service.inference import errors as inference
+from service.oip.errors import is_oip, oip_response
 from service.openapi import allowed_methods
 from service.problems import Problem, ProblemError
 
@@ -140,7 +141,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, ProblemError):
         fields = {"method": request.method, "path": request.url.path, "problem": problem.slug}
         logger.error("request failed", exc_info=error, extra=fields)
-    return problem.response()
+    return oip_response(problem) if is_oip(request.url.path) else problem.response()
 
 
 def _members(error: Exception) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.routing import compile_path
 
+from service.oip.errors import is_oip
 from service.problems import MEDIA_TYPE, ProblemDocument
 
 _BINARY = {"type": "string", "format": "binary"}
@@ -68,9 +69,10 @@ def install_openapi(app: FastAPI, extra_paths: dict[str, Any]) -> None:
         schemas["ProblemDocument"] = schema
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
-        for path in document["paths"].values():
-            for operation in path.values():
-                _add_problems(operation["responses"])
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                if not is_oip(path):  # whose errors are the protocol's
+                    _add_problems(operation["responses"])
         return document
 
     app.openapi = openapi

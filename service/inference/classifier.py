@@ -58,19 +58,25 @@ class Classifier:
         self.admission = admission
         self.resolver = resolver
         self._decoder = decoder
-        self._engine = engine
+        self.engine = engine
         self._deadline_s = deadline_s
         self._clock = clock
 
     async def classify(
-        self, reference: Reference, images: Sequence[bytes], assignment_key: str | None = None
+        self,
+        reference: Reference,
+        images: Sequence[bytes | np.ndarray],
+        assignment_key: str | None = None,
+        *,
+        wants_features: bool = False,
     ) -> Classification:
         """Classify images with an ensemble.
 
         Args:
             reference: The ensemble, one of its versions, or an alias.
-            images: Encoded images, at least one.
+            images: At least one, encoded, or (3, H, W) float32 and already normalised.
             assignment_key: As `Resolver.resolve`; all images get the same version.
+            wants_features: Whether the outcomes carry features.
 
         Raises:
             QueueFullError: Too many images wait.
@@ -82,23 +88,28 @@ class Classifier:
         try:
             async with asyncio.timeout(self._deadline_s):
                 served = await self.resolver.resolve(reference, assignment_key)
-                return await self._classify(served, images, deadline_s)
+                return await self._classify(served, images, deadline_s, wants_features)
         except TimeoutError as error:
             raise DeadlineExceededError(
                 f"no answer within the deadline of {self._deadline_s:g} s (request_deadline_s)"
             ) from error
 
     async def _classify(
-        self, served: Served, images: Sequence[bytes], deadline_s: float
+        self,
+        served: Served,
+        images: Sequence[bytes | np.ndarray],
+        deadline_s: float,
+        wants_features: bool,
     ) -> Classification:
         with self.admission.images(served.name, len(images)):
             started_s = self._clock()
             decoded = await asyncio.gather(*(self._pixels(image) for image in images))
             decode_s = self._clock() - started_s
-            computed = await self._engine.compute(
+            computed = await self.engine.compute(
                 served.digest,
                 [each for each in decoded if isinstance(each, np.ndarray)],
                 deadline_s=deadline_s,
+                wants_features=wants_features,
             )
             results = iter(computed.outcomes)
             outcomes = tuple(
@@ -106,7 +117,9 @@ class Classifier:
             )
             return Classification(served, computed.classes, outcomes, decode_s)
 
-    async def _pixels(self, image: bytes) -> np.ndarray | ImageDecodeError:
+    async def _pixels(self, image: bytes | np.ndarray) -> np.ndarray | ImageDecodeError:
+        if isinstance(image, np.ndarray):
+            return image
         try:
             return await self._decoder.pixels(image)
         except ImageDecodeError as error:

@@ -46,3 +46,11 @@ class EngineClient(Protocol):
             ArtifactMismatchError, PromptStoreError: The artifact cannot be loaded.
         """
         ...
+
+    async def load(self, digest: str) -> None:
+        """Bring an artifact to the device, ahead of its first images; raises as `compute`."""
+        ...
+
+    async def unload(self, digest: str) -> None:
+        """Let an artifact go from the device, unless it is in use; its next use loads it again."""
+        ...

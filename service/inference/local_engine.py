@@ -51,6 +51,15 @@ class LocalEngine:
             ]
             return Computed(entry.classes, await self._outcomes(rows))
 
+    async def load(self, digest: str) -> None:
+        """Bring an artifact to the device; see `EngineClient.load`."""
+        async with self.residency.pinned(digest):
+            pass
+
+    async def unload(self, digest: str) -> None:
+        """Let an artifact go unless it is in use; see `EngineClient.unload`."""
+        self.residency.drop(digest)
+
     def settle(self, outcomes: list[tuple[Row, RowOutcome]]) -> None:
         """Hand the engine's outcomes to the callers that still wait; on the event loop."""
         for row, outcome in outcomes:

@@ -66,6 +66,11 @@ class Residency:
                 del self._pins[digest]
             self._evict()
 
+    def drop(self, digest: str) -> None:
+        """Let an artifact go if nobody holds it."""
+        if digest in self._entries and digest not in self._pins:
+            self._bank.remove(self._entries.pop(digest))
+
     async def _entry(self, digest: str) -> BankEntry:
         if digest in self._entries:
             self._entries.move_to_end(digest)

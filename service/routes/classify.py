@@ -5,8 +5,6 @@ from typing import Any, cast
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Match, Route
-from starlette.types import Scope
 
 from prompt_store.names import DigestReference, parse_reference
 from service.assignment import assignment_key
@@ -17,6 +15,7 @@ from service.errors import problem_of
 from service.inference.classifier import Classification, Classifier
 from service.inference.resolver import Reference
 from service.inference.rows import RowOutcome, RowResult
+from service.known_route import KnownRoute
 from service.parts import parts_of
 from service.problems import problem_error
 
@@ -125,12 +124,4 @@ def _ms(seconds: float) -> float:
     return round(1000 * seconds, 3)
 
 
-class _KnownRoute(Route):
-    """Says which route it is, as FastAPI's own routes do; the metrics are kept by route."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, child_scope = super().matches(scope)
-        return match, {**child_scope, "route": self} if match is Match.FULL else child_scope
-
-
-classify_route = _KnownRoute(PATH, classify, methods=["POST"])
+classify_route = KnownRoute(PATH, classify, methods=["POST"])

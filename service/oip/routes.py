@@ -1,0 +1,263 @@
+"""Routes of the Open Inference Protocol; plain Starlette, because inference is the hot path."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version as package_version
+from typing import Any, cast
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from jobs.catalogue import EnsembleCatalogue
+from prompt_store.names import DigestReference, parse_reference
+from service.assignment import assignment_key
+from service.bodies import chunks
+from service.bounded_route import MAX_JSON_BYTES
+from service.disconnects import while_connected
+from service.errors import problem_of
+from service.health import Health
+from service.inference.classifier import Classification, Classifier
+from service.inference.engine_client import EngineClient
+from service.inference.resolver import Reference, Served
+from service.inference.rows import RowResult
+from service.known_route import KnownRoute
+from service.oip.content import InferContent, off_the_loop, read_content
+from service.oip.errors import PREFIX, bad_infer
+from service.oip.infer_request import InferRequest, parse_infer_request
+from service.oip.infer_response import infer_response
+from service.oip.metadata import model_config, model_metadata, server_metadata
+from service.oip.repository import repository_index
+from service.oip.statistics import ModelStatistics
+from service.parts import parts_of
+from service.problems import problem_error
+
+MODEL = f"{PREFIX}/models/{{model}}"
+VERSION = f"{MODEL}/versions/{{version}}"
+REPOSITORY = f"{PREFIX}/repository"
+
+
+async def server(_: Request) -> Response:
+    """Answer `GET /v2`."""
+    return JSONResponse(server_metadata(package_version("hgprompt")))
+
+
+async def live(request: Request) -> Response:
+    """Answer `GET /v2/health/live`."""
+    return _health("live", await _health_of(request).liveness())
+
+
+async def ready(request: Request) -> Response:
+    """Answer `GET /v2/health/ready`."""
+    checks = await _health_of(request).readiness()
+    if parts_of(request).drain.begun.is_set():
+        checks["draining"] = "the process is stopping"
+    return _health("ready", checks)
+
+
+async def metadata(request: Request) -> Response:
+    """Answer `GET /v2/models/{model}`: the signature."""
+    served = await _resolve(request)
+    versions = await asyncio.to_thread(parts_of(request).ensembles.versions, served.name)
+    model = request.path_params["model"]
+    return JSONResponse(model_metadata(model, served, versions, parts_of(request).backbone))
+
+
+async def config(request: Request) -> Response:
+    """Answer `GET /v2/models/{model}/config`."""
+    served, parts = await _resolve(request), parts_of(request)
+    return JSONResponse(
+        model_config(
+            request.path_params["model"], served, parts.backbone, parts.settings.max_batch_size
+        )
+    )
+
+
+async def model_ready(request: Request) -> Response:
+    """Answer `GET /v2/models/{model}/ready`: 200 if it can be used, else why not."""
+    await _resolve(request)
+    return JSONResponse({"name": request.path_params["model"], "ready": True})
+
+
+async def statistics(request: Request) -> Response:
+    """Answer `GET /v2/models/{model}/stats`, for the version that would answer."""
+    served = await _resolve(request)
+    return JSONResponse(_statistics(request).document([(served.name, served.version)]))
+
+
+async def all_statistics(request: Request) -> Response:
+    """Answer `GET /v2/models/stats`: every version used since the process began."""
+    return JSONResponse(_statistics(request).document())
+
+
+async def infer(request: Request) -> Response:
+    """Answer `POST /v2/models/{model}/infer`."""
+    settings = parts_of(request).settings
+    reference, key = _reference(request), assignment_key(request.headers)
+    with _classifier(request).admission.body() as room:
+        content = await read_content(
+            request,
+            room,
+            limit_bytes=settings.max_classify_body_bytes,
+            idle_timeout_s=settings.body_idle_timeout_s,
+        )
+        wanted = await _parsed(request, content)
+        answer = await while_connected(request, _answer(request, reference, key, wanted))
+    results = [each for each in answer.outcomes if isinstance(each, RowResult)]
+    return infer_response(
+        wanted,
+        request.path_params["model"],
+        answer.served,
+        answer.classes,
+        results,
+        request.headers,
+    )
+
+
+async def index(request: Request) -> Response:
+    """Answer `POST /v2/repository/index`; `{"ready": true}` leaves out what cannot be used."""
+    document = await _small_json(request)
+    ready_only = document.get("ready", False)
+    if not isinstance(ready_only, bool):
+        raise bad_infer("ready is neither true nor false")
+    catalogue: EnsembleCatalogue = parts_of(request).ensembles
+    found = await asyncio.to_thread(repository_index, catalogue, ready_only=ready_only)
+    return JSONResponse(found)
+
+
+async def load(request: Request) -> Response:
+    """Answer `POST /v2/repository/models/{model}/load`: bring the artifact to the device."""
+    document = await _small_json(request)
+    if document.get("parameters"):
+        raise bad_infer("load takes no parameters: an ensemble's artifact cannot be changed")
+    await _engine(request).load((await _resolve(request)).digest)
+    return JSONResponse({})
+
+
+async def unload(request: Request) -> Response:
+    """Answer `POST /v2/repository/models/{model}/unload`: let the artifact go, unless in use."""
+    await _small_json(request)
+    await _engine(request).unload((await _resolve(request)).digest)
+    return JSONResponse({})
+
+
+async def _parsed(request: Request, content: InferContent) -> InferRequest:
+    parts = parts_of(request)
+
+    def parse() -> InferRequest:
+        return parse_infer_request(
+            content,
+            image_size_px=parts.backbone.image_size_px,
+            max_images=parts.settings.max_images_per_request,
+        )
+
+    return await asyncio.to_thread(parse) if off_the_loop(content) else parse()
+
+
+async def _answer(
+    request: Request, reference: Reference, key: str | None, wanted: InferRequest
+) -> Classification:
+    """Classify all rows; the protocol has no errors by row, so one bad row fails the request."""
+    started_s = time.perf_counter()
+    answer = await _classifier(request).classify(
+        reference, wanted.rows, key, wants_features=wanted.wants_features
+    )
+    total_s = time.perf_counter() - started_s
+    for row, outcome in enumerate(answer.outcomes):
+        if isinstance(outcome, Exception):
+            _statistics(request).failed(answer.served, total_s=total_s)
+            raise _row_error(row, outcome)
+    results = [each for each in answer.outcomes if isinstance(each, RowResult)]
+    _statistics(request).succeeded(
+        answer.served, results, decode_s=answer.decode_s, total_s=total_s
+    )
+    return answer
+
+
+def _row_error(row: int, outcome: Exception) -> Exception:
+    """The row's own error, with its number where the row itself is at fault."""
+    problem = problem_of(outcome)
+    if problem.status >= 500:  # noqa: PLR2004
+        return outcome
+    return bad_infer(f"row {row}: {problem.detail}")
+
+
+async def _resolve(request: Request) -> Served:
+    return await _classifier(request).resolver.resolve(
+        _reference(request), assignment_key(request.headers)
+    )
+
+
+def _reference(request: Request) -> Reference:
+    """Parse `{model}`, a name or name@alias, with `{version}` where the path has one."""
+    model, version = request.path_params["model"], request.path_params.get("version")
+    if version is not None:
+        if not (version.isascii() and version.isdigit()) or "@" in model:
+            raise bad_infer(f"version {version[:32]!r} is not a number, or the model names one too")
+        model = f"{model}@{version}"
+    reference = parse_reference(model)
+    if isinstance(reference, DigestReference):
+        raise problem_error(
+            400, "invalid-name", "A name is malformed", "a model is not named by digest"
+        )
+    return reference
+
+
+async def _small_json(request: Request) -> dict[str, Any]:
+    """The JSON object in the body; an empty body stands for an empty object."""
+    body = b""
+    timeout_s = parts_of(request).settings.body_idle_timeout_s
+    async for chunk in chunks(request, limit_bytes=MAX_JSON_BYTES, idle_timeout_s=timeout_s):
+        body += chunk
+    try:
+        document = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise bad_infer(f"the request is not JSON: {str(error)[:128]}") from error
+    if not isinstance(document, dict):
+        raise bad_infer("the request is not a JSON object")
+    return document
+
+
+def _health(name: str, checks: dict[str, str]) -> Response:
+    failing = [f"{check}: {outcome}" for check, outcome in checks.items() if outcome != "ok"]
+    if failing:
+        return JSONResponse({"error": f"not {name}: {'; '.join(failing)}", name: False}, 503)
+    return JSONResponse({name: True})
+
+
+def _health_of(request: Request) -> Health:
+    return cast("Health", request.app.state.health)
+
+
+def _classifier(request: Request) -> Classifier:
+    return cast("Classifier", request.app.state.classifier)
+
+
+def _engine(request: Request) -> EngineClient:
+    return _classifier(request).engine
+
+
+def _statistics(request: Request) -> ModelStatistics:
+    return cast("ModelStatistics", request.app.state.model_statistics)
+
+
+def _both(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> list[Any]:
+    """The route for the version that serves, and the one for a version by number."""
+    return [KnownRoute(f"{base}{path}", handler, methods=[method]) for base in (MODEL, VERSION)]
+
+
+OIP_ROUTES = [
+    *_both("/infer", infer, "POST"),
+    KnownRoute(PREFIX, server, methods=["GET"]),
+    KnownRoute(f"{PREFIX}/health/live", live, methods=["GET"]),
+    KnownRoute(f"{PREFIX}/health/ready", ready, methods=["GET"]),
+    KnownRoute(f"{PREFIX}/models/stats", all_statistics, methods=["GET"]),
+    *_both("", metadata, "GET"),
+    *_both("/config", config, "GET"),
+    *_both("/ready", model_ready, "GET"),
+    *_both("/stats", statistics, "GET"),
+    KnownRoute(f"{REPOSITORY}/index", index, methods=["POST"]),
+    KnownRoute(f"{REPOSITORY}/models/{{model}}/load", load, methods=["POST"]),
+    KnownRoute(f"{REPOSITORY}/models/{{model}}/unload", unload, methods=["POST"]),
+]
