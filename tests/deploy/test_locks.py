@@ -42,7 +42,12 @@ def locks(root: Path) -> dict[str, dict[str, list[Locked]]]:
     return {path.stem: read_lock(path) for path in (root / "requirements").glob("*.txt")}
 
 
-GROUPS = [("runtime", {""}), ("dev", {"", "dev"}), ("bootstrap", {"bootstrap"})]
+GROUPS = [
+    ("runtime", {""}),
+    ("dev", {"", "dev"}),
+    ("bootstrap", {"bootstrap"}),
+    ("kserve", {"kserve"}),
+]
 
 
 @pytest.mark.parametrize(("name", "groups"), GROUPS)

@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 PYTHON = ROOT / ".venv-kserve" / "bin" / "python"
 
 
-def test_kserve_client(zoo, image: Callable[..., bytes], tmp_path: Path) -> None:
+def test_kserve_client(zoo: Any, image: Callable[..., bytes], tmp_path: Path) -> None:
     if not PYTHON.exists() and not os.environ.get("CI"):
         pytest.skip(f"{PYTHON} is missing; `make test` installs it")
     path = tmp_path / "image.png"

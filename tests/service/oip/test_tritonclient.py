@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import numpy as np
@@ -17,11 +18,12 @@ from images.decoding import ImageLimits, decode_image
 from images.preprocessing import preprocess
 
 Images = Callable[..., bytes]
+Triton = triton.InferenceServerClient
 Answer = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.fixture
-def client(zoo) -> Iterator[triton.InferenceServerClient]:
+def client(zoo: Any) -> Iterator[Triton]:
     with triton.InferenceServerClient(zoo.address) as client:
         yield client
 
@@ -44,7 +46,7 @@ def normalised(loaded: LoadedBackbone, data: bytes) -> np.ndarray:
     return (uint8_pixels(loaded, data).astype(np.float32) / 255 - mean) / std
 
 
-def test_health_and_metadata(client, zoo, loaded: LoadedBackbone) -> None:
+def test_health_and_metadata(client: Triton, zoo: Any, loaded: LoadedBackbone) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("zoo")
@@ -65,8 +67,8 @@ def test_health_and_metadata(client, zoo, loaded: LoadedBackbone) -> None:
 @pytest.mark.parametrize("binary_output", [True, False])
 @pytest.mark.parametrize("version", ["", "1"])
 def test_images(
-    client,
-    zoo,
+    client: Triton,
+    zoo: Any,
     loaded: LoadedBackbone,
     image: Images,
     answer: Answer,
@@ -103,7 +105,7 @@ def test_images(
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_pixels_and_default_outputs(
-    client, zoo, loaded: LoadedBackbone, image: Images, answer: Answer, *, binary: bool
+    client: Triton, zoo: Any, loaded: LoadedBackbone, image: Images, answer: Answer, *, binary: bool
 ) -> None:
     data = [image(seed=i) for i in range(2)]
     pixels = np.stack([normalised(loaded, each) for each in data])
@@ -116,7 +118,7 @@ def test_pixels_and_default_outputs(
         np.testing.assert_allclose(result.as_numpy("probabilities")[row], expected, atol=1e-4)
 
 
-def test_classification_extension(client, image: Images) -> None:
+def test_classification_extension(client: Triton, image: Images) -> None:
     wanted = triton.InferRequestedOutput("probabilities", class_count=2)
     result = client.infer("zoo", [image_input([image(0), image(1)])], outputs=[wanted])
     table = result.as_numpy("probabilities")
@@ -130,7 +132,7 @@ def test_classification_extension(client, image: Images) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_compression_both_ways(client, image: Images, algorithm: str) -> None:
+def test_compression_both_ways(client: Triton, image: Images, algorithm: str) -> None:
     inputs = [image_input([image(i) for i in range(20)])]
     outputs = [triton.InferRequestedOutput("features")]
     plain = client.infer("zoo", inputs, outputs=outputs)
@@ -146,7 +148,7 @@ def test_compression_both_ways(client, image: Images, algorithm: str) -> None:
     )
 
 
-def test_replies_are_compressed_when_that_is_accepted(zoo, image: Images) -> None:
+def test_replies_are_compressed_when_that_is_accepted(zoo: Any, image: Images) -> None:
     images = [base64.b64encode(image(0)).decode()] * 20
     inputs = [{"name": "image", "datatype": "BYTES", "shape": [20], "data": images}]
     document = {"inputs": inputs, "outputs": [{"name": "features"}]}
@@ -160,7 +162,7 @@ def test_replies_are_compressed_when_that_is_accepted(zoo, image: Images) -> Non
         assert response.json()["outputs"][0]["shape"][0] == 20
 
 
-def test_raw_request(zoo, loaded: LoadedBackbone, image: Images, answer: Answer) -> None:
+def test_raw_request(zoo: Any, loaded: LoadedBackbone, image: Images, answer: Answer) -> None:
     response = httpx.post(
         f"{zoo.url}/v2/models/zoo/infer",
         content=image(3),
@@ -174,14 +176,14 @@ def test_raw_request(zoo, loaded: LoadedBackbone, image: Images, answer: Answer)
     np.testing.assert_allclose(result.as_numpy("probabilities")[0], expected, atol=1e-5)
 
 
-def test_a_bad_image_fails_the_request_and_names_its_row(client, image: Images) -> None:
+def test_a_bad_image_fails_the_request_and_names_its_row(client: Triton, image: Images) -> None:
     with pytest.raises(InferenceServerException, match="row 1: .*cannot be decoded") as caught:
         client.infer("zoo", [image_input([image(0), b"junk", image(2)])])
     assert caught.value.status() == "400"
 
 
-def test_statistics_count_rows_and_failures(client, image: Images) -> None:
-    def stats() -> dict:
+def test_statistics_count_rows_and_failures(client: Triton, image: Images) -> None:
+    def stats() -> dict[str, Any]:
         return client.get_inference_statistics("zoo", "1")["model_stats"][0]
 
     before = stats()
@@ -199,7 +201,7 @@ def test_statistics_count_rows_and_failures(client, image: Images) -> None:
     assert {"zoo"} == {each["name"] for each in everything}
 
 
-def test_repository(client, zoo, image: Images) -> None:
+def test_repository(client: Triton, zoo: Any, image: Images) -> None:
     index = client.get_model_repository_index()
     assert [(each["name"], each["version"], each["state"]) for each in index] == [
         ("zoo", "1", "READY"),
@@ -223,7 +225,7 @@ def test_repository(client, zoo, image: Images) -> None:
         client.load_model("nothing")
 
 
-def test_requests_at_once_from_the_asynchronous_client(zoo, image: Images) -> None:
+def test_requests_at_once_from_the_asynchronous_client(zoo: Any, image: Images) -> None:
     async def run() -> list[str]:
         async with triton_aio.InferenceServerClient(zoo.address) as client:
             assert await client.is_server_ready()
@@ -238,6 +240,6 @@ def test_requests_at_once_from_the_asynchronous_client(zoo, image: Images) -> No
     assert asyncio.run(run()) == ["1", "2"] * 8
 
 
-def test_async_infer_of_the_synchronous_client(client, image: Images) -> None:
+def test_async_infer_of_the_synchronous_client(client: Triton, image: Images) -> None:
     pending = [client.async_infer("zoo", [image_input([image(i)])]) for i in range(4)]
     assert all(each.get_result().as_numpy("probabilities").shape == (1, 3) for each in pending)
