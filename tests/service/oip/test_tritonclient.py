@@ -177,7 +177,7 @@ def test_raw_request(zoo: Any, loaded: LoadedBackbone, image: Images, answer: An
 
 
 def test_a_bad_image_fails_the_request_and_names_its_row(client: Triton, image: Images) -> None:
-    with pytest.raises(InferenceServerException, match="row 1: .*cannot be decoded") as caught:
+    with pytest.raises(InferenceServerException, match=r"row 1: .*cannot be decoded") as caught:
         client.infer("zoo", [image_input([image(0), b"junk", image(2)])])
     assert caught.value.status() == "400"
 
