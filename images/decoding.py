@@ -8,6 +8,7 @@ from PIL import ExifTags, Image
 
 from images.errors import ImageDecodeError, ImageTooLargeError
 
+# Not AVIF: its decoder unpacks whatever size the bitstream has, though the header says 8 x 8.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 # Every scan of a progressive JPEG costs a pass over all pixels; encoders write about ten.
 MAX_JPEG_SCANS = 100

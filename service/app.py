@@ -11,9 +11,9 @@ from starlette.exceptions import HTTPException
 from service import errors
 from service.classify_docs import CLASSIFY_PATHS
 from service.drain import CloseWhileDraining
-from service.metrics import MeasureRequests, RequestMetrics
 from service.openapi import install_openapi
 from service.parts import Parts
+from service.request_metrics import MeasureRequests, RequestMetrics
 from service.routes import (
     backbone,
     classify,
@@ -52,7 +52,7 @@ def create_app(
     )
     app.state.parts = parts
     app.state.metrics = CollectorRegistry()
-    metrics = RequestMetrics(app.state.metrics)
+    metrics = RequestMetrics(app.state.metrics, parts.drain)
     app.add_middleware(CloseWhileDraining, drain=parts.drain)
     app.add_middleware(MeasureRequests, metrics=metrics)
     for error in (*errors.KINDS, errors.ProblemError, errors.ClientDisconnect, OSError, Exception):

@@ -86,7 +86,7 @@ async def _start_classifier(
     """Start classification and return its health check."""
     metrics = InferenceMetrics(app.state.metrics)
     running = await stack.enter_async_context(
-        running_classifier(loaded, parts.blobs, parts.ensembles, parts.settings, metrics.observe)
+        running_classifier(loaded, parts.blobs, parts.ensembles, parts.settings, metrics)
     )
     metrics.watch(running)
     app.state.classifier = running.classifier

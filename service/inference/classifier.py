@@ -12,6 +12,7 @@ from service.inference.admission import Admission
 from service.inference.decoding import DecodePool
 from service.inference.engine_client import EngineClient
 from service.inference.errors import DeadlineExceededError
+from service.inference.observer import InferenceObserver
 from service.inference.resolver import Resolver, Served
 from service.inference.rows import RowOutcome
 
@@ -42,6 +43,7 @@ class Classifier:
         decoder: From bytes to pixels.
         engine: Computes the pixels.
         deadline_s: How long a request may take.
+        observer: Told of requests that end before their answer.
         clock: Monotonic seconds, the engine's clock.
     """
 
@@ -53,6 +55,7 @@ class Classifier:
         decoder: DecodePool,
         engine: EngineClient,
         deadline_s: float,
+        observer: InferenceObserver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.admission = admission
@@ -60,6 +63,7 @@ class Classifier:
         self._decoder = decoder
         self._engine = engine
         self._deadline_s = deadline_s
+        self._observer = observer
         self._clock = clock
 
     async def classify(
@@ -82,7 +86,11 @@ class Classifier:
         try:
             async with asyncio.timeout(self._deadline_s):
                 return await self._classify(name, version, images, deadline_s)
+        except asyncio.CancelledError:
+            self._observer.images_given_up(len(images), "disconnect")
+            raise
         except TimeoutError as error:
+            self._observer.images_given_up(len(images), "deadline")
             raise DeadlineExceededError(
                 f"no answer within the deadline of {self._deadline_s:g} s (request_deadline_s)"
             ) from error
@@ -93,7 +101,7 @@ class Classifier:
         served = await self.resolver.resolve(name, version)
         with self.admission.images(name, len(images)):
             started_s = self._clock()
-            decoded = await asyncio.gather(*(self._pixels(image) for image in images))
+            decoded = await asyncio.gather(*(self._pixels(image, name) for image in images))
             decode_s = self._clock() - started_s
             computed = await self._engine.compute(
                 served.digest,
@@ -106,8 +114,8 @@ class Classifier:
             )
             return Classification(served, computed.classes, outcomes, decode_s)
 
-    async def _pixels(self, image: bytes) -> np.ndarray | ImageDecodeError:
+    async def _pixels(self, image: bytes, name: str) -> np.ndarray | ImageDecodeError:
         try:
-            return await self._decoder.pixels(image)
+            return await self._decoder.pixels(image, name)
         except ImageDecodeError as error:
             return error

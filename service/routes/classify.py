@@ -28,7 +28,7 @@ async def classify(request: Request) -> JSONResponse:
     settings = parts_of(request).settings
     reference = _reference(request.path_params["reference"])
     top_k = _top_k(request.query_params.get("top_k"))
-    with _classifier(request).admission.body() as room:
+    with _classifier(request).admission.body(reference.name) as room:
         parts: list[bytes] = []
         async for chunk in chunks(
             request,
