@@ -2,6 +2,7 @@
 
 import time
 
+from opentelemetry import trace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -90,5 +91,9 @@ class MeasureRequests:
         method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.update_name(f"{method} {route}")
+            span.set_attribute("http.route", route)
         if REFUSAL in scope:
             self._metrics.refused.labels(scope[REFUSAL]).inc()

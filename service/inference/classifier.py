@@ -15,6 +15,7 @@ from service.inference.errors import DeadlineExceededError
 from service.inference.observer import InferenceObserver
 from service.inference.resolver import Resolver, Served
 from service.inference.rows import RowOutcome
+from service.inference.tracing import record_classification
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class Classifier:
             outcomes = tuple(
                 next(results) if isinstance(each, np.ndarray) else each for each in decoded
             )
+            record_classification(served, outcomes, began_s=started_s, decode_s=decode_s)
             return Classification(served, computed.classes, outcomes, decode_s)
 
     async def _pixels(self, image: bytes, name: str) -> np.ndarray | ImageDecodeError:
