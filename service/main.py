@@ -91,7 +91,8 @@ async def _start_classifier(
     running = await stack.enter_async_context(
         running_classifier(loaded, parts.blobs, parts.ensembles, parts.settings, metrics)
     )
-    metrics.watch(running)
+    metrics.watch_front(running.classifier.admission, running.decoder)
+    metrics.watch_engine(running.residency)
     app.state.classifier = running.classifier
 
     async def check() -> None:

@@ -1,12 +1,18 @@
 """Prometheus metrics of classification, in a registry of this process's application."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from service.buckets import SECONDS, SIZES
-from service.inference.assembly import RunningClassifier
-from service.inference.decoding import DecodeReport
-from service.inference.engine import BatchReport
+from service.inference.admission import Admission
+from service.inference.decoding import DecodePool, DecodeReport
 from service.inference.observer import GivenUp
+
+if TYPE_CHECKING:  # what measures requests needs no torch
+    from service.inference.engine import BatchReport
+    from service.inference.residency import Residency
 
 
 class InferenceMetrics:
@@ -52,26 +58,19 @@ class InferenceMetrics:
         for why in ("deadline", "disconnect"):
             self._given_up.labels(why)
 
-    def watch(self, running: RunningClassifier) -> None:
-        """Read what is held at each scrape."""
-        admission = running.classifier.admission
-        for name, help_, read in (
-            ("queue_depth", "Images between admission and answer", lambda: admission.num_images),
-            ("body_bytes", "Classification bodies in memory", lambda: admission.num_bytes),
-            (
-                "decode_queue_depth",
-                "Images that wait for a thread to decode them",
-                lambda: running.decoder.num_waiting,
-            ),
-            (
-                "resident_artifacts",
-                "Artifacts on the device",
-                lambda: running.residency.num_resident,
-            ),
-        ):
-            Gauge(f"hgprompt_{name}", help_, registry=self._registry).set_function(read)
+    def watch_front(self, admission: Admission, decoder: DecodePool) -> None:
+        """Read at each scrape what requests hold and wait for."""
+        self._read("queue_depth", "Images from admission to answer", lambda: admission.num_images)
+        self._read("body_bytes", "Classification bodies in memory", lambda: admission.num_bytes)
+        self._read(
+            "decode_queue_depth", "Images that wait to be decoded", lambda: decoder.num_waiting
+        )
 
-    def batch_ran(self, report: BatchReport) -> None:
+    def watch_engine(self, residency: "Residency") -> None:
+        """Read at each scrape what is on the device."""
+        self._read("resident_artifacts", "Artifacts on the device", lambda: residency.num_resident)
+
+    def batch_ran(self, report: "BatchReport") -> None:
         """Record one forward pass."""
         for wait_s in report.queue_s:
             self._queue_seconds.observe(wait_s)
@@ -101,6 +100,9 @@ class InferenceMetrics:
     def images_given_up(self, count: int, why: GivenUp) -> None:
         """Record a request that ended before its answer."""
         self._given_up.labels(why).inc(count)
+
+    def _read(self, name: str, help_: str, read: Callable[[], float]) -> None:
+        Gauge(f"hgprompt_{name}", help_, registry=self._registry).set_function(read)
 
     def _seconds(self, name: str, help_: str) -> Histogram:
         return Histogram(name, help_, buckets=SECONDS, registry=self._registry)

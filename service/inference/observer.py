@@ -1,9 +1,11 @@
 """What the parts of classification tell whoever measures them."""
 
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from service.inference.decoding import DecodeReport
-from service.inference.engine import BatchReport
+
+if TYPE_CHECKING:  # what measures requests needs no torch
+    from service.inference.engine import BatchReport
 
 GivenUp = Literal["deadline", "disconnect"]
 """Why nobody waits for the answer any more."""
@@ -12,7 +14,7 @@ GivenUp = Literal["deadline", "disconnect"]
 class InferenceObserver(Protocol):
     """Told of events as they happen, on any thread; must return at once."""
 
-    def batch_ran(self, report: BatchReport) -> None:
+    def batch_ran(self, report: "BatchReport") -> None:
         """A forward pass ended."""
 
     def image_decoded(self, report: DecodeReport) -> None:

@@ -102,7 +102,7 @@ def test_a_request_that_never_ends_does_not_outlast_the_grace_period(
         server.terminate()
         told_s = time.monotonic()
         assert server.process.wait(30) == 0
-        assert time.monotonic() - told_s < 0.2 + 2.0 + 3.0
+        assert time.monotonic() - told_s < 15  # not the 30 s that a body may pause for
 
 
 class Up:
