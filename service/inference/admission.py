@@ -9,7 +9,8 @@ from service.inference.errors import QueueFullError, Scarce
 
 ENSEMBLE_SHARE = 4
 """An ensemble may hold this many times the room that is left (Choudhury and Hahne 1998, dynamic
-thresholds): alone it gets 4/5 of it, so the others always find room."""
+thresholds): alone it gets 4/5 of it, so the others always find room. Only where nothing is held
+may one request take more."""
 
 MIN_RETRY_S = 1.0
 MAX_RETRY_S = 60.0
@@ -33,10 +34,12 @@ class Room:
 
     def lacks(self, name: str, count: int) -> Literal["room", "share"] | None:
         """What `count` more for an ensemble would exceed."""
-        left = self.limit - self.held
-        if count > left:
+        left = self.limit - self.held - count
+        if left < 0:
             return "room"
-        return "share" if self._held_by[name] + count > ENSEMBLE_SHARE * left else None
+        if self.held and self._held_by[name] + count > ENSEMBLE_SHARE * left:
+            return "share"
+        return None
 
     def take(self, name: str, count: int) -> None:
         """Hold more for an ensemble; a negative count gives back."""

@@ -40,13 +40,24 @@ def test_one_ensemble_cannot_take_all_of_the_queue() -> None:
     assert admission.num_images == 0
 
 
+def test_large_requests_cannot_take_all_of_the_queue_either() -> None:
+    admission = Admission(max_images=100, max_bytes=10)
+    with ExitStack() as held:
+        for _ in range(3):
+            held.enter_context(admission.images("greedy", 25))
+        with pytest.raises(QueueFullError) as caught:
+            held.enter_context(admission.images("greedy", 25))
+        assert caught.value.scarce == "share"
+        held.enter_context(admission.images("modest", 20))
+
+
 def test_bodies_are_bounded_as_they_arrive() -> None:
     admission = Admission(max_images=4, max_bytes=10)
     with admission.body("a") as first, admission.body("b") as second:
         first.add(6)
-        second.add(4)
+        second.add(3)
         with pytest.raises(QueueFullError, match=r"limit of 10 \(max_inflight_bytes\)"):
-            second.add(1)
+            second.add(2)
     with admission.body("a") as room:
         room.add(10)
         assert admission.num_bytes == 10
