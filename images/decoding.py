@@ -64,6 +64,8 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
             return _upright(_to_rgb(image), _orientation(image))
     except (ImageDecodeError, MemoryError):
         raise
+    except Image.DecompressionBombError as error:  # its own limit, checked when it opens a file
+        raise ImageTooLargeError(str(error)) from error
     # Pillow's readers raise nearly any exception on damaged files, SyntaxError included.
     except Exception as error:
         raise ImageDecodeError(f"image cannot be decoded: {_reason(error)}") from error

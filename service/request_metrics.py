@@ -72,6 +72,7 @@ class MeasureRequests:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                _name_span(scope)
             await send(message)
 
         started_s = time.perf_counter()
@@ -87,13 +88,24 @@ class MeasureRequests:
             self._record(scope, status, time.perf_counter() - started_s)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", UNMATCHED)
-        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+        method, route = _method(scope), _route(scope)
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
-        span = trace.get_current_span()
-        if span.is_recording():
-            span.update_name(f"{method} {route}")
-            span.set_attribute("http.route", route)
         if REFUSAL in scope:
             self._metrics.refused.labels(scope[REFUSAL]).inc()
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", UNMATCHED)
+
+
+def _method(scope: Scope) -> str:
+    return scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+
+
+def _name_span(scope: Scope) -> None:
+    """Call the request's span, if it has one, by its route; the span ends with the answer."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.update_name(f"{_method(scope)} {_route(scope)}")
+        span.set_attribute("http.route", _route(scope))
