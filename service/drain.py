@@ -106,7 +106,7 @@ class DrainingServer(uvicorn.Server):
     def _has_silent_connection(self) -> bool:
         """Whether a connection has not begun its first request."""
         return any(
-            isinstance(each, HttpToolsProtocol) and each.cycle is None
+            getattr(each, "cycle", None) is None  # uvicorn sets it when a request begins
             for each in self.server_state.connections
         )
 
