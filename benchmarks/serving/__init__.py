@@ -1,1 +1,1 @@
-"""Benchmarks of a running service."""
+"""How fast classification is served: against its limit, against other servers, and as it grows."""
