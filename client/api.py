@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
+from client.aliases import Aliases
 from client.bodies import file_chunks, file_size_bytes, parse_reply, read_file
 from client.errors import ProblemError
 from client.events import follow_events
@@ -31,6 +32,7 @@ from client.replies import (
 from client.transport import Request, RetryPolicy, Transport, raise_for_problem
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+ASSIGNMENT_HEADER = "HGPrompt-Assignment-Key"
 _MEDIA_TYPES = {
     ".zip": "application/zip",
     ".tar": "application/x-tar",
@@ -43,6 +45,10 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 class Client:
     """A connection to one service; safe to use from several threads.
+
+    Attributes:
+        ensemble_aliases: Movable names for versions of ensembles.
+        prompt_aliases: Movable names for versions of prompts.
 
     Calls that may be repeated are repeated when the connection fails; those that create carry
     an Idempotency-Key, so that a repetition creates nothing twice.
@@ -73,6 +79,8 @@ class Client:
             ClientError: If `base_url` is not an http(s) URL.
         """
         self._transport = Transport(base_url, timeout_s, retry or RetryPolicy(), sleep)
+        self.ensemble_aliases = Aliases(self._transport, "ensembles")
+        self.prompt_aliases = Aliases(self._transport, "prompts")
 
     def __enter__(self) -> Self:
         return self
@@ -195,7 +203,7 @@ class Client:
         Args:
             name: The ensemble's name.
             task: A task's name, `name@version` or digest.
-            sources: Prompts by name, `name@version` or digest; or "all".
+            sources: Prompts by name, `name@version`, `name@alias` or digest; or "all".
             method: How the composite prompt is made.
             options: Options of the fit; unknown ones are refused.
             seed: Seed of all random choices.
@@ -261,7 +269,14 @@ class Client:
 
     # -- classification
 
-    def classify(self, name: str, images: Sequence[bytes], top_k: int = 5) -> Classification:
+    def classify(
+        self,
+        name: str,
+        images: Sequence[bytes],
+        top_k: int = 5,
+        *,
+        assignment_key: str | None = None,
+    ) -> Classification:
         """Classifies encoded images (JPEG, PNG, …) with an ensemble.
 
         Args:
@@ -269,19 +284,23 @@ class Client:
             images: The images' files. One image that cannot be read is refused; among several
                 it only fails its own row.
             top_k: How many classes to return for each.
+            assignment_key: Requests with the same key are answered by the same version of an
+                alias that is split between several.
         """
         path = f"/v1/ensembles/{quote(name)}/classify"
+        headers = {} if assignment_key is None else {ASSIGNMENT_HEADER: assignment_key}
         if len(images) == 1:
             request = Request(
                 "POST",
                 path,
                 params={"top_k": top_k},
-                headers={"Content-Type": _OCTETS},
+                headers={"Content-Type": _OCTETS, **headers},
                 body=lambda: images[0],
             )
         else:
             files = [("images", (str(i), image, _OCTETS)) for i, image in enumerate(images)]
-            request = Request("POST", path, params={"top_k": top_k}, files=files)
+            params = {"top_k": top_k}
+            request = Request("POST", path, params=params, headers=headers, files=files)
         return parse_reply(Classification, self._transport.send(request))
 
     # -- shared

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from client.commands import classify, ensembles, local, prompts, tasks
+from client.commands import aliases, classify, ensembles, local, prompts, tasks
 from client.errors import ClientError, ServiceUnreachableError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(ensembles.app, name="ensembles")
+app.add_typer(aliases.app, name="aliases")
 app.command("fit")(ensembles.fit)
 app.command("cancel")(ensembles.cancel)
 app.command("report")(ensembles.report)

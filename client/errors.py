@@ -28,6 +28,10 @@ class ProblemError(ClientError):
         self.status = status
 
 
+class AliasMovedError(ProblemError):
+    """An alias was not changed, because it does not stand as the caller expects it to."""
+
+
 class FitFailedError(ClientError):
     """A fit ended, but not with an artifact."""
 

@@ -80,6 +80,29 @@ class Task(Reply):
     num_images: int
 
 
+class Share(Reply):
+    """A version and the probability with which a request is assigned to it."""
+
+    version: int
+    weight: float
+
+
+class Alias(Reply):
+    """An alias after one of its moves; `versions` is empty if the move deleted it.
+
+    Attributes:
+        version: The version it points at, None if there are several or none.
+        move: Number of the move, to be given as `if_match`.
+    """
+
+    name: str
+    alias: str
+    version: int | None = None
+    versions: tuple[Share, ...]
+    move: int
+    moved_at: datetime
+
+
 class Progress(Reply):
     """Where a fit stands; `eta_s` is an estimate and None while unknown."""
 

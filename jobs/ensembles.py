@@ -20,6 +20,7 @@ from jobs.records import (
     FitState,
     OutcomeStatus,
 )
+from prompt_store.aliases import AliasBook
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import Clock
 from prompt_store.documents import put_document
@@ -36,6 +37,9 @@ class EnsembleStore(EnsembleCatalogue):
         blobs: The same store's blobs, for artifacts and result documents.
         clock: Now, timezone-aware UTC.
         max_attempts: Attempts that may end without an outcome before the fit is declared dead.
+
+    Attributes:
+        aliases: Movable names for versions that have succeeded.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class EnsembleStore(EnsembleCatalogue):
         max_attempts: int = 3,
     ) -> None:
         super().__init__(objects, blobs)
+        self.aliases = AliasBook(objects, keys.ENSEMBLES_FOLDER, clock)
         self._clock = clock
         self._max_attempts = max_attempts
 

@@ -7,6 +7,8 @@ Below `ensembles/<name>/versions/<%08d>/`, one folder per fit:
     releases/<%04d>.json    that attempt was handed back: it was not lost to a crash
     outcome.json            the one end: success, failure, cancellation or death
 
+Beside `versions`, `aliases` holds what `prompt_store.aliases` keeps there.
+
 Marks, each written before the request that it points to, so that no request lacks its marks (a
 mark without a request comes from a crash in between, and is ignored):
 
@@ -17,13 +19,14 @@ mark without a request comes from a crash in between, and is ignored):
 
 from jobs.records import FitId
 
+ENSEMBLES_FOLDER = "ensembles"
 OPEN_FOLDER = "ensembles-open"
 NAMES_FOLDER = "ensembles-by-name"
 
 
 def versions_folder(name: str) -> str:
     """Every version of one ensemble."""
-    return f"ensembles/{name}/versions"
+    return f"{ENSEMBLES_FOLDER}/{name}/versions"
 
 
 def fit_folder(fit_id: FitId) -> str:

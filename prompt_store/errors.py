@@ -39,6 +39,18 @@ class ConflictError(PromptStoreError):
     """The request contradicts what is stored, or too many writers raced for one name."""
 
 
+class PreconditionFailedError(PromptStoreError):
+    """What is stored is not what the writer said it would replace; nothing was changed.
+
+    Attributes:
+        current: The number of what is there now, None if there is nothing.
+    """
+
+    def __init__(self, message: str, *, current: int | None) -> None:
+        super().__init__(message)
+        self.current = current
+
+
 class NameInvalidError(PromptStoreError):
     """A name, reference, digest, key or cursor is not well formed."""
 

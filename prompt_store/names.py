@@ -9,7 +9,7 @@ from prompt_store.errors import NameInvalidError
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 DIGEST_PATTERN = r"sha256:[0-9a-f]{64}"
 _SHOWN_CHARACTERS = 80
-_MAX_VERSION = 99_999_999
+MAX_VERSION = 99_999_999
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,17 @@ class NameReference:
 
     name: str
     version: int | None
+
+
+@dataclass(frozen=True)
+class AliasReference:
+    """A name and one of its aliases, which somebody points at a version, or at several."""
+
+    name: str
+    alias: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.alias}"
 
 
 @dataclass(frozen=True)
@@ -50,9 +61,22 @@ def check_version(version: int) -> int:
     Raises:
         NameInvalidError: It is not within 1 to 99,999,999.
     """
-    if not 1 <= version <= _MAX_VERSION:
-        raise NameInvalidError(f"version {shown(version)} is not within 1 to {_MAX_VERSION}")
+    if not 1 <= version <= MAX_VERSION:
+        raise NameInvalidError(f"version {shown(version)} is not within 1 to {MAX_VERSION}")
     return version
+
+
+def check_alias(alias: str) -> str:
+    """Return `alias`.
+
+    Raises:
+        NameInvalidError: It is not a name, or consists of digits, as only versions do.
+    """
+    if not re.fullmatch(NAME_PATTERN, alias) or alias.isdecimal():
+        raise NameInvalidError(
+            f"alias {shown(alias)} does not match {NAME_PATTERN}, or looks like a version"
+        )
+    return alias
 
 
 def check_digest(digest: str) -> str:
@@ -71,8 +95,8 @@ def digest_of(data: bytes | memoryview) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def parse_reference(reference: str) -> NameReference | DigestReference:
-    """Parse `name`, `name@3` or `sha256:<hex>`.
+def parse_reference(reference: str) -> NameReference | AliasReference | DigestReference:
+    """Parse `name`, `name@3`, `name@alias` or `sha256:<hex>`.
 
     Raises:
         NameInvalidError: The reference has none of these forms.
@@ -82,8 +106,10 @@ def parse_reference(reference: str) -> NameReference | DigestReference:
     name, separator, version = reference.partition("@")
     if not separator:
         return NameReference(check_name(name), None)
-    if not re.fullmatch(r"[1-9][0-9]{0,7}", version):
+    if re.fullmatch(r"[1-9][0-9]{0,7}", version):
+        return NameReference(check_name(name), int(version))
+    if not re.fullmatch(NAME_PATTERN, version) or version.isdecimal():
         raise NameInvalidError(
-            f"reference {shown(reference)} is not a name, name@version or sha256:<hex>"
+            f"reference {shown(reference)} is not a name, name@version, name@alias or sha256:<hex>"
         )
-    return NameReference(check_name(name), int(version))
+    return AliasReference(check_name(name), version)

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from prompt_store.aliases import AliasBook
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import Clock
 from prompt_store.codec import PromptFile
+from prompt_store.errors import ConflictError, NotFoundError
 from prompt_store.manifests import Manifest, Page, PromptManifest, TaskManifest
-from prompt_store.names import check_name
+from prompt_store.names import AliasReference, check_name, parse_reference
 from prompt_store.objects import ObjectStore
 from prompt_store.version_series import Entry, VersionSeries
 
@@ -19,12 +21,16 @@ class PromptRegistry:
         objects: Where manifests are kept.
         blobs: Where contents are kept.
         clock: Tells when a version was created.
+
+    Attributes:
+        aliases: Movable names, each for one version; they are gone when the prompt is deleted.
     """
 
     def __init__(self, objects: ObjectStore, blobs: BlobStore, clock: Clock) -> None:
         self._blobs = blobs
         self._clock = clock
         self._series = VersionSeries(objects, "prompts", Entry[PromptManifest])
+        self.aliases = AliasBook(objects, "prompts", clock, self._lives)
 
     def put(
         self, name: str, content: bytes | Path, prompt: PromptFile
@@ -93,13 +99,19 @@ class PromptRegistry:
         return self._series.page(cursor, limit, keep)
 
     def resolve(self, reference: str) -> PromptManifest:
-        """Return what `name`, `name@3` or `sha256:<hex>` stands for now.
+        """Return what `name`, `name@3`, `name@alias` or `sha256:<hex>` stands for now.
 
         Raises:
             NotFoundError: Nothing, or it has been deleted.
             NameInvalidError: The reference has none of these forms.
         """
-        return self._series.resolve(reference)
+        parsed = parse_reference(reference)
+        if not isinstance(parsed, AliasReference):
+            return self._series.resolve(reference)
+        split = self.aliases.current(parsed.name, parsed.alias).split
+        if split is None or split.version is None:
+            raise ConflictError(f"{parsed} in prompts is for several versions; a prompt is one")
+        return self.get(parsed.name, split.version)
 
     def delete(self, name: str) -> None:
         """Delete every version of `name`; contents stay for ensembles that were made from them.
@@ -107,6 +119,13 @@ class PromptRegistry:
         A later `put` continues the numbering. Raises `NotFoundError` if there is nothing.
         """
         self._series.delete(name, self._clock())
+
+    def _lives(self, name: str, version: int) -> bool:
+        try:
+            self._series.get(name, version)
+        except NotFoundError:
+            return False
+        return True
 
 
 class TaskRegistry:

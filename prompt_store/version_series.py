@@ -19,9 +19,15 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from prompt_store.documents import get_document, put_document
-from prompt_store.errors import ConflictError, NotFoundError
+from prompt_store.errors import ConflictError, NameInvalidError, NotFoundError
 from prompt_store.manifests import Manifest, Page
-from prompt_store.names import NameReference, check_name, check_version, parse_reference
+from prompt_store.names import (
+    AliasReference,
+    NameReference,
+    check_name,
+    check_version,
+    parse_reference,
+)
 from prompt_store.objects import ObjectStore
 
 _MAX_LOST_RACES = 1000
@@ -166,6 +172,8 @@ class VersionSeries(Generic[M]):
             NameInvalidError: The reference has none of these forms.
         """
         parsed = parse_reference(reference)
+        if isinstance(parsed, AliasReference):
+            raise NameInvalidError(f"{parsed}: there are no aliases in {self._root}")
         if isinstance(parsed, NameReference):
             return self.get(parsed.name, parsed.version)
         return self._find(parsed.digest)

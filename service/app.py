@@ -17,20 +17,24 @@ from service.request_metrics import MeasureRequests, RequestMetrics
 from service.routes import (
     backbone,
     classify,
+    ensemble_aliases,
     ensemble_content,
     ensemble_events,
     ensembles,
     health,
+    prompt_aliases,
     prompts,
     tasks,
 )
 
 API_ROUTERS = (
     prompts.router,
+    prompt_aliases.router,
     tasks.router,
     ensembles.router,
     ensemble_events.router,
     ensemble_content.router,
+    ensemble_aliases.router,
 )
 
 

@@ -14,14 +14,14 @@ MAX_JSON_BYTES = 1_000_000
 
 
 class BoundedRoute(APIRoute):
-    """Reads the body of a POST before FastAPI does; raises as `chunks`."""
+    """Reads the body of a POST or PUT before FastAPI does; raises as `chunks`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap the route's handler, as FastAPI foresees."""
         handle = super().get_route_handler()
 
         async def bounded(request: Request) -> Response:
-            if request.method != "POST":
+            if request.method not in ("POST", "PUT"):
                 return await handle(request)
             idle_timeout_s = parts_of(request).settings.body_idle_timeout_s
             body = b""

@@ -3,6 +3,8 @@
 from typing import Any
 
 from prompt_store.names import NAME_PATTERN
+from service.assignment import HEADER as ASSIGNMENT_HEADER
+from service.assignment import MAX_CHARACTERS as MAX_KEY_CHARACTERS
 
 _PREDICTION = {
     "type": "object",
@@ -89,11 +91,20 @@ CLASSIFY_PATHS: dict[str, Any] = {
                     "name": "reference",
                     "in": "path",
                     "required": True,
-                    "description": "`name`, for the last version that succeeded, or `name@version`",
+                    "description": "`name`, for the last version that succeeded, "
+                    "`name@version` or `name@alias`",
                     "schema": {
                         "type": "string",
-                        "pattern": f"^{NAME_PATTERN}(@[1-9][0-9]{{0,7}})?$",
+                        "pattern": f"^{NAME_PATTERN}(@{NAME_PATTERN})?$",
                     },
+                },
+                {
+                    "name": ASSIGNMENT_HEADER,
+                    "in": "header",
+                    "required": False,
+                    "description": "Requests with the same key are answered by the same version "
+                    "of an alias that is split between several, as long as its weights stay",
+                    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS},
                 },
                 {
                     "name": "top_k",

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from images import errors as images
 from jobs import errors as jobs
 from prompt_store import errors as store
+from prompt_store.splits import InvalidSplitError
 from service.inference import errors as inference
 from service.openapi import allowed_methods
 from service.problems import Problem, ProblemError
@@ -41,6 +42,10 @@ KINDS: dict[type[Exception], Kind] = {
     store.InvalidPromptError: Kind(422, "invalid-prompt", "The prompt file was refused"),
     store.NameInvalidError: Kind(422, "invalid-name", "A name or reference is malformed"),
     store.NotFoundError: Kind(404, "not-found", "There is no such thing"),
+    store.PreconditionFailedError: Kind(
+        412, "precondition-failed", "What is stored is not what the request would replace"
+    ),
+    InvalidSplitError: Kind(422, "invalid-split", "The requests cannot be split like this"),
     store.ConflictError: Kind(409, "conflict", "The request contradicts what is stored"),
     store.IdempotencyMismatchError: Kind(
         422, "idempotency-key-reused", "The idempotency key belongs to another request"

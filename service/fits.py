@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ensemble.options import SOURCE_FREE_METHODS, FitOptions, Method, why_refused
 from jobs.records import FitSpec, Name, SourceRef, TaskRef
-from prompt_store.errors import NameInvalidError, NotFoundError
+from prompt_store.errors import ConflictError, NameInvalidError, NotFoundError
 from prompt_store.manifests import PromptManifest, TaskManifest
 from service.parts import Parts
 from service.problems import ProblemError, problem_error
 
-Reference = Annotated[str, Field(min_length=1, max_length=128)]
+Reference = Annotated[str, Field(min_length=1, max_length=129)]  # name@alias
 
 
 class EnsembleCreate(BaseModel):
@@ -32,7 +32,7 @@ class EnsembleCreate(BaseModel):
     sources: list[Reference] | Literal["all"] = Field(
         default_factory=list[str],
         max_length=1024,
-        description='Prompts by `name`, `name@version` or `sha256:<hex>`; or "all"',
+        description='Prompts by `name`, `name@version`, `name@alias` or `sha256:<hex>`; or "all"',
     )
     method: Method = "hgprompt"
     options: FitOptions = FitOptions()
@@ -97,7 +97,7 @@ def _source(parts: Parts, index: int, reference: str) -> PromptManifest:
     field = f"sources[{index}]"
     try:
         prompt = parts.prompts.resolve(reference)
-    except (NotFoundError, NameInvalidError) as error:
+    except (NotFoundError, NameInvalidError, ConflictError) as error:
         raise _refused(
             "unknown-source", "There is no such source prompt", f"{reference!r}: {error}", field
         ) from error

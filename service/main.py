@@ -22,6 +22,7 @@ from prompt_store.errors import PromptStoreError
 from prompt_store.idempotency import IdempotencyStore
 from prompt_store.objects import open_object_store
 from prompt_store.registry import PromptRegistry, TaskRegistry
+from service.alias_metrics import AliasMetrics
 from service.app import create_app
 from service.drain import Drain, DrainingServer
 from service.fit_metrics import FitMetrics
@@ -89,7 +90,14 @@ async def _start_classifier(
     """Start classification and return its health check."""
     metrics = InferenceMetrics(app.state.metrics)
     running = await stack.enter_async_context(
-        running_classifier(loaded, parts.blobs, parts.ensembles, parts.settings, metrics)
+        running_classifier(
+            loaded,
+            parts.blobs,
+            parts.ensembles,
+            parts.settings,
+            metrics,
+            AliasMetrics(app.state.metrics).count,
+        )
     )
     metrics.watch_front(running.classifier.admission, running.decoder)
     metrics.watch_engine(running.residency)

@@ -41,7 +41,8 @@ class ServiceSettings(BaseSettings):
         shutdown_grace_s: After that, how long running requests may take.
         decode_threads: Threads that decode images.
         max_resident_artifacts: Artifacts kept on the device while nobody uses them.
-        resolve_ttl_s: How long a bare ensemble name may answer with the version before the last.
+        resolve_ttl_s: How long a bare ensemble name may answer with the version before the last,
+            and an alias with where it pointed before it was moved.
         upload_dir: Where uploads and downloads are spooled.
     """
 

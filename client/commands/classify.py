@@ -11,7 +11,7 @@ import typer
 
 from client.api import DEFAULT_URL, Client
 from client.bodies import read_file
-from client.commands.options import EnsembleArgument, JsonOption, UrlOption, connect
+from client.commands.options import JsonOption, ReferenceArgument, UrlOption, connect
 from client.console import list_table, make_console, print_list
 from client.errors import ProblemError
 from client.replies import Prediction, RowError, RowProblem
@@ -24,9 +24,13 @@ Row = tuple[Prediction, ...] | RowError
 
 
 def classify(
-    name: EnsembleArgument,
+    name: ReferenceArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files.")],
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
+    assignment_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Same key, same version of an alias that is split."),
+    ] = None,
     *,
     as_json: JsonOption = False,
     url: UrlOption = DEFAULT_URL,
@@ -35,7 +39,7 @@ def classify(
     table = list_table("image", *(f"#{k + 1}" for k in range(top_k)))
     failed = False
     with connect(url) as client:
-        for path, row in _classified(client, name, images, top_k):
+        for path, row in _classified(client, name, images, top_k, assignment_key):
             if isinstance(row, RowError):
                 failed = True
                 sys.stderr.write(f"hgprompt: {path}: {row.error.detail or row.error.title}\n")
@@ -51,11 +55,11 @@ def classify(
 
 
 def _classified(
-    client: Client, name: str, paths: list[Path], top_k: int
+    client: Client, name: str, paths: list[Path], top_k: int, key: str | None
 ) -> Iterator[tuple[Path, Row]]:
     for batch in _batches(paths):
         images = [image for _, image in batch]
-        for (path, _), row in zip(batch, _rows(client, name, images, top_k), strict=True):
+        for (path, _), row in zip(batch, _rows(client, name, images, top_k, key), strict=True):
             yield path, row
 
 
@@ -73,10 +77,12 @@ def _batches(paths: list[Path]) -> Iterator[list[tuple[Path, bytes]]]:
     yield batch
 
 
-def _rows(client: Client, name: str, images: list[bytes], top_k: int) -> tuple[Row, ...]:
+def _rows(
+    client: Client, name: str, images: list[bytes], top_k: int, key: str | None
+) -> tuple[Row, ...]:
     """One row per image; a lone image that is refused gets a row as it would among others."""
     try:
-        return client.classify(name, images, top_k).predictions
+        return client.classify(name, images, top_k, assignment_key=key).predictions
     except ProblemError as exc:
         if len(images) > 1 or exc.status not in IMAGE_STATUSES:
             raise

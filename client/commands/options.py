@@ -8,6 +8,9 @@ from client.api import Client
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="HGPROMPT_URL", help="The service.")]
 EnsembleArgument = Annotated[str, typer.Argument(metavar="NAME", help="The ensemble.")]
+ReferenceArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="The ensemble: name, name@version or name@alias.")
+]
 VersionOption = Annotated[int | None, typer.Option("--version", min=1, help="Which version.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

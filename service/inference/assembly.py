@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from service.inference.engine import BatchReport, Engine
 from service.inference.local_engine import LocalEngine
 from service.inference.observer import InferenceObserver
 from service.inference.residency import Residency
-from service.inference.resolver import Resolver
+from service.inference.resolver import Assigned, Resolver
 from service.inference.rows import Row, RowOutcome
 from service.settings import ServiceSettings
 
@@ -45,6 +46,7 @@ async def running_classifier(
     ensembles: EnsembleStore,
     settings: ServiceSettings,
     observer: InferenceObserver,
+    assigned: Assigned,
 ) -> AsyncGenerator[RunningClassifier]:
     """Run the engine for as long as the context lasts; on leaving, finish what is queued.
 
@@ -54,6 +56,7 @@ async def running_classifier(
         ensembles: What names mean.
         settings: Sizes and limits.
         observer: Told of what happens.
+        assigned: Called on the event loop with an alias and the version of one request.
     """
     loop = asyncio.get_running_loop()
     bank = ArtifactBank(loaded.info.embed_dim, loaded.vit.device)
@@ -77,7 +80,12 @@ async def running_classifier(
     )
     local = LocalEngine(residency, batcher)
     classifier = Classifier(
-        resolver=Resolver(ensembles, ttl_s=settings.resolve_ttl_s),
+        resolver=Resolver(
+            ensembles,
+            ttl_s=settings.resolve_ttl_s,
+            rng=random.SystemRandom(),
+            assigned=assigned,
+        ),
         admission=admission,
         decoder=decoder,
         engine=local,

@@ -13,7 +13,7 @@ from service.inference.decoding import DecodePool
 from service.inference.engine_client import EngineClient
 from service.inference.errors import DeadlineExceededError
 from service.inference.observer import InferenceObserver
-from service.inference.resolver import Resolver, Served
+from service.inference.resolver import Reference, Resolver, Served
 from service.inference.rows import RowOutcome
 from service.inference.tracing import record_classification
 
@@ -68,25 +68,26 @@ class Classifier:
         self._clock = clock
 
     async def classify(
-        self, name: str, version: int | None, images: Sequence[bytes]
+        self, reference: Reference, images: Sequence[bytes], assignment_key: str | None = None
     ) -> Classification:
         """Classify images with an ensemble.
 
         Args:
-            name: The ensemble.
-            version: None for the last one that succeeded.
+            reference: The ensemble, one of its versions, or an alias.
             images: Encoded images, at least one.
+            assignment_key: As `Resolver.resolve`; all images get the same version.
 
         Raises:
             QueueFullError: Too many images wait.
             DeadlineExceededError: The deadline passed first.
-            FitNotFoundError, NothingToServeError: As `Resolver.resolve`.
+            FitNotFoundError, NotFoundError, NothingToServeError: As `Resolver.resolve`.
             EngineStoppedError, ArtifactMismatchError, PromptStoreError: As `EngineClient.compute`.
         """
         deadline_s = self._clock() + self._deadline_s
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await self._classify(name, version, images, deadline_s)
+                served = await self.resolver.resolve(reference, assignment_key)
+                return await self._classify(served, images, deadline_s)
         except asyncio.CancelledError:
             self._observer.images_given_up(len(images), "disconnect")
             raise
@@ -97,12 +98,11 @@ class Classifier:
             ) from error
 
     async def _classify(
-        self, name: str, version: int | None, images: Sequence[bytes], deadline_s: float
+        self, served: Served, images: Sequence[bytes], deadline_s: float
     ) -> Classification:
-        served = await self.resolver.resolve(name, version)
-        with self.admission.images(name, len(images)):
+        with self.admission.images(served.name, len(images)):
             started_s = self._clock()
-            decoded = await asyncio.gather(*(self._pixels(image, name) for image in images))
+            decoded = await asyncio.gather(*(self._pixels(image, served.name) for image in images))
             decode_s = self._clock() - started_s
             computed = await self._engine.compute(
                 served.digest,

@@ -1,20 +1,28 @@
-"""Which artifact a name means right now."""
+"""Which artifact a name or an alias means right now."""
 
 import asyncio
 import logging
+import random
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from jobs.ensembles import EnsembleStore
+from jobs.errors import STORE_AWAY
 from jobs.records import FitId
-from prompt_store.errors import StoreUnavailableError
+from prompt_store.aliases import Move
+from prompt_store.errors import NotFoundError
+from prompt_store.names import AliasReference, NameReference
+from prompt_store.splits import drawn_version, keyed_version
 from service.inference.errors import NothingToServeError
 
 logger = logging.getLogger(__name__)
 
 MAX_CACHED_NAMES = 10_000
+
+Reference = NameReference | AliasReference
+Assigned = Callable[[AliasReference, int], None]
 
 
 @dataclass(frozen=True)
@@ -27,20 +35,32 @@ class Served:
 
 
 @dataclass(frozen=True)
+class _Target:
+    """What a reference means: versions with weights that sum to 1; an alias's last move."""
+
+    served: Mapping[int, Served]
+    weights: Mapping[int, float]
+    move: Move | None = None
+
+
+@dataclass(frozen=True)
 class _Known:
-    served: Served
+    target: _Target
     until_s: float
 
 
 class Resolver:
-    """Looks names up in the store and remembers the answer for a moment.
+    """Looks references up in the store and remembers the answer for a moment.
 
-    A success shows within `ttl_s` after it was recorded. While the store is down the last answer
-    stands, so that resident artifacts go on serving. Used on the event loop only.
+    A success, and the move of an alias, shows within `ttl_s` after it was recorded. While the
+    store is down the last answer stands, so that resident artifacts go on serving. Used on the
+    event loop only.
 
     Args:
-        ensembles: The durable fits; read on threads.
-        ttl_s: How long an answer for a bare name is trusted.
+        ensembles: The durable fits and their aliases; read on threads.
+        ttl_s: How long an answer for a bare name or an alias is trusted.
+        rng: Draws a version for requests to an alias that is split between several.
+        assigned: Called with the alias and the version that one request was given.
         clock: Monotonic seconds.
     """
 
@@ -49,66 +69,111 @@ class Resolver:
         ensembles: EnsembleStore,
         *,
         ttl_s: float,
+        rng: random.Random,
+        assigned: Assigned = lambda _reference, _version: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ensembles = ensembles
         self._ttl_s = ttl_s
+        self._rng = rng
+        self._assigned = assigned
         self._clock = clock
-        self._known: OrderedDict[tuple[str, int | None], _Known] = OrderedDict()
-        self._looking: dict[tuple[str, int | None], asyncio.Task[Served]] = {}
+        self._known: OrderedDict[Reference, _Known] = OrderedDict()
+        self._looking: dict[Reference, asyncio.Task[_Target]] = {}
 
-    async def resolve(self, name: str, version: int | None) -> Served:
-        """Return the version asked for, or the last one that succeeded.
+    async def resolve(self, reference: Reference, assignment_key: str | None = None) -> Served:
+        """Return the version for one request.
+
+        Args:
+            reference: A version, a bare name for the last one that succeeded, or an alias.
+            assignment_key: Requests with the same key get the same version of a split alias, as
+                long as its weights stay; without one, each request is drawn by itself.
 
         Raises:
             FitNotFoundError: There is no such ensemble or version.
+            NotFoundError: There is no such alias.
             NothingToServeError: It exists and has not succeeded.
             StoreUnavailableError: The store is down and no earlier answer is known.
         """
-        key = (name, version)
+        target = await self._target(reference)
+        if not isinstance(reference, AliasReference):
+            return next(iter(target.served.values()))
+        if assignment_key is None:
+            version = drawn_version(target.weights, self._rng.random())
+        else:
+            version = keyed_version(target.weights, str(reference), assignment_key)
+        self._assigned(reference, version)
+        return target.served[version]
+
+    def forget(self, name: str, alias: str | None = None) -> None:
+        """Look a bare name or an alias up anew next time, because it is known to have changed."""
+        key = NameReference(name, None) if alias is None else AliasReference(name, alias)
+        if key in self._known:
+            self._known[key] = replace(self._known[key], until_s=float("-inf"))
+        self._looking.pop(key, None)  # it may have looked too early
+
+    async def _target(self, key: Reference) -> _Target:
         known = self._known.get(key)
         if known is not None and self._clock() < known.until_s:
-            return known.served
+            return known.target
         if key not in self._looking:
             self._looking[key] = asyncio.create_task(self._look_up(key))
             self._looking[key].add_done_callback(lambda task: self._looked(key, task))
         try:
             # Shielded: other requests may be waiting for the same answer.
             return await asyncio.shield(self._looking[key])
-        except StoreUnavailableError:
+        except STORE_AWAY:
             if known is None:
                 raise
             logger.warning("store unavailable, serving the last known version", exc_info=True)
-            return known.served
+            return known.target
 
-    def forget(self, name: str) -> None:
-        """Look the bare name up anew next time, because a version of it is known to have ended."""
-        self._known.pop((name, None), None)
-        self._looking.pop((name, None), None)  # it may have looked too early
-
-    async def _look_up(self, key: tuple[str, int | None]) -> Served:
+    async def _look_up(self, key: Reference) -> _Target:
         started_s = self._clock()
-        served = await asyncio.to_thread(self._read, *key)
+        known = self._known.get(key)
+        try:
+            target = await asyncio.to_thread(self._read, key, known.target if known else None)
+        except NotFoundError:
+            self._known.pop(key, None)  # an alias that was deleted must not come back
+            raise
         if self._looking.get(key) is not asyncio.current_task():
-            return served  # it was told to forget meanwhile
-        # A version that succeeded stays so for ever; what a bare name means may change.
-        trusted_s = self._ttl_s if key[1] is None else float("inf")
-        self._known[key] = _Known(served, started_s + trusted_s)
+            return target  # it was told to forget meanwhile
+        # A version that succeeded stays so for ever; what a name or an alias means may change.
+        fixed = isinstance(key, NameReference) and key.version is not None
+        self._known[key] = _Known(target, started_s + (float("inf") if fixed else self._ttl_s))
         self._known.move_to_end(key)
         while len(self._known) > MAX_CACHED_NAMES:
             self._known.popitem(last=False)
-        return served
+        return target
 
-    def _looked(self, key: tuple[str, int | None], task: asyncio.Task[Served]) -> None:
+    def _looked(self, key: Reference, task: asyncio.Task[_Target]) -> None:
         if self._looking.get(key) is task:
             del self._looking[key]
 
-    def _read(self, name: str, version: int | None) -> Served:
-        fit_id = self._ensembles.current(name) if version is None else FitId(name, version)
+    def _read(self, key: Reference, known: _Target | None) -> _Target:
+        if isinstance(key, AliasReference):
+            return self._read_alias(key, known)
+        fit_id = (
+            self._ensembles.current(key.name)
+            if key.version is None
+            else FitId(key.name, key.version)
+        )
+        return _Target({fit_id.version: self._read_version(fit_id)}, {fit_id.version: 1.0})
+
+    def _read_alias(self, key: AliasReference, known: _Target | None) -> _Target:
+        before = None if known is None else known.move
+        move = self._ensembles.aliases.current(key.name, key.alias, known=before)
+        if known is not None and move is before:
+            return known
+        weights = {} if move.split is None else move.split.weights
+        served = {each: self._read_version(FitId(key.name, each)) for each in weights}
+        return _Target(served, weights, move)
+
+    def _read_version(self, fit_id: FitId) -> Served:
         outcome = self._ensembles.outcome(fit_id)
         if outcome is None:
             self._ensembles.request(fit_id)  # raises if there is no such version
         if outcome is None or outcome.artifact_digest is None:
             status = "unfinished" if outcome is None else outcome.status
             raise NothingToServeError(f"ensemble {fit_id} is {status}; it cannot be used yet")
-        return Served(name, fit_id.version, outcome.artifact_digest)
+        return Served(fit_id.name, fit_id.version, outcome.artifact_digest)

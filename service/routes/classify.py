@@ -8,12 +8,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from prompt_store.names import NameReference, parse_reference
+from prompt_store.names import DigestReference, parse_reference
+from service.assignment import assignment_key
 from service.bodies import chunks
 from service.classify_body import images_of
 from service.disconnects import while_connected
 from service.errors import problem_of
 from service.inference.classifier import Classification, Classifier
+from service.inference.resolver import Reference
 from service.inference.rows import RowOutcome, RowResult
 from service.parts import parts_of
 from service.problems import problem_error
@@ -24,9 +26,10 @@ MAX_TOP_K = 10_000
 
 
 async def classify(request: Request) -> JSONResponse:
-    """Answer `POST /v1/ensembles/{name or name@version}/classify?top_k=`."""
+    """Answer `POST /v1/ensembles/{name, name@version or name@alias}/classify?top_k=`."""
     settings = parts_of(request).settings
     reference = _reference(request.path_params["reference"])
+    key = assignment_key(request.headers)
     top_k = _top_k(request.query_params.get("top_k"))
     with _classifier(request).admission.body(reference.name) as room:
         parts: list[bytes] = []
@@ -37,30 +40,32 @@ async def classify(request: Request) -> JSONResponse:
         ):
             room.add(len(chunk))
             parts.append(chunk)
-        answer = await while_connected(request, _answer(request, b"".join(parts), reference))
+        answer = await while_connected(request, _answer(request, b"".join(parts), reference, key))
     if len(answer.outcomes) == 1 and isinstance(answer.outcomes[0], Exception):
         raise answer.outcomes[0]
     return JSONResponse(_document(answer, top_k))
 
 
-async def _answer(request: Request, body: bytes, reference: NameReference) -> Classification:
+async def _answer(
+    request: Request, body: bytes, reference: Reference, key: str | None
+) -> Classification:
     max_images = parts_of(request).settings.max_images_per_request
     images = await images_of(request.headers, body, max_images=max_images)
-    return await _classifier(request).classify(reference.name, reference.version, images)
+    return await _classifier(request).classify(reference, images, key)
 
 
 def _classifier(request: Request) -> Classifier:
     return cast("Classifier", request.app.state.classifier)
 
 
-def _reference(text: str) -> NameReference:
+def _reference(text: str) -> Reference:
     reference = parse_reference(text)
-    if not isinstance(reference, NameReference):
+    if isinstance(reference, DigestReference):
         raise problem_error(
             422,
             "invalid-name",
             "A name or reference is malformed",
-            "an ensemble is named by name or name@version, not by digest",
+            "an ensemble is named by name, name@version or name@alias, not by digest",
             field="reference",
         )
     return reference

@@ -2,8 +2,10 @@ import pytest
 
 from prompt_store.errors import NameInvalidError
 from prompt_store.names import (
+    AliasReference,
     DigestReference,
     NameReference,
+    check_alias,
     check_digest,
     check_name,
     check_version,
@@ -48,14 +50,43 @@ def test_versions_out_of_range_are_refused(version: int) -> None:
         check_version(version)
 
 
-def test_references_take_three_forms() -> None:
+@pytest.mark.parametrize("alias", ["prod", "v3", "3rd", "1.5", "a" * 64])
+def test_aliases_are_names(alias: str) -> None:
+    assert check_alias(alias) == alias
+    assert parse_reference(f"count@{alias}") == AliasReference("count", alias)
+    assert str(AliasReference("count", alias)) == f"count@{alias}"
+
+
+@pytest.mark.parametrize(
+    "alias", ["3", "0", "007", "123456789", "", "Prod", "a/b", "a@b", "²", "٣"]
+)
+def test_aliases_do_not_look_like_versions(alias: str) -> None:
+    with pytest.raises(NameInvalidError, match="alias"):
+        check_alias(alias)
+
+
+def test_references_take_four_forms() -> None:
     assert parse_reference("count") == NameReference("count", None)
     assert parse_reference("count@3") == NameReference("count", 3)
     assert parse_reference(DIGEST) == DigestReference(DIGEST)
 
 
 @pytest.mark.parametrize(
-    "reference", ["", "@3", "a@", "a@0", "a@-1", "a@1.5", "a@x", "a@@1", "sha256:12", "a@123456789"]
+    "reference",
+    [
+        "",
+        "@3",
+        "a@",
+        "a@0",
+        "a@007",
+        "a@-1",
+        "a@X",
+        "a@@1",
+        "a@b@1",
+        "sha256:12",
+        "a@123456789",
+        "A@b",
+    ],
 )
 def test_malformed_references_are_refused(reference: str) -> None:
     with pytest.raises(NameInvalidError):

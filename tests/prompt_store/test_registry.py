@@ -8,10 +8,11 @@ import pytest
 
 from prompt_store.blobs import BlobStore
 from prompt_store.codec import PromptFile, PromptLimits, read_prompt, write_prompt
-from prompt_store.errors import NameInvalidError, NotFoundError
+from prompt_store.errors import ConflictError, NameInvalidError, NotFoundError
 from prompt_store.manifests import PromptManifest
 from prompt_store.names import digest_of
 from prompt_store.registry import PromptRegistry, TaskRegistry
+from prompt_store.splits import Share, Split
 
 MakePrompt = Callable[..., tuple[bytes, PromptFile]]
 
@@ -156,3 +157,38 @@ def test_prompts_and_tasks_do_not_see_each_other(
         tasks.get("a")
     with pytest.raises(NotFoundError):
         tasks.resolve(manifest.digest)
+
+
+def test_an_alias_of_a_prompt_resolves_to_what_it_points_at_now(
+    prompts: PromptRegistry, make_prompt: MakePrompt
+) -> None:
+    first, _ = prompts.put("a", *make_prompt(1))
+    second, _ = prompts.put("a", *make_prompt(2))
+    with pytest.raises(NotFoundError, match="a in prompts has no alias prod"):
+        prompts.resolve("a@prod")
+    prompts.aliases.move("a", "prod", Split.only(1), lambda now: now is None)
+    assert prompts.resolve("a@prod") == first
+    prompts.aliases.move("a", "prod", Split.only(2), lambda now: now == 1)
+    assert prompts.resolve("a@prod") == second
+    halves = Split.of([Share(version=1, weight=0.5), Share(version=2, weight=0.5)])
+    prompts.aliases.move("a", "both", halves, lambda now: now is None)
+    with pytest.raises(ConflictError, match="a@both in prompts is for several versions"):
+        prompts.resolve("a@both")
+
+
+def test_the_aliases_of_a_deleted_prompt_are_gone(
+    prompts: PromptRegistry, make_prompt: MakePrompt
+) -> None:
+    prompts.put("a", *make_prompt(1))
+    prompts.aliases.move("a", "prod", Split.only(1), lambda now: now is None)
+    prompts.delete("a")
+    again, _ = prompts.put("a", *make_prompt(1))
+    with pytest.raises(NotFoundError, match="no longer an alias prod"):
+        prompts.resolve("a@prod")
+    prompts.aliases.move("a", "prod", Split.only(again.version), lambda now: now is None)
+    assert prompts.resolve("a@prod") == again
+
+
+def test_tasks_have_no_aliases(tasks: TaskRegistry) -> None:
+    with pytest.raises(NameInvalidError, match="pets@prod: there are no aliases in tasks"):
+        tasks.resolve("pets@prod")

@@ -75,5 +75,16 @@ async def test_the_contract_is_complete(document: dict[str, dict[str, object]]) 
         "GET /v1/ensembles/{name}/report",
         "POST /v1/ensembles/{reference}/classify",
     }
+    aliases = {
+        f"{call} /v1/{kind}/{{name}}/aliases{rest}"
+        for kind in ("prompts", "ensembles")
+        for call, rest in (
+            ("GET", ""),
+            ("GET", "/{alias}"),
+            ("PUT", "/{alias}"),
+            ("DELETE", "/{alias}"),
+            ("GET", "/{alias}/history"),
+        )
+    }
     operations = {"GET /v1/backbone", "GET /livez", "GET /readyz", "GET /metrics"}
-    assert offered == registry | ensembles | operations
+    assert offered == registry | ensembles | aliases | operations

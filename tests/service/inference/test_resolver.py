@@ -1,14 +1,21 @@
 import asyncio
+import random
+import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from jobs.ensembles import EnsembleStore
 from jobs.errors import FitNotFoundError
 from jobs.records import FitId
+from prompt_store.aliases import Move
+from prompt_store.errors import NotFoundError, StoreUnavailableError
+from prompt_store.names import AliasReference, NameReference
 from prompt_store.objects import ObjectStore
+from prompt_store.splits import Share, Split
 from service.inference.errors import NothingToServeError
-from service.inference.resolver import Resolver
+from service.inference.resolver import Resolver, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -32,21 +39,21 @@ def clock() -> Clock:
 
 @pytest.fixture
 def resolver(ensembles: EnsembleStore, clock: Clock) -> Resolver:
-    return Resolver(ensembles, ttl_s=0.25, clock=clock)
+    return Resolver(ensembles, ttl_s=0.25, rng=random.Random(0), clock=clock)  # noqa: S311
 
 
 async def test_a_bare_name_is_looked_up_again_after_a_moment(
     resolver: Resolver, clock: Clock, publish: Publish
 ) -> None:
     _, first = publish("zoo", seed=1)
-    assert (await resolver.resolve("zoo", None)).digest == first
+    assert (await resolver.resolve(NameReference("zoo", None))).digest == first
     _, second = publish("zoo", seed=2)
     clock.now_s += 0.2
-    assert (await resolver.resolve("zoo", None)).digest == first
+    assert (await resolver.resolve(NameReference("zoo", None))).digest == first
     clock.now_s += 0.1
-    served = await resolver.resolve("zoo", None)
+    served = await resolver.resolve(NameReference("zoo", None))
     assert (served.version, served.digest) == (2, second)
-    assert (await resolver.resolve("zoo", 1)).digest == first
+    assert (await resolver.resolve(NameReference("zoo", 1))).digest == first
 
 
 async def test_a_refit_that_does_not_succeed_changes_nothing(
@@ -58,23 +65,23 @@ async def test_a_refit_that_does_not_succeed_changes_nothing(
 ) -> None:
     _, first = publish("zoo")
     refit = ensembles.create(make_spec("zoo"))
-    assert (await resolver.resolve("zoo", None)).digest == first
+    assert (await resolver.resolve(NameReference("zoo", None))).digest == first
     with pytest.raises(NothingToServeError, match="zoo@2 is unfinished"):
-        await resolver.resolve("zoo", 2)
+        await resolver.resolve(NameReference("zoo", 2))
     ensembles.cancel(refit.fit_id)
     clock.now_s += 1
-    assert (await resolver.resolve("zoo", None)).digest == first
+    assert (await resolver.resolve(NameReference("zoo", None))).digest == first
     with pytest.raises(NothingToServeError, match="zoo@2 is cancelled"):
-        await resolver.resolve("zoo", 2)
+        await resolver.resolve(NameReference("zoo", 2))
 
 
 async def test_what_is_unknown_is_not_remembered(resolver: Resolver, publish: Publish) -> None:
     for version in (None, 1):
         with pytest.raises(FitNotFoundError):
-            await resolver.resolve("zoo", version)
+            await resolver.resolve(NameReference("zoo", version))
     publish("zoo")
-    assert (await resolver.resolve("zoo", None)).version == 1
-    assert (await resolver.resolve("zoo", 1)).version == 1
+    assert (await resolver.resolve(NameReference("zoo", None))).version == 1
+    assert (await resolver.resolve(NameReference("zoo", 1))).version == 1
 
 
 async def test_callers_at_once_share_one_look_and_may_go_away(
@@ -89,7 +96,7 @@ async def test_callers_at_once_share_one_look_and_may_go_away(
         return current(name)
 
     monkeypatch.setattr(ensembles, "current", counted)
-    calls = [asyncio.create_task(resolver.resolve("zoo", None)) for _ in range(6)]
+    calls = [asyncio.create_task(resolver.resolve(NameReference("zoo", None))) for _ in range(6)]
     await asyncio.sleep(0)
     calls[0].cancel()
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
@@ -102,10 +109,185 @@ async def test_while_the_store_is_down_the_last_answer_stands(
     resolver: Resolver, clock: Clock, publish: Publish, objects: ObjectStore
 ) -> None:
     _, digest = publish("zoo")
-    await resolver.resolve("zoo", None)
+    await resolver.resolve(NameReference("zoo", None))
+    break_store(objects)
+    clock.now_s += 3600
+    assert (await resolver.resolve(NameReference("zoo", None))).digest == digest
+
+
+def point(ensembles: EnsembleStore, alias: str, **weights: float) -> None:
+    shares = [Share(version=int(v[1:]), weight=w) for v, w in weights.items()]
+    ensembles.aliases.move("zoo", alias, Split.of(shares), lambda _: True)
+
+
+PROD = AliasReference("zoo", "prod")
+
+
+async def test_a_move_of_an_alias_shows_within_the_ttl(
+    resolver: Resolver, clock: Clock, publish: Publish, ensembles: EnsembleStore
+) -> None:
+    _, first = publish("zoo", seed=1)
+    _, second = publish("zoo", seed=2)
+    point(ensembles, "prod", v1=1.0)
+    assert await resolver.resolve(PROD) == Served("zoo", 1, first)
+    point(ensembles, "prod", v2=1.0)
+    clock.now_s += 0.2
+    assert await resolver.resolve(PROD) == Served("zoo", 1, first)
+    clock.now_s += 0.1
+    assert await resolver.resolve(PROD) == Served("zoo", 2, second)
+    point(ensembles, "prod", v1=1.0)
+    resolver.forget("zoo", "prod")
+    assert await resolver.resolve(PROD) == Served("zoo", 1, first)
+
+
+async def test_a_look_that_began_before_a_move_is_not_remembered_after_forget(
+    resolver: Resolver, publish: Publish, ensembles: EnsembleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, first = publish("zoo", seed=1)
+    _, second = publish("zoo", seed=2)
+    point(ensembles, "prod", v1=1.0)
+    reading, go_on = threading.Event(), threading.Event()
+    current = ensembles.aliases.current
+
+    def slow(name: str, alias: str, *, known: Move | None = None) -> Move:
+        found = current(name, alias, known=known)
+        reading.set()
+        assert go_on.wait(30)
+        return found
+
+    monkeypatch.setattr(ensembles.aliases, "current", slow)
+    early = asyncio.create_task(resolver.resolve(PROD))
+    assert await asyncio.to_thread(reading.wait, 30)
+    point(ensembles, "prod", v2=1.0)
+    resolver.forget("zoo", "prod")
+    go_on.set()
+    assert (await early).digest == first  # it came before the move, and may have what was then
+    assert (await resolver.resolve(PROD)).digest == second
+
+
+async def test_an_unmoved_alias_costs_one_look_however_often_it_moved(
+    resolver: Resolver,
+    clock: Clock,
+    publish: Publish,
+    ensembles: EnsembleStore,
+    objects: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish("zoo", seed=1)
+    publish("zoo", seed=2)
+    for _ in range(20):
+        point(ensembles, "prod", v1=1.0)
+        point(ensembles, "prod", v2=1.0)
+    await resolver.resolve(PROD)
+    calls: list[str] = []
+    for method in ("size", "get", "list", "children"):
+        real = getattr(objects, method)
+        monkeypatch.setattr(
+            objects, method, lambda *a, real=real: (calls.append(a[0]), real(*a))[1]
+        )
+    monkeypatch.setattr(ensembles.aliases, "_objects", objects)
+    monkeypatch.setattr(ensembles, "_objects", objects)
+    clock.now_s += 1
+    assert (await resolver.resolve(PROD)).version == 2
+    assert calls == ["ensembles/zoo/aliases/prod/00000041.json"]
+
+
+async def test_a_split_alias_is_drawn_for_each_request_or_kept_by_key(
+    publish: Publish, ensembles: EnsembleStore
+) -> None:
+    publish("zoo", seed=1)
+    publish("zoo", seed=2)
+    point(ensembles, "prod", v1=0.75, v2=0.25)
+    assigned: list[int] = []
+    resolver = Resolver(
+        ensembles,
+        ttl_s=60,
+        rng=random.Random(5),  # noqa: S311
+        assigned=lambda reference, version: assigned.append(version) if reference == PROD else None,
+    )
+    drawn = [(await resolver.resolve(PROD)).version for _ in range(2000)]
+    assert assigned == drawn
+    assert drawn.count(2) / 2000 == pytest.approx(0.25, abs=0.05)
+    assert len({tuple(drawn[i : i + 20]) for i in range(0, 2000, 20)}) > 90  # no fixed pattern
+    of_key = {k: (await resolver.resolve(PROD, k)).version for k in map(str, range(2000))}
+    assert list(of_key.values()).count(2) / 2000 == pytest.approx(0.25, abs=0.05)
+    other = Resolver(ensembles, ttl_s=60, rng=random.Random(6))  # noqa: S311
+    for key, version in of_key.items():  # also in another process
+        assert (await other.resolve(PROD, key)).version == version
+
+
+async def test_requests_by_name_or_version_are_not_assigned(
+    publish: Publish, ensembles: EnsembleStore
+) -> None:
+    publish("zoo")
+
+    def never(_reference: AliasReference, _version: int) -> None:
+        raise AssertionError
+
+    resolver = Resolver(ensembles, ttl_s=60, rng=random.Random(0), assigned=never)  # noqa: S311
+    for version in (None, 1):
+        assert (await resolver.resolve(NameReference("zoo", version), "key")).version == 1
+
+
+async def test_an_alias_that_is_deleted_is_not_found_and_stays_so_without_the_store(
+    resolver: Resolver,
+    clock: Clock,
+    publish: Publish,
+    ensembles: EnsembleStore,
+    objects: ObjectStore,
+) -> None:
+    publish("zoo")
+    with pytest.raises(NotFoundError, match="zoo in ensembles has no alias prod"):
+        await resolver.resolve(PROD)
+    point(ensembles, "prod", v1=1.0)
+    assert (await resolver.resolve(PROD)).version == 1  # that it was absent was not remembered
+    ensembles.aliases.delete("zoo", "prod", lambda _: True)
+    clock.now_s += 1
+    with pytest.raises(NotFoundError):
+        await resolver.resolve(PROD)
+    break_store(objects)
+    with pytest.raises(StoreUnavailableError):
+        await resolver.resolve(PROD)
+
+
+@pytest.mark.parametrize("how", ["broken", "not mounted"])
+async def test_while_the_store_is_down_an_alias_stays_where_it_was(
+    resolver: Resolver,
+    clock: Clock,
+    publish: Publish,
+    ensembles: EnsembleStore,
+    objects: ObjectStore,
+    how: str,
+) -> None:
+    publish("zoo", seed=1)
+    publish("zoo", seed=2)
+    point(ensembles, "prod", v1=0.5, v2=0.5)
+    before = {key: await resolver.resolve(PROD, key) for key in "abcdefgh"}
+    assert {served.version for served in before.values()} == {1, 2}
+    resolver.forget("zoo", "prod")  # somebody tried to move it
+    away = break_store(objects)
+    if how == "not mounted":
+        objects._root.unlink()
+        objects._root.mkdir()
+    for _ in range(3):
+        clock.now_s += 3600
+        assert {key: await resolver.resolve(PROD, key) for key in "abcdefgh"} == before
+    with pytest.raises((StoreUnavailableError, NotFoundError)):
+        await resolver.resolve(AliasReference("zoo", "unknown"))
+    if how == "broken":
+        objects._root.unlink()
+    else:
+        objects._root.rmdir()
+    away.rename(objects._root)
+    point(ensembles, "prod", v2=1.0)
+    clock.now_s += 1
+    assert {(await resolver.resolve(PROD, key)).version for key in "abcdefgh"} == {2}
+
+
+def break_store(objects: ObjectStore) -> Path:
+    """Put a file in the place of the store's folder; return where the folder went."""
     root = objects._root
     away = root.with_name("away")
     root.rename(away)
     root.write_text("not a folder")
-    clock.now_s += 3600
-    assert (await resolver.resolve("zoo", None)).digest == digest
+    return away

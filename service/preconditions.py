@@ -1,0 +1,131 @@
+"""`If-Match` and `If-None-Match` of requests that read or change an alias (RFC 9110, 13.1).
+
+An alias's entity tag is the number of its last move in quotes, such as `"7"`.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers
+
+from service.problems import ProblemError, problem_error
+
+_QUOTED = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
+_TAG = re.compile(_QUOTED)
+_TAGS = re.compile(rf"[\s,]*(?:{_QUOTED}\s*(?:,[\s,]*|$))+")
+_SHOWN_CHARACTERS = 80
+
+CONDITIONS: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "description": description,
+            "schema": {"type": "string"},
+        }
+        for name, description in (
+            ("If-Match", "Entity tag, or several, of the alias as it is now; `*` for any"),
+            ("If-None-Match", "`*`: only if the alias does not exist"),
+        )
+    ]
+}
+"""`openapi_extra` of a route that changes an alias."""
+
+
+@dataclass(frozen=True)
+class EntityTags:
+    """A list of entity tags, or `*`."""
+
+    everything: bool
+    strong: frozenset[str]
+    weak: frozenset[str]
+
+    def match(self, number: int, *, weakly: bool = False) -> bool:
+        """Say whether the tag of a move is among them; a weak one counts only `weakly`."""
+        found = self.strong | self.weak if weakly else self.strong
+        return self.everything or str(number) in found
+
+
+def etag(number: int) -> str:
+    """Return the entity tag of a move."""
+    return f'"{number}"'
+
+
+def entity_tags(headers: Headers, name: str) -> EntityTags | None:
+    """Return the value of a header, None if there is no such header.
+
+    Raises:
+        ProblemError: 400, it is neither `*` nor a list of tags in quotes.
+    """
+    lines = headers.getlist(name)
+    if not lines:
+        return None
+    value = ", ".join(lines).strip()
+    if value == "*":
+        return EntityTags(everything=True, strong=frozenset(), weak=frozenset())
+    if not _TAGS.fullmatch(value):
+        shown = value[:_SHOWN_CHARACTERS]
+        detail = f'{name}: {shown!r} is neither * nor entity tags in quotes, such as "7"'
+        raise _malformed(name, detail)
+    found = _TAG.findall(value)
+    return EntityTags(
+        everything=False,
+        strong=frozenset(tag for weak, tag in found if not weak),
+        weak=frozenset(tag for weak, tag in found if weak),
+    )
+
+
+@dataclass(frozen=True)
+class WriteCondition:
+    """What a request expects of an alias that it changes; an `Expected`.
+
+    Attributes:
+        if_match: The alias must exist, in one of these states.
+        must_be_new: The alias must not exist.
+    """
+
+    if_match: EntityTags | None
+    must_be_new: bool
+
+    def __call__(self, current: int | None) -> bool:
+        """Say whether the alias, at this move or without any, is as expected."""
+        if current is None:
+            return self.if_match is None
+        return not self.must_be_new and self.if_match is not None and self.if_match.match(current)
+
+    @property
+    def field(self) -> str:
+        """The header that decides."""
+        return "If-None-Match" if self.if_match is None else "If-Match"
+
+
+def write_condition(headers: Headers) -> WriteCondition:
+    """Return the condition that a request sets for changing an alias.
+
+    Raises:
+        ProblemError: 428, it sets none; 400, a header is malformed or `If-None-Match` is not `*`.
+    """
+    if_match = entity_tags(headers, "If-Match")
+    if_none_match = entity_tags(headers, "If-None-Match")
+    if if_match is None and if_none_match is None:
+        raise problem_error(
+            428,
+            "precondition-required",
+            "The request must say what it replaces",
+            "send If-None-Match: * to create the alias, or If-Match with the ETag that it was "
+            "read with to move or delete it; If-Match: * replaces whatever is there",
+            field="If-Match",
+        )
+    if if_none_match is not None and not if_none_match.everything:
+        raise _malformed(
+            "If-None-Match", "If-None-Match takes only * here; If-Match names what to replace"
+        )
+    return WriteCondition(if_match, must_be_new=if_none_match is not None)
+
+
+def _malformed(field: str, detail: str) -> ProblemError:
+    return problem_error(
+        400, "malformed-precondition", "A precondition is malformed", detail, field=field
+    )
