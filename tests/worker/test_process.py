@@ -155,7 +155,7 @@ def test_a_port_for_metrics_that_is_taken_is_named(
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", metrics_port))
         taken.listen()
-        assert worker().wait(60) == 1
+        assert worker().wait(200) == 1
     words = f"cannot serve its metrics on 127.0.0.1:{metrics_port}: "
     assert words in (tmp_path / "worker.log").read_text()
 
