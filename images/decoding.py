@@ -8,6 +8,7 @@ from PIL import ExifTags, Image
 
 from images.errors import ImageDecodeError, ImageTooLargeError
 
+# Not AVIF: its decoder unpacks whatever size the bitstream has, though the header says 8 x 8.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 # Every scan of a progressive JPEG costs a pass over all pixels; encoders write about ten.
 MAX_JPEG_SCANS = 100
@@ -63,6 +64,8 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
             return _upright(_to_rgb(image), _orientation(image))
     except (ImageDecodeError, MemoryError):
         raise
+    except Image.DecompressionBombError as error:  # its own limit, checked when it opens a file
+        raise ImageTooLargeError(str(error)) from error
     # Pillow's readers raise nearly any exception on damaged files, SyntaxError included.
     except Exception as error:
         raise ImageDecodeError(f"image cannot be decoded: {_reason(error)}") from error

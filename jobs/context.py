@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from jobs.observer import StageRun
 from jobs.records import FitAttempt, FitRequest, Progress
 
 StopReason = Literal["ended", "overtaken", "shutdown"]
@@ -34,7 +35,7 @@ class FitContext:
         self._lock = threading.Lock()
         self._stage: str | None = None
         self._stage_began_s = 0.0
-        self._stages_left: set[str] = set()
+        self._stages_left: dict[str, StageRun] = {}
         self._pending: dict[str, Progress] = {}
 
     def report_progress(
@@ -102,13 +103,23 @@ class FitContext:
             self._pending.clear()
         return reports
 
+    def stage_runs(self) -> tuple[StageRun, ...]:
+        """The stages so far, in order; the last one ends now, and no more may follow."""
+        with self._lock:
+            if self._stage is not None and self._stage not in self._stages_left:
+                self._leave(self._stage)
+            return tuple(self._stages_left.values())
+
+    def _leave(self, stage: str) -> None:
+        self._stages_left[stage] = StageRun(stage, self._stage_began_s, self._monotonic())
+
     def _enter(self, stage: str) -> None:
         if stage == self._stage:
             return
         if stage in self._stages_left:
             raise ValueError(f"stage {stage!r} was left before, on the way to {self._stage!r}")
         if self._stage is not None:
-            self._stages_left.add(self._stage)
+            self._leave(self._stage)
         self._stage = stage
         self._stage_began_s = self._monotonic()
 

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from jobs.conclusion import record_failure, record_result
@@ -12,9 +14,11 @@ from jobs.context import FitContext, StopReason
 from jobs.ensembles import EnsembleStore
 from jobs.errors import FitEndedError, FitHeldError, FitNotFoundError, QueueUnavailableError
 from jobs.keepalive import Reporter, kept_alive
+from jobs.observer import AttemptEnd, AttemptReport, FitObserver
 from jobs.progress import ProgressBoard
 from jobs.records import FitAttempt, FitId, FitOutcome, FitResultDocs, Progress
 from jobs.settings import DeploymentSettings
+from jobs.tracing import record_attempt
 from prompt_store.errors import StoreUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -25,6 +29,13 @@ Answer = FitResultDocs | BaseException | None
 
 
 @dataclass
+class _Observed:
+    """How an attempt ended, once that is known."""
+
+    end: AttemptEnd = "unrecorded"
+
+
+@dataclass
 class FitRunner:
     """Runs fits with a handler, one at a time.
 
@@ -32,6 +43,7 @@ class FitRunner:
         handler: Computes a fit, synchronously; see `jobs.worker.run_worker`.
         expected: Classes of its exceptions whose messages are for users.
         stopping: Once set, the running fit is asked to stop and is handed back.
+        observer: Told of each attempt.
         released: Fits handed back; they are to be queued again.
     """
 
@@ -42,6 +54,7 @@ class FitRunner:
     settings: DeploymentSettings
     worker_name: str
     stopping: asyncio.Event
+    observer: FitObserver
     released: list[FitId] = field(default_factory=list[FitId])
 
     async def run(self, fit_id: FitId) -> None:
@@ -49,17 +62,35 @@ class FitRunner:
         attempt = await self._claim(fit_id)
         if attempt is None:
             return
-        log = {"fit": str(fit_id), "attempt": attempt.attempt, "worker": self.worker_name}
-        logger.info("fit begins", extra=log)
         context = FitContext(await asyncio.to_thread(self.store.request, fit_id), attempt)
-        async with kept_alive(context, self.board, self.store, self.settings) as reporter:
-            answer, reason = await self._handle(context)
-            await reporter.send(context.take_reports())
-            outcome = await self._record(fit_id, attempt, answer, reason)
+        with self._observed(context) as observed:
+            async with kept_alive(context, self.board, self.store, self.settings) as reporter:
+                answer, reason = await self._handle(context)
+                await reporter.send(context.take_reports())
+                outcome = await self._record(fit_id, attempt, answer, reason)
+            observed.end = _end(outcome, reason)
         if outcome is None and reason == "shutdown":
             await self._release(fit_id, attempt, reporter)
         await self._sign_off(fit_id, attempt, outcome)
-        logger.info("fit ends: %s", outcome.status if outcome else reason, extra=log)
+
+    @contextmanager
+    def _observed(self, context: FitContext) -> Generator["_Observed"]:
+        """Log and report an attempt, however it ends."""
+        fit_id, attempt = context.request.fit_id, context.attempt
+        log = {"fit": str(fit_id), "attempt": attempt, "worker": self.worker_name}
+        logger.info("fit begins", extra=log)
+        began_s = time.monotonic()
+        self.observer.attempt_began()
+        observed = _Observed()
+        try:
+            yield observed
+        finally:
+            seconds = time.monotonic() - began_s
+            method, stages = context.request.method, context.stage_runs()
+            report = AttemptReport(fit_id, attempt, method, observed.end, seconds, stages)
+            self.observer.attempt_ended(report)
+            record_attempt(report)
+            logger.info("fit ends: %s", observed.end, extra=log)
 
     async def _claim(self, fit_id: FitId) -> FitAttempt | None:
         log = {"fit": str(fit_id), "worker": self.worker_name}
@@ -123,6 +154,14 @@ class FitRunner:
         except QueueUnavailableError as error:
             # The beat expires by itself, and readers find the outcome in the store.
             logger.debug("not announced: %s", error, extra={"fit": str(fit_id)})
+
+
+def _end(outcome: FitOutcome | None, reason: StopReason | None) -> AttemptEnd:
+    if outcome is not None:
+        return outcome.status
+    if reason is None:
+        return "unrecorded"
+    return "cancelled" if reason == "ended" else reason
 
 
 def _in_thread(handler: FitHandler, context: FitContext) -> Future[Answer]:

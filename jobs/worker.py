@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from jobs.dispatch import FitQueue
 from jobs.ensembles import EnsembleStore
 from jobs.errors import QueueUnavailableError
+from jobs.observer import FitObserver, Unobserved
 from jobs.progress import ProgressBoard
 from jobs.records import FitId
 from jobs.runner import FitHandler, FitRunner
@@ -27,6 +28,7 @@ async def run_worker(
     *,
     stopping: asyncio.Event,
     expected: tuple[type[Exception], ...] = (),
+    observer: FitObserver | None = None,
 ) -> None:
     """Run fits one at a time until `stopping` is set; survives outages of Redis and the store.
 
@@ -42,10 +44,13 @@ async def run_worker(
             its attempt does not count as lost. A handler that does not notice `should_stop()`
             within `fit_stop_grace_s` is abandoned in its thread; the process should then exit.
         expected: Exceptions whose messages are written for users.
+        observer: Told of each attempt.
     """
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     async with FitQueue(settings) as queue, ProgressBoard(settings) as board:
-        runner = FitRunner(handler, expected, store, board, settings, name, stopping)
+        runner = FitRunner(
+            handler, expected, store, board, settings, name, stopping, observer or Unobserved()
+        )
         async with Sweeper(store, queue, board, name, settings.sweep_interval_s).sweeping():
             await queue.deliver(runner.run, worker_name=name, stopping=stopping)
         await _hand_back(queue, runner.released)

@@ -12,12 +12,12 @@ from starlette.exceptions import HTTPException
 from service import errors
 from service.classify_docs import CLASSIFY_PATHS
 from service.drain import CloseWhileDraining
-from service.metrics import MeasureRequests, RequestMetrics
 from service.oip.docs import OIP_PATHS
 from service.oip.routes import OIP_ROUTES
 from service.oip.statistics import ModelStatistics
 from service.openapi import install_openapi
 from service.parts import Parts
+from service.request_metrics import MeasureRequests, RequestMetrics
 from service.routes import (
     backbone,
     classify,
@@ -60,7 +60,7 @@ def create_app(
     )
     app.state.parts = parts
     app.state.metrics = CollectorRegistry()
-    metrics = RequestMetrics(app.state.metrics)
+    metrics = RequestMetrics(app.state.metrics, parts.drain)
     app.add_middleware(CloseWhileDraining, drain=parts.drain)
     app.add_middleware(MeasureRequests, metrics=metrics)
     for error in (*errors.KINDS, errors.ProblemError, errors.ClientDisconnect, OSError, Exception):

@@ -20,6 +20,7 @@ from service.inference import errors as inference
 from service.oip.errors import is_oip, oip_response
 from service.openapi import allowed_methods
 from service.problems import Problem, ProblemError
+from service.request_metrics import REFUSAL
 
 logger = logging.getLogger(__name__)
 
@@ -138,10 +139,18 @@ async def answer_error(request: Request, error: Exception) -> Response:
         problem = http_problem(request, error)
     else:
         problem = problem_of(error)
+    request.scope[REFUSAL] = _reason(error, problem)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, ProblemError):
         fields = {"method": request.method, "path": request.url.path, "problem": problem.slug}
         logger.error("request failed", exc_info=error, extra=fields)
     return oip_response(problem) if is_oip(request.url.path) else problem.response()
+
+
+def _reason(error: Exception, problem: Problem) -> str:
+    """What was wrong, as the metrics have it: the problem, and of a full queue what is full."""
+    if isinstance(error, inference.QueueFullError):
+        return f"{problem.slug}:{error.scarce}"
+    return problem.slug
 
 
 def _members(error: Exception) -> dict[str, Any]:

@@ -25,11 +25,13 @@ from prompt_store.registry import PromptRegistry, TaskRegistry
 from service.alias_metrics import AliasMetrics
 from service.app import create_app
 from service.drain import Drain, DrainingServer
+from service.fit_metrics import FitMetrics
 from service.health import Check, Health, NotHealthyError
 from service.inference.assembly import running_classifier
 from service.metrics import InferenceMetrics
 from service.parts import Parts
 from service.settings import ServiceSettings
+from service.tracing import trace_requests
 
 
 def build_app(
@@ -70,6 +72,7 @@ def _lifespan(
             if parts.settings.serves_api:
                 desk = await stack.enter_async_context(open_desk(parts.ensembles, deployment))
                 app.state.desk = desk
+                app.state.fit_metrics = FitMetrics(app.state.metrics, desk)
                 app.state.idempotency = IdempotencyStore(parts.objects, utc_now)
                 checks["redis"] = desk.ping
                 checks["store"] = lambda: asyncio.to_thread(parts.objects.probe)
@@ -92,11 +95,12 @@ async def _start_classifier(
             parts.blobs,
             parts.ensembles,
             parts.settings,
-            metrics.observe,
+            metrics,
             AliasMetrics(app.state.metrics).count,
         )
     )
-    metrics.watch(running)
+    metrics.watch_front(running.classifier.admission, running.decoder)
+    metrics.watch_engine(running.residency)
     app.state.classifier = running.classifier
 
     async def check() -> None:
@@ -121,6 +125,7 @@ def main() -> None:
         app = build_app(settings, deployment, backbone.load())
     except (BackboneError, PromptStoreError) as error:
         sys.exit(f"service: {error}")
+    send_last_traces = trace_requests(app)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -136,6 +141,8 @@ def main() -> None:
         timeout_graceful_shutdown=int(settings.shutdown_grace_s) + 1,
     )
     DrainingServer(config, app.state.parts.drain).run()
+    if send_last_traces is not None:
+        send_last_traces()
 
 
 def _explained(error: ValidationError) -> str:

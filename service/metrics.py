@@ -1,117 +1,114 @@
-"""Prometheus metrics, in a registry of this process's application."""
+"""Prometheus metrics of classification, in a registry of this process's application."""
 
-import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.inference.assembly import RunningClassifier
-from service.inference.engine import BatchReport
+from service.buckets import SECONDS, SIZES
+from service.inference.admission import Admission
+from service.inference.decoding import DecodePool, DecodeReport
+from service.inference.observer import GivenUp
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-UNMATCHED = "(unmatched)"
-
-
-class RequestMetrics:
-    """What every role measures."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter(
-            "hgprompt_requests",
-            "HTTP requests by route template and status",
-            ["method", "route", "status"],
-            registry=registry,
-        )
-        self.seconds = Histogram(
-            "hgprompt_request_seconds",
-            "Time to the end of the response",
-            ["route"],
-            buckets=SECONDS,
-            registry=registry,
-        )
+if TYPE_CHECKING:  # what measures requests needs no torch
+    from service.inference.engine import BatchReport
+    from service.inference.residency import Residency
 
 
 class InferenceMetrics:
-    """What the classifier measures.
+    """What the classifier measures: an `InferenceObserver`.
 
     Args:
         registry: Where the metrics are registered.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._queue_seconds = Histogram(
-            "hgprompt_queue_seconds",
-            "Time an image waited for its forward pass",
-            buckets=SECONDS,
-            registry=registry,
+        self._registry = registry
+        self._decode_wait_seconds = self._seconds(
+            "hgprompt_decode_wait_seconds", "Time an image waited for a thread to decode it"
         )
-        self._forward_seconds = Histogram(
-            "hgprompt_forward_seconds",
-            "Duration of a forward pass",
-            buckets=SECONDS,
-            registry=registry,
+        self._decode_seconds = self._seconds(
+            "hgprompt_decode_seconds", "Decoding and resizing an image"
         )
-        self._batch_size = Histogram(
-            "hgprompt_batch_size", "Images in a forward pass", buckets=SIZES, registry=registry
+        self._queue_seconds = self._seconds(
+            "hgprompt_queue_seconds", "Time an image waited for its forward pass"
         )
-        self._batch_ensembles = Histogram(
-            "hgprompt_batch_ensembles",
-            "Distinct artifacts in a forward pass",
-            buckets=SIZES,
-            registry=registry,
+        self._forward_seconds = self._seconds(
+            "hgprompt_forward_seconds", "Duration of a forward pass"
         )
-        self._failures = Counter(
-            "hgprompt_batch_failures", "Forward passes that failed", registry=registry
+        self._load_seconds = self._seconds(
+            "hgprompt_artifact_load_seconds", "Reading an artifact and copying it to the device"
         )
-        self._queue_depth = Gauge(
-            "hgprompt_queue_depth", "Images between admission and answer", registry=registry
+        self._batch_size = self._sizes("hgprompt_batch_size", "Images in a forward pass")
+        self._batch_ensembles = self._sizes(
+            "hgprompt_batch_ensembles", "Distinct artifacts in a forward pass"
         )
-        self._resident_artifacts = Gauge(
-            "hgprompt_resident_artifacts", "Artifacts on the device", registry=registry
+        self._batch_failures = self._count("hgprompt_batch_failures", "Forward passes that failed")
+        self._load_failures = self._count(
+            "hgprompt_artifact_load_failures", "Artifacts that could not be loaded"
+        )
+        self._evictions = self._count(
+            "hgprompt_artifact_evictions", "Artifacts that left the device for others"
+        )
+        self._given_up = self._count(
+            "hgprompt_abandoned_images",
+            "Admitted images whose request ended before its answer, by why",
+            "reason",
+        )
+        for why in ("deadline", "disconnect"):
+            self._given_up.labels(why)
+
+    def watch_front(self, admission: Admission, decoder: DecodePool) -> None:
+        """Read at each scrape what requests hold and wait for."""
+        self._read("queue_depth", "Images from admission to answer", lambda: admission.num_images)
+        self._read("body_bytes", "Classification bodies in memory", lambda: admission.num_bytes)
+        self._read(
+            "decode_queue_depth", "Images that wait to be decoded", lambda: decoder.num_waiting
         )
 
-    def watch(self, running: RunningClassifier) -> None:
-        """Read queue depth and resident artifacts at each scrape."""
-        self._queue_depth.set_function(lambda: running.classifier.admission.num_images)
-        self._resident_artifacts.set_function(lambda: running.residency.num_resident)
+    def watch_engine(self, residency: "Residency") -> None:
+        """Read at each scrape what is on the device."""
+        self._read("resident_artifacts", "Artifacts on the device", lambda: residency.num_resident)
 
-    def observe(self, report: BatchReport) -> None:
-        """Record one forward pass; called on the engine's thread."""
+    def batch_ran(self, report: "BatchReport") -> None:
+        """Record one forward pass."""
         for wait_s in report.queue_s:
             self._queue_seconds.observe(wait_s)
         self._forward_seconds.observe(report.forward_s)
         self._batch_size.observe(report.size)
         self._batch_ensembles.observe(report.num_artifacts)
         if report.failed:
-            self._failures.inc()
+            self._batch_failures.inc()
 
+    def image_decoded(self, report: DecodeReport) -> None:
+        """Record one image."""
+        self._decode_wait_seconds.observe(report.wait_s)
+        self._decode_seconds.observe(report.decode_s)
 
-class MeasureRequests:
-    """ASGI middleware that counts and times requests by route template, never by path."""
+    def artifact_loaded(self, load_s: float) -> None:
+        """Record one artifact that came to the device."""
+        self._load_seconds.observe(load_s)
 
-    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
-        self._app = app
-        self._metrics = metrics
+    def artifact_load_failed(self) -> None:
+        """Record one artifact that did not."""
+        self._load_failures.inc()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass an HTTP call on and record how it ended; 0 if no response was started."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = 0
+    def artifact_evicted(self) -> None:
+        """Record one artifact that left."""
+        self._evictions.inc()
 
-        async def noting_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
+    def images_given_up(self, count: int, why: GivenUp) -> None:
+        """Record a request that ended before its answer."""
+        self._given_up.labels(why).inc(count)
 
-        started_s = time.perf_counter()
-        try:
-            await self._app(scope, receive, noting_send)
-        finally:
-            route = getattr(scope.get("route"), "path", UNMATCHED)
-            seconds = time.perf_counter() - started_s
-            self._metrics.requests.labels(scope["method"], route, str(status)).inc()
-            self._metrics.seconds.labels(route).observe(seconds)
+    def _read(self, name: str, help_: str, read: Callable[[], float]) -> None:
+        Gauge(f"hgprompt_{name}", help_, registry=self._registry).set_function(read)
+
+    def _seconds(self, name: str, help_: str) -> Histogram:
+        return Histogram(name, help_, buckets=SECONDS, registry=self._registry)
+
+    def _sizes(self, name: str, help_: str) -> Histogram:
+        return Histogram(name, help_, buckets=SIZES, registry=self._registry)
+
+    def _count(self, name: str, help_: str, *labels: str) -> Counter:
+        return Counter(name, help_, labels, registry=self._registry)

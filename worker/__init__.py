@@ -1,1 +1,4 @@
-"""The fit worker: claims fits, loads their inputs, computes, publishes. Serves no HTTP."""
+"""The fit worker: claims fits, loads their inputs, computes, publishes.
+
+Serves no HTTP but its metrics.
+"""

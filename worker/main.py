@@ -6,6 +6,7 @@ import os
 import sys
 
 import torch
+from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from backbones.errors import BackboneError
@@ -14,12 +15,14 @@ from ensemble.errors import EnsembleError
 from jobs.ensembles import EnsembleStore
 from jobs.logs import configure_logging
 from jobs.settings import DeploymentSettings
+from jobs.tracing import start_tracing
 from jobs.worker import run_worker, stop_on_signals
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
 from prompt_store.errors import PromptStoreError
 from prompt_store.objects import open_object_store
 from worker.fit_job import EXPECTED_ERRORS, FitJob
+from worker.metrics import WorkerMetrics, serve_metrics
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -46,13 +49,28 @@ def main() -> int:
     logger.info(
         "worker ready", extra={"backbone": backbone.info.digest, "device": str(backbone.vit.device)}
     )
-    asyncio.run(_serve(FitJob(backbone, blobs), store, deployment))
+    send_last_traces = start_tracing("hgprompt-worker")
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry)
+    try:
+        serve_metrics(registry, settings.metrics_host, settings.metrics_port)
+    except OSError as error:
+        address = f"{settings.metrics_host}:{settings.metrics_port}"
+        sys.stderr.write(f"the worker cannot serve its metrics on {address}: {error}\n")
+        return 1
+    asyncio.run(_serve(FitJob(backbone, blobs), store, deployment, metrics))
+    if send_last_traces is not None:
+        send_last_traces()
     logging.shutdown()
     sys.stderr.flush()
     os._exit(0)  # a fit thread that did not notice the stop flag must not keep the process alive
 
 
-async def _serve(job: FitJob, store: EnsembleStore, deployment: DeploymentSettings) -> None:
+async def _serve(
+    job: FitJob, store: EnsembleStore, deployment: DeploymentSettings, metrics: WorkerMetrics
+) -> None:
     stopping = asyncio.Event()
     stop_on_signals(stopping)
-    await run_worker(job, store, deployment, stopping=stopping, expected=EXPECTED_ERRORS)
+    await run_worker(
+        job, store, deployment, stopping=stopping, expected=EXPECTED_ERRORS, observer=metrics
+    )

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from service.inference.classifier import Classifier
 from service.inference.decoding import DecodePool
 from service.inference.engine import BatchReport, Engine
 from service.inference.local_engine import LocalEngine
+from service.inference.observer import InferenceObserver
 from service.inference.residency import Residency
 from service.inference.resolver import Assigned, Resolver
 from service.inference.rows import Row, RowOutcome
@@ -35,6 +36,7 @@ class RunningClassifier:
     classifier: Classifier
     engine: Engine
     residency: Residency
+    decoder: DecodePool
 
 
 @asynccontextmanager
@@ -43,7 +45,7 @@ async def running_classifier(
     blobs: BlobStore,
     ensembles: EnsembleStore,
     settings: ServiceSettings,
-    report: Callable[[BatchReport], None],
+    observer: InferenceObserver,
     assigned: Assigned,
 ) -> AsyncGenerator[RunningClassifier]:
     """Run the engine for as long as the context lasts; on leaving, finish what is queued.
@@ -53,7 +55,7 @@ async def running_classifier(
         blobs: Where artifacts are read from.
         ensembles: What names mean.
         settings: Sizes and limits.
-        report: Called on the engine's thread after each forward pass.
+        observer: Told of what happens.
         assigned: Called on the event loop with an alias and the version of one request.
     """
     loop = asyncio.get_running_loop()
@@ -62,13 +64,19 @@ async def running_classifier(
     admission = Admission(max_images=settings.max_queue, max_bytes=settings.max_inflight_bytes)
     loaders = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="load")
     limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
-    decoder = DecodePool(settings.decode_threads, limits, loaded.info.preprocessing)
+    decoder = DecodePool(
+        settings.decode_threads,
+        limits,
+        loaded.info.preprocessing,
+        report=observer.image_decoded,
+    )
     residency = Residency(
         bank,
         lambda digest: read_artifact(blobs.get_bytes(digest)),
         loaders,
         backbone_digest=loaded.info.digest,
         max_artifacts=settings.max_resident_artifacts,
+        observer=observer,
     )
     local = LocalEngine(residency, batcher)
     classifier = Classifier(
@@ -82,19 +90,20 @@ async def running_classifier(
         decoder=decoder,
         engine=local,
         deadline_s=settings.request_deadline_s,
+        observer=observer,
     )
 
     def deliver(outcomes: list[tuple[Row, RowOutcome]]) -> None:
         loop.call_soon_threadsafe(local.settle, outcomes)
 
     def observe(batch: BatchReport) -> None:
-        report(batch)
+        observer.batch_ran(batch)
         loop.call_soon_threadsafe(admission.observe, batch.size, batch.forward_s)
 
     engine = Engine(loaded.vit, bank, batcher, deliver=deliver, report=observe)
     engine.start()
     try:
-        yield RunningClassifier(classifier, engine, residency)
+        yield RunningClassifier(classifier, engine, residency, decoder)
     finally:
         await asyncio.to_thread(engine.stop, settings.shutdown_grace_s)
         decoder.close()

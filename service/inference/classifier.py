@@ -12,8 +12,10 @@ from service.inference.admission import Admission
 from service.inference.decoding import DecodePool
 from service.inference.engine_client import EngineClient
 from service.inference.errors import DeadlineExceededError
+from service.inference.observer import InferenceObserver
 from service.inference.resolver import Reference, Resolver, Served
 from service.inference.rows import RowOutcome
+from service.inference.tracing import record_classification
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Classifier:
         decoder: From bytes to pixels.
         engine: Computes the pixels.
         deadline_s: How long a request may take.
+        observer: Told of requests that end before their answer.
         clock: Monotonic seconds, the engine's clock.
     """
 
@@ -53,6 +56,7 @@ class Classifier:
         decoder: DecodePool,
         engine: EngineClient,
         deadline_s: float,
+        observer: InferenceObserver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.admission = admission
@@ -60,6 +64,7 @@ class Classifier:
         self._decoder = decoder
         self.engine = engine
         self._deadline_s = deadline_s
+        self._observer = observer
         self._clock = clock
 
     async def classify(
@@ -89,7 +94,11 @@ class Classifier:
             async with asyncio.timeout(self._deadline_s):
                 served = await self.resolver.resolve(reference, assignment_key)
                 return await self._classify(served, images, deadline_s, wants_features)
+        except asyncio.CancelledError:
+            self._observer.images_given_up(len(images), "disconnect")
+            raise
         except TimeoutError as error:
+            self._observer.images_given_up(len(images), "deadline")
             raise DeadlineExceededError(
                 f"no answer within the deadline of {self._deadline_s:g} s (request_deadline_s)"
             ) from error
@@ -103,7 +112,7 @@ class Classifier:
     ) -> Classification:
         with self.admission.images(served.name, len(images)):
             started_s = self._clock()
-            decoded = await asyncio.gather(*(self._pixels(image) for image in images))
+            decoded = await asyncio.gather(*(self._pixels(image, served.name) for image in images))
             decode_s = self._clock() - started_s
             computed = await self.engine.compute(
                 served.digest,
@@ -115,12 +124,13 @@ class Classifier:
             outcomes = tuple(
                 next(results) if isinstance(each, np.ndarray) else each for each in decoded
             )
+            record_classification(served, outcomes, began_s=started_s, decode_s=decode_s)
             return Classification(served, computed.classes, outcomes, decode_s)
 
-    async def _pixels(self, image: bytes | np.ndarray) -> np.ndarray | ImageDecodeError:
+    async def _pixels(self, image: bytes | np.ndarray, name: str) -> np.ndarray | ImageDecodeError:
         if isinstance(image, np.ndarray):
             return image
         try:
-            return await self._decoder.pixels(image)
+            return await self._decoder.pixels(image, name)
         except ImageDecodeError as error:
             return error

@@ -1,12 +1,50 @@
-"""Image bytes to pixels, on a bounded pool of threads beside the event loop."""
+"""Image bytes to pixels, on a bounded pool of threads beside the event loop.
+
+Ensembles share the threads by time: the one whose images have taken the least goes next, so one
+that sends images of 20 megapixels does not hold up another's small ones.
+"""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from images.decoding import ImageLimits, decode_image
 from images.preprocessing import Preprocessing, preprocess
+from service.inference.fair_queue import FairQueue
+
+PACE = 0.1
+"""Weight of the newest image in the running mean that stands for the cost of the next one."""
+
+
+@dataclass(frozen=True)
+class DecodeReport:
+    """One image, for the metrics.
+
+    Attributes:
+        wait_s: How long it waited for a thread.
+        decode_s: Decoding and resizing it.
+    """
+
+    wait_s: float
+    decode_s: float
+
+
+@dataclass(eq=False)
+class _Job:
+    """An image that waits; its bytes are let go as soon as nobody wants it."""
+
+    data: bytes
+    submitted_s: float
+    result: Future[np.ndarray] = field(default_factory=Future[np.ndarray])
+
+    @property
+    def cancelled(self) -> bool:
+        return self.result.cancelled()
 
 
 class DecodePool:
@@ -16,25 +54,91 @@ class DecodePool:
         num_threads: Images decoded at a time.
         limits: What an image may be.
         preprocessing: The backbone's evaluation transform.
+        report: Called after each image, on the thread that decoded it.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, num_threads: int, limits: ImageLimits, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        num_threads: int,
+        limits: ImageLimits,
+        preprocessing: Preprocessing,
+        *,
+        report: Callable[[DecodeReport], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
         self._limits = limits
         self._preprocessing = preprocessing
+        self._report = report
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._queue: FairQueue[_Job] = FairQueue()
+        self._level = 0.0
+        self._mean_s = 0.0
 
-    async def pixels(self, data: bytes) -> np.ndarray:
-        """Return (3, H, W) uint8.
+    @property
+    def num_waiting(self) -> int:
+        """Images that wait for a thread."""
+        with self._lock:
+            return self._queue.num_waiting
+
+    async def pixels(self, data: bytes, party: str) -> np.ndarray:
+        """Return (3, H, W) uint8; a caller that is cancelled gives up its place.
+
+        Args:
+            data: The encoded image.
+            party: Whose image it is: the threads are shared between parties by time.
 
         Raises:
             ImageDecodeError: The bytes are not an image within the limits.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._decode, data)
+        job = _Job(data, self._clock())
+        with self._lock:
+            self._queue.push(job, party, self._level)
+        # One call for each image, not of each image: it takes whichever is next by then.
+        self._executor.submit(self._run_next)
+        try:
+            return await asyncio.wrap_future(job.result)
+        finally:
+            job.data = b""
 
     def close(self) -> None:
-        """End the threads once they are done."""
+        """Give up what waits, and end the threads once they are done."""
+        with self._lock:
+            while self._queue.least_served is not None:
+                self._queue.pop()[1].result.cancel()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _decode(self, data: bytes) -> np.ndarray:
-        return preprocess(decode_image(data, self._limits), self._preprocessing)
+    def _run_next(self) -> None:
+        with self._lock:
+            taken = self._take()
+            charged_s = self._mean_s
+        if taken is None:
+            return
+        party, job = taken
+        started_s = self._clock()
+        self._run(job)
+        decode_s = self._clock() - started_s
+        with self._lock:
+            self._queue.charge(party, decode_s - charged_s)
+            self._mean_s += PACE * (decode_s - self._mean_s)
+        self._report(DecodeReport(started_s - job.submitted_s, decode_s))
+
+    def _take(self) -> tuple[str, _Job] | None:
+        """The image whose turn it is, charged with what images cost on average."""
+        while (level := self._queue.least_served) is not None:
+            self._level = level
+            party, job = self._queue.pop(self._mean_s)
+            if job.result.set_running_or_notify_cancel():
+                return party, job
+        self._queue, self._level = FairQueue(), 0.0  # nothing waits: forget who had how much
+        return None
+
+    def _run(self, job: _Job) -> None:
+        try:
+            pixels = preprocess(decode_image(job.data, self._limits), self._preprocessing)
+        except BaseException as error:  # noqa: BLE001 (it is raised where the image is awaited)
+            job.result.set_exception(error)
+        else:
+            job.result.set_result(pixels)

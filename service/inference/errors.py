@@ -1,5 +1,10 @@
 """Why a row, or a whole classification request, has no answer."""
 
+from typing import Literal
+
+Scarce = Literal["queue", "share", "bytes"]
+"""What ran out: the queue, an ensemble's share of it, or the memory for bodies."""
+
 
 class InferenceError(Exception):
     """Base of all errors raised by this package."""
@@ -10,11 +15,13 @@ class QueueFullError(InferenceError):
 
     Attributes:
         retry_after_s: When room is expected.
+        scarce: What ran out.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, retry_after_s: float, scarce: Scarce) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.scarce = scarce
 
 
 class DeadlineExceededError(InferenceError):

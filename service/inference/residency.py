@@ -1,6 +1,7 @@
 """Which artifacts are on the device: loaded on first use, pinned while in use."""
 
 import asyncio
+import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 from prompt_store.artifacts import Artifact
 from service.inference.bank import ArtifactBank, BankEntry
 from service.inference.errors import ArtifactMismatchError
+from service.inference.observer import InferenceObserver
 
 
 class Residency:
@@ -24,6 +26,7 @@ class Residency:
         executor: Threads for loading.
         backbone_digest: The loaded backbone; artifacts of another one are refused.
         max_artifacts: How many stay when nobody uses them.
+        observer: Told of loads and evictions.
     """
 
     def __init__(
@@ -34,12 +37,14 @@ class Residency:
         *,
         backbone_digest: str,
         max_artifacts: int,
+        observer: InferenceObserver,
     ) -> None:
         self._bank = bank
         self._load = load
         self._executor = executor
         self._backbone_digest = backbone_digest
         self._max_artifacts = max_artifacts
+        self._observer = observer
         self._entries: OrderedDict[str, BankEntry] = OrderedDict()
         self._loading: dict[str, asyncio.Future[BankEntry]] = {}
         self._pins: Counter[str] = Counter()
@@ -83,19 +88,24 @@ class Residency:
         return await asyncio.shield(self._loading[digest])
 
     def _insert(self, digest: str) -> BankEntry:
+        started_s = time.perf_counter()
         artifact = self._load(digest)
         if artifact.backbone_digest != self._backbone_digest:
             raise ArtifactMismatchError(
                 f"artifact {digest} was made for backbone {artifact.backbone_digest}; "
                 f"this service runs {self._backbone_digest}"
             )
-        return self._bank.insert(digest, artifact)
+        entry = self._bank.insert(digest, artifact)
+        self._observer.artifact_loaded(time.perf_counter() - started_s)
+        return entry
 
     def _loaded(self, digest: str, done: asyncio.Future[BankEntry]) -> None:
         del self._loading[digest]
         if not done.cancelled() and done.exception() is None:
             self._entries[digest] = done.result()
             self._evict()
+        else:
+            self._observer.artifact_load_failed()
 
     def _evict(self) -> None:
         """Drop the least recently used artifacts that nobody holds, down to the bound."""
@@ -105,3 +115,4 @@ class Residency:
         idle = [digest for digest in self._entries if digest not in self._pins]
         for digest in idle[:excess]:
             self._bank.remove(self._entries.pop(digest))
+            self._observer.artifact_evicted()

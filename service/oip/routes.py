@@ -95,7 +95,7 @@ async def infer(request: Request) -> Response:
     """Answer `POST /v2/models/{model}/infer`."""
     settings = parts_of(request).settings
     reference, key = _reference(request), assignment_key(request.headers)
-    with _classifier(request).admission.body() as room:
+    with _classifier(request).admission.body(reference.name) as room:
         content = await read_content(
             request,
             room,

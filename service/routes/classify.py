@@ -30,7 +30,7 @@ async def classify(request: Request) -> JSONResponse:
     reference = _reference(request.path_params["reference"])
     key = assignment_key(request.headers)
     top_k = _top_k(request.query_params.get("top_k"))
-    with _classifier(request).admission.body() as room:
+    with _classifier(request).admission.body(reference.name) as room:
         parts: list[bytes] = []
         async for chunk in chunks(
             request,

@@ -42,8 +42,10 @@ async def readyz(health: HealthDep, parts: PartsDep) -> HealthView:
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(request: Request) -> Response:
+async def metrics(request: Request, parts: PartsDep) -> Response:
     """Prometheus metrics of this process."""
+    if parts.settings.serves_api:
+        await request.app.state.fit_metrics.refresh()
     registry = cast("CollectorRegistry", request.app.state.metrics)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 

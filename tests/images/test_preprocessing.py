@@ -1,8 +1,11 @@
+import io
+
 import numpy as np
 import pytest
 import timm.data
-from PIL import Image
+from PIL import Image, ImageOps
 
+from images.decoding import ImageLimits, decode_image
 from images.preprocessing import MAX_RESIZED_PX, Preprocessing, preprocess
 
 MEAN = (0.485, 0.456, 0.406)
@@ -86,3 +89,59 @@ def test_wrong_values_are_named(wrong: dict[str, object]) -> None:
     }
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Preprocessing(**{**right, **wrong})
+
+
+FILES = [
+    (mode, format_, size)
+    for mode, formats in {
+        "RGB": ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM"),
+        "L": ("JPEG", "PNG", "TIFF", "PPM"),
+        "LA": ("PNG",),
+        "RGBA": ("PNG", "WEBP", "TIFF"),
+        "P": ("PNG", "GIF"),
+        "1": ("PNG", "TIFF"),
+        "CMYK": ("JPEG", "TIFF"),
+    }.items()
+    for format_ in formats
+    for size in ((97, 61), (61, 97), (33, 33), (7, 5))
+]
+
+
+@pytest.mark.parametrize("crop_pct", [1.0, 0.875])
+def test_files_of_every_format_and_mode_equal_timm(crop_pct: float) -> None:
+    preprocessing = Preprocessing(32, MEAN, STD, "bicubic", crop_pct, "center")
+    for mode, format_, size in FILES:
+        buffer = io.BytesIO()
+        _noise(*size).convert(mode).save(buffer, format_)
+        data = buffer.getvalue()
+        pixels = preprocess(decode_image(data, ImageLimits()), preprocessing)
+        with Image.open(io.BytesIO(data)) as opened:
+            expected = _timm(opened.convert("RGB"), preprocessing)
+        assert np.abs(pixels - expected).max() < 1, (mode, format_, size)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_turned_images_equal_timm_on_the_upright_ones(format_: str) -> None:
+    preprocessing = Preprocessing(32, MEAN, STD, "bicubic", 0.9, "center")
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        buffer = io.BytesIO()
+        _noise(61, 43).save(buffer, format_, exif=exif)
+        data = buffer.getvalue()
+        pixels = preprocess(decode_image(data, ImageLimits()), preprocessing)
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            expected = _timm(ImageOps.exif_transpose(opened), preprocessing)
+        assert np.abs(pixels - expected).max() < 1, orientation
+
+
+def test_a_transparent_palette_equals_timm_with_hidden_colours_shown() -> None:
+    preprocessing = Preprocessing(32, MEAN, STD, "bicubic", 1.0, "center")
+    buffer = io.BytesIO()
+    _noise(50, 41).convert("P").save(buffer, "PNG", transparency=bytes(range(256)))
+    data = buffer.getvalue()
+    pixels = preprocess(decode_image(data, ImageLimits()), preprocessing)
+    with Image.open(io.BytesIO(data)) as opened:
+        expected = _timm(opened.convert("RGBA").convert("RGB"), preprocessing)
+    assert np.abs(pixels - expected).max() < 1

@@ -76,7 +76,7 @@ def test_every_error_of_a_package_has_its_problem(base: type[Exception]) -> None
 
 
 def test_retry_after_is_whole_seconds() -> None:
-    problem = problem_of(QueueFullError("full", retry_after_s=1.2))
+    problem = problem_of(QueueFullError("full", retry_after_s=1.2, scarce="queue"))
     assert (problem.status, problem.headers["Retry-After"]) == (429, "2")
 
 

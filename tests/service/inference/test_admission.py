@@ -1,3 +1,5 @@
+from contextlib import ExitStack
+
 import pytest
 
 from service.inference.admission import MAX_RETRY_S, Admission
@@ -38,15 +40,49 @@ def test_one_ensemble_cannot_take_all_of_the_queue() -> None:
     assert admission.num_images == 0
 
 
+def test_large_requests_cannot_take_all_of_the_queue_either() -> None:
+    admission = Admission(max_images=100, max_bytes=10)
+    with ExitStack() as held:
+        for _ in range(3):
+            held.enter_context(admission.images("greedy", 25))
+        with pytest.raises(QueueFullError) as caught:
+            held.enter_context(admission.images("greedy", 25))
+        assert caught.value.scarce == "share"
+        held.enter_context(admission.images("modest", 20))
+
+
 def test_bodies_are_bounded_as_they_arrive() -> None:
     admission = Admission(max_images=4, max_bytes=10)
-    with admission.body() as first, admission.body() as second:
+    with admission.body("a") as first, admission.body("b") as second:
         first.add(6)
-        second.add(4)
+        second.add(3)
         with pytest.raises(QueueFullError, match=r"limit of 10 \(max_inflight_bytes\)"):
-            second.add(1)
-    with admission.body() as room:
+            second.add(2)
+    with admission.body("a") as room:
         room.add(10)
+        assert admission.num_bytes == 10
+    assert admission.num_bytes == 0
+
+
+def test_slow_bodies_for_one_ensemble_leave_room_for_the_others() -> None:
+    admission = Admission(max_images=4, max_bytes=1000)
+    with ExitStack() as held:
+        greedy = [held.enter_context(admission.body("greedy")) for _ in range(100)]
+        for body in greedy[:80]:
+            body.add(10)
+        with pytest.raises(QueueFullError, match="800 of them for greedy") as caught:
+            greedy[80].add(10)
+        assert caught.value.scarce == "bytes"
+        held.enter_context(admission.body("modest")).add(100)
+
+
+def test_a_refusal_says_what_is_scarce() -> None:
+    admission = Admission(max_images=10, max_bytes=10)
+    with admission.images("a", 8):
+        for name, count, scarce in (("b", 3, "queue"), ("a", 1, "share")):
+            with pytest.raises(QueueFullError) as caught:
+                admission.images(name, count).__enter__()
+            assert caught.value.scarce == scarce
 
 
 def test_retry_after_follows_the_pace_of_the_engine() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from backbones.info import LoadedBackbone
 from prompt_store.artifacts import Artifact
@@ -11,6 +12,7 @@ from prompt_store.errors import DigestMismatchError
 from service.inference.bank import ArtifactBank
 from service.inference.errors import ArtifactMismatchError
 from service.inference.residency import Residency
+from service.metrics import InferenceMetrics
 
 pytestmark = pytest.mark.anyio
 
@@ -47,6 +49,7 @@ def residency(loaded: LoadedBackbone, shelf: Shelf) -> Residency:
         ThreadPoolExecutor(2),
         backbone_digest=loaded.info.digest,
         max_artifacts=2,
+        observer=InferenceMetrics(CollectorRegistry()),
     )
 
 

@@ -1,0 +1,79 @@
+"""Whose turn it is: the one that has been served least.
+
+Start-time fair queueing (Goyal, Vin and Cheng 1996) with equal weights: everyone who waits is
+served alike, whatever they have queued, so a busy ensemble cannot keep the others waiting. One that
+comes back after a pause starts level with the one served last: idling earns no credit.
+"""
+
+import heapq
+from collections import deque
+from itertools import count
+from typing import Generic, Protocol, TypeVar
+
+
+class Waiting(Protocol):
+    """What can be queued."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody wants it any more; it is skipped, uncharged."""
+        ...
+
+
+T = TypeVar("T", bound=Waiting)
+
+
+class FairQueue(Generic[T]):
+    """First in first out for each party, least served first among them. Not thread-safe.
+
+    A party is whoever shares with the others: an artifact, an ensemble.
+    """
+
+    def __init__(self) -> None:
+        self._items: dict[str, deque[T]] = {}
+        self._served: dict[str, float] = {}
+        # (served, tie breaker, party); out of date where `served` is no longer the party's.
+        self._heap: list[tuple[float, int, str]] = []
+        self._ties = count()
+
+    def push(self, item: T, party: str, level: float) -> None:
+        """Queue an item; a party new to the queue starts at `level` served."""
+        items = self._items.setdefault(party, deque())
+        if not items:
+            self._served[party] = max(self._served.get(party, 0.0), level)
+            self._enter(party)
+        items.append(item)
+
+    @property
+    def least_served(self) -> float | None:
+        """What the party whose turn it is has been served; None when nothing waits."""
+        while self._heap:
+            served, _, party = self._heap[0]
+            items = self._items[party]
+            while items and items[0].cancelled:
+                items.popleft()
+            if items and served == self._served[party]:
+                return served
+            heapq.heappop(self._heap)
+        return None
+
+    @property
+    def num_waiting(self) -> int:
+        """Items that wait; looks at each of them."""
+        return sum(not item.cancelled for items in self._items.values() for item in items)
+
+    def pop(self, cost: float = 1.0) -> tuple[str, T]:
+        """Take the next item and charge its party; right after `least_served` said there is one."""
+        party = self._heap[0][2]
+        item = self._items[party].popleft()
+        self.charge(party, cost)
+        return party, item
+
+    def charge(self, party: str, cost: float) -> None:
+        """Count more, or less, as served to a party: for a cost that is known only afterwards."""
+        self._served[party] = self._served.get(party, 0.0) + cost
+        if self._items.get(party):
+            self._enter(party)
+
+    def _enter(self, party: str) -> None:
+        heapq.heappush(self._heap, (self._served[party], next(self._ties), party))

@@ -1,0 +1,76 @@
+from dataclasses import dataclass
+
+from service.inference.fair_queue import FairQueue
+
+
+@dataclass
+class Item:
+    party: str
+    cancelled: bool = False
+
+
+def fill(**counts: int) -> FairQueue[Item]:
+    queue: FairQueue[Item] = FairQueue()
+    for party, count in counts.items():
+        for _ in range(count):
+            queue.push(Item(party), party, 0.0)
+    return queue
+
+
+def take(queue: FairQueue[Item], count: int, **cost: float) -> list[str]:
+    taken: list[str] = []
+    while len(taken) < count and queue.least_served is not None:
+        party, item = queue.pop(0.0)
+        assert party == item.party
+        queue.charge(party, cost.get(party, 1.0))
+        taken.append(party)
+    return taken
+
+
+def test_parties_take_turns_whatever_they_have_queued() -> None:
+    taken = take(fill(greedy=100, modest=5), 10)
+    assert taken.count("modest") == 5
+
+
+def test_turns_are_shared_by_cost_when_it_is_known_afterwards() -> None:
+    taken = take(fill(heavy=50, light=50), 44, heavy=10.0)
+    assert taken.count("heavy") == 4
+
+
+def test_a_charge_that_was_too_high_is_given_back() -> None:
+    queue = fill(a=3, b=3)
+    assert queue.least_served == 0.0
+    party, _ = queue.pop(100.0)
+    assert take(queue, 2) == ["b", "b"]
+    queue.charge(party, -99.5)
+    assert take(queue, 1) == ["a"]
+    assert sorted(take(queue, 9)) == ["a", "b"]
+
+
+def test_idling_earns_no_credit() -> None:
+    queue = fill(busy=100)
+    take(queue, 50)
+    for _ in range(20):
+        queue.push(Item("late"), "late", 50.0)
+    assert 9 <= take(queue, 20).count("late") <= 11
+
+
+def test_cancelled_items_are_skipped_uncounted_and_uncharged() -> None:
+    queue: FairQueue[Item] = FairQueue()
+    items = [Item("a") for _ in range(5)]
+    for item in items:
+        queue.push(item, "a", 0.0)
+    for item in items[:4]:
+        item.cancelled = True
+    assert queue.num_waiting == 1
+    assert queue.least_served == 0.0
+    assert queue.pop()[1] is items[4]
+    assert queue.least_served is None
+    assert queue.num_waiting == 0
+
+
+def test_a_charge_to_a_party_that_does_not_wait_counts_when_it_does() -> None:
+    queue = fill(b=2)
+    queue.charge("a", 1.5)
+    queue.push(Item("a"), "a", 0.0)
+    assert take(queue, 3) == ["b", "b", "a"]
