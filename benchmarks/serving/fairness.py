@@ -94,9 +94,7 @@ async def measure(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Read the command line and measure."""
-    parser = argparse.ArgumentParser(
-        description="How much a greedy ensemble slows a modest one down."
-    )
+    parser = argparse.ArgumentParser(description="How much a greedy ensemble delays another.")
     parser.add_argument("url")
     parser.add_argument("ensembles", nargs=2, help="the greedy one and the modest one")
     parser.add_argument("--clients", type=int, default=10, help="of the greedy ensemble")
