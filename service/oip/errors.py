@@ -18,7 +18,8 @@ def is_oip(path: str) -> bool:
 def oip_response(problem: Problem) -> JSONResponse:
     """Return the protocol's response for a problem; what the client sent wrongly is 400."""
     status = 400 if problem.status in _BAD_REQUEST else problem.status
-    return JSONResponse({"error": problem.detail}, status, headers=dict(problem.headers))
+    detail = problem.detail.encode(errors="backslashreplace").decode()  # JSON has lone surrogates
+    return JSONResponse({"error": detail}, status, headers=dict(problem.headers))
 
 
 def bad_infer(detail: str) -> ProblemError:

@@ -14,6 +14,8 @@ from service.oip.tensors import BinaryData, encoded_images, normalised_pixels, r
 OUTPUTS = ("probabilities", "label", "features")
 DEFAULT_OUTPUTS = ("probabilities", "label")
 MAX_ID_CHARACTERS = 256
+SPARE_VALUES = 10_000
+"""JSON values beyond those of the largest tensor: names, shapes, parameters."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ def parse_infer_request(
         if not len(content.binary):
             raise bad_infer("the body holds no image")
         return InferRequest(None, [bytes(content.binary)], _default_outputs(binary=True))
-    document = _document(content.header)
+    header = bytes(content.header)
+    _check_size(header, num_rows=max_images, side_px=image_size_px)
+    document = _document(header)
     parameters = _object(document, "parameters")
     rows = _rows(document, BinaryData(content.binary), image_size_px, max_images)
     binary = parameters.get("binary_data_output", False)
@@ -77,9 +81,21 @@ def parse_infer_request(
     return InferRequest(_id(document), rows, _outputs(document, binary=binary))
 
 
-def _document(header: memoryview) -> dict[str, Any]:
+def _check_size(header: bytes, *, num_rows: int, side_px: int) -> None:
+    """Refuse JSON of more values than the largest tensor has: each takes many times its text."""
+    max_values = num_rows * 3 * side_px**2 + SPARE_VALUES
+    max_containers = num_rows * (1 + 3 * (1 + side_px)) + SPARE_VALUES
+    num_values, num_containers = header.count(b","), header.count(b"[") + header.count(b"{")
+    if num_values > max_values or num_containers > max_containers:
+        raise bad_infer(
+            f"the JSON has {num_values} values and {num_containers} lists and objects; the limits "
+            f"are {max_values} and {max_containers}"
+        )
+
+
+def _document(header: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(bytes(header))
+        document = json.loads(header)
     except (ValueError, RecursionError) as error:
         raise bad_infer(f"the request is not JSON: {str(error)[:128]}") from error
     if not isinstance(document, dict):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version as package_version
 from typing import Any, cast
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -21,7 +22,7 @@ from service.health import Health
 from service.inference.classifier import Classification, Classifier
 from service.inference.engine_client import EngineClient
 from service.inference.resolver import Reference, Served
-from service.inference.rows import RowResult
+from service.inference.rows import RowOutcome, RowResult
 from service.known_route import KnownRoute
 from service.oip.content import InferContent, off_the_loop, read_content
 from service.oip.errors import PREFIX, bad_infer
@@ -165,9 +166,10 @@ async def _answer(
     )
     total_s = time.perf_counter() - started_s
     for row, outcome in enumerate(answer.outcomes):
-        if isinstance(outcome, Exception):
+        error = _row_error(row, outcome)
+        if error is not None:
             _statistics(request).failed(answer.served, total_s=total_s)
-            raise _row_error(row, outcome)
+            raise error
     results = [each for each in answer.outcomes if isinstance(each, RowResult)]
     _statistics(request).succeeded(
         answer.served, results, decode_s=answer.decode_s, total_s=total_s
@@ -175,8 +177,12 @@ async def _answer(
     return answer
 
 
-def _row_error(row: int, outcome: Exception) -> Exception:
-    """The row's own error, with its number where the row itself is at fault."""
+def _row_error(row: int, outcome: RowOutcome) -> Exception | None:
+    """A row's error, with its number where the row itself is at fault; None if it has a result."""
+    if isinstance(outcome, RowResult):
+        if np.isfinite(outcome.probabilities).all():
+            return None
+        return bad_infer(f"row {row}: the pixels are so large that the result is not finite")
     problem = problem_of(outcome)
     if problem.status >= 500:  # noqa: PLR2004
         return outcome

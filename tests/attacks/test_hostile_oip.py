@@ -83,12 +83,24 @@ def pixels(value: float) -> bytes:
 
 
 PIXELS = {"name": "pixels", "datatype": "FP32", "shape": [1, 3, 32, 32]}
-DEEP = b'{"inputs":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+DEEP = b'{"inputs":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
 
 REFUSED: dict[str, tuple[bytes, dict[str, str], str]] = {
     "nothing": (b"", {}, "not JSON"),
     "nothing raw": (b"", {LENGTH: "0"}, "no image"),
     "not JSON": (b"\xff\xfe", {}, "not JSON"),
+    "half a character": (
+        b'{"inputs":[{"name":"image","datatype":"\\ud800","shape":[1],"data":[]}]}',
+        {},
+        "input 'image' is \\ud800",
+    ),
+    "many objects": (b'{"inputs":[' + b"{}," * 300_000 + b"{}]}", {}, "lists and objects"),
+    "many numbers": (b'{"inputs":[' + b"1," * 300_000 + b"1]}", {}, "values"),
+    "many objects, compressed": (
+        gzip.compress(b'{"inputs":[' + b"{}," * 300_000 + b"{}]}"),
+        {"Content-Encoding": "gzip"},
+        "lists and objects",
+    ),
     "a list": (b"[]", {}, "not a JSON object"),
     "deep": (DEEP, {}, "not JSON"),
     "header longer than the body": (b"{}", {LENGTH: "3"}, "must be 0 to 2"),

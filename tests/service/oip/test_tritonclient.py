@@ -118,6 +118,16 @@ def test_pixels_and_default_outputs(
         np.testing.assert_allclose(result.as_numpy("probabilities")[row], expected, atol=1e-4)
 
 
+def test_pixels_without_a_finite_result_name_their_row(client: Triton) -> None:
+    pixels = np.zeros((2, 3, 32, 32), np.float32)
+    pixels[1] = 3.4e38  # finite, and the backbone overflows
+    tensor = triton.InferInput("pixels", list(pixels.shape), "FP32")
+    tensor.set_data_from_numpy(pixels)
+    with pytest.raises(InferenceServerException, match="row 1: the pixels are so large") as caught:
+        client.infer("zoo", [tensor])
+    assert caught.value.status() == "400"
+
+
 def test_classification_extension(client: Triton, image: Images) -> None:
     wanted = triton.InferRequestedOutput("probabilities", class_count=2)
     result = client.infer("zoo", [image_input([image(0), image(1)])], outputs=[wanted])
