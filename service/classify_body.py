@@ -12,6 +12,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from service.problems import ProblemError, problem_error
 
 FIELD = "images"
+SPARE_VALUES = 1000
+"""How many values a JSON body may have besides the images."""
 
 
 class _InMemoryParser(MultiPartParser):
@@ -74,6 +76,9 @@ async def _multipart(headers: Headers, body: bytes, max_images: int) -> list[byt
 
 
 def _json(body: bytes, max_images: int) -> list[bytes]:
+    # Base64 has none of these: more of them would be values that take many times their text.
+    if sum(body.count(sign) for sign in (b",", b"[", b"{")) > max_images + SPARE_VALUES:
+        raise _too_many(max_images)
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -13,7 +13,7 @@ from service.oip.errors import bad_infer
 HEADER_LENGTH = "Inference-Header-Content-Length"
 ENCODINGS = ("identity", "gzip", "deflate")
 _WBITS_OF_EITHER = 47  # zlib finds out by itself which of gzip and deflate it is
-_OFF_THE_LOOP_BYTES = 65_536
+_OFF_THE_LOOP_BYTES = 262_144
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ async def read_content(
 
 
 def off_the_loop(content: InferContent) -> bool:
-    """Say whether parsing the JSON would hold up the event loop."""
-    return content.header is not None and len(content.header) > _OFF_THE_LOOP_BYTES
+    """Say whether reading the JSON, or the tensors behind it, would hold up the event loop."""
+    size = 0 if content.header is None else len(content.header) + len(content.binary)
+    return size > _OFF_THE_LOOP_BYTES
 
 
 def _decompressed(data: bytes, limit_bytes: int) -> bytes:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from jobs.catalogue import EnsembleCatalogue
-from prompt_store.names import DigestReference, parse_reference
+from prompt_store.names import DigestReference, NameReference, parse_reference
 from service.assignment import assignment_key
 from service.bodies import chunks
 from service.bounded_route import MAX_JSON_BYTES
@@ -21,6 +21,11 @@ from service.errors import problem_of
 from service.health import Health
 from service.inference.classifier import Classification, Classifier
 from service.inference.engine_client import EngineClient
+from service.inference.errors import (
+    DeadlineExceededError,
+    EngineStoppedError,
+    QueueFullError,
+)
 from service.inference.resolver import Reference, Served
 from service.inference.rows import RowOutcome, RowResult
 from service.known_route import KnownRoute
@@ -161,9 +166,13 @@ async def _answer(
 ) -> Classification:
     """Classify all rows; the protocol has no errors by row, so one bad row fails the request."""
     started_s = time.perf_counter()
-    answer = await _classifier(request).classify(
-        reference, wanted.rows, key, wants_features=wanted.wants_features
-    )
+    try:
+        answer = await _classifier(request).classify(
+            reference, wanted.rows, key, wants_features=wanted.wants_features
+        )
+    except (QueueFullError, DeadlineExceededError, EngineStoppedError):
+        await _count_failure(request, reference, time.perf_counter() - started_s)
+        raise
     total_s = time.perf_counter() - started_s
     for row, outcome in enumerate(answer.outcomes):
         error = _row_error(row, outcome)
@@ -175,6 +184,13 @@ async def _answer(
         answer.served, results, decode_s=answer.decode_s, total_s=total_s
     )
     return answer
+
+
+async def _count_failure(request: Request, reference: Reference, total_s: float) -> None:
+    """Count a request that nothing answered, unless an alias leaves open what would have."""
+    if isinstance(reference, NameReference):
+        served = await _classifier(request).resolver.resolve(reference)
+        _statistics(request).failed(served, total_s=total_s)
 
 
 def _row_error(row: int, outcome: RowOutcome) -> Exception | None:

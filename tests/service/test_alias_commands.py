@@ -11,7 +11,7 @@ import pytest
 from client.api import Client
 from client.errors import AliasMovedError
 from jobs.records import FitId
-from tests.service.test_process import ROOT, Server
+from tests.faults.server import ROOT, Server
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitId
 from prompt_store.splits import Share, Split
-from tests.service.test_process import Server
+from tests.faults.server import Server
 
 pytestmark = pytest.mark.anyio
 

@@ -1,13 +1,7 @@
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 import torch
@@ -19,9 +13,8 @@ from jobs.records import FitResultDocs, FitSpec, SourceRef, TaskRef
 from prompt_store.artifacts import Artifact, ArtifactSource, artifact_metadata, write_artifact
 from prompt_store.blobs import BlobStore
 from prompt_store.objects import open_object_store
+from tests.faults.server import Server
 
-ROOT = Path(__file__).parents[3]
-TINY_BACKBONE = "random:vit_tiny_patch16_224?seed=0&img_size=32&depth=2"
 SOURCE_DIGEST = f"sha256:{'5' * 64}"
 CLASSES = ("cat", "dog", "owl")
 
@@ -81,41 +74,11 @@ def zoo(
     store_url = (folder / "store").as_uri()
     artifacts = {version: make_artifact(loaded, version) for version in (1, 2)}
     digests = {v: publish(store_url, a, loaded.info.digest) for v, a in artifacts.items()}
-    settings = {
-        "ROLE": "classifier",
-        "PORT": "0",
-        "STORE_URL": store_url,
-        "REDIS_URL": valkey.connection_url,
-        "BACKBONE": TINY_BACKBONE,
-        "DEVICE": "cpu",
-        "PRECISION": "fp32",
-        "CACHE_DIR": str(folder),
-    }
-    environment = {f"HGPROMPT_{key}": value for key, value in settings.items()}
-    log_path = folder / "service.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            stderr=log,
-        )
+    server = Server(folder, store_url, valkey.connection_url, role="classifier", precision="fp32")
     try:
-        yield Zoo(_ready(process, log_path), artifacts, digests)
+        yield Zoo(server.wait_until_ready(), artifacts, digests)
     finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _ready(process: subprocess.Popen[bytes], log_path: Path) -> str:
-    deadline_s = time.monotonic() + 200
-    while "Uvicorn running on " not in (log := log_path.read_text()):
-        assert process.poll() is None, log
-        assert time.monotonic() < deadline_s, log
-        time.sleep(0.05)
-    url = log.split("Uvicorn running on ")[1].split()[0]
-    assert httpx.get(f"{url}/readyz").status_code == 200
-    return url
+        server.close()
 
 
 @pytest.fixture
