@@ -347,7 +347,7 @@ async def test_a_full_queue_is_429_and_recovers(
     open_client: Opener, publish: Publish, image: Images, gate: Gate
 ) -> None:
     publish("zoo")
-    async with open_client(max_queue=3) as client:
+    async with open_client(max_queue=4) as client:
         calls = [asyncio.create_task(client.post(URL, content=image(i))) for i in range(3)]
         await gate.reached()
         await wait_until(lambda: depth(client) == 3)
