@@ -2,9 +2,10 @@ import threading
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from service.inference.bank import BankEntry
-from service.inference.batcher import Batcher
+from service.inference.batcher import Batch, Batcher
 from service.inference.rows import Row
 
 PIXELS = np.zeros((3, 1, 1), np.uint8)
@@ -12,24 +13,30 @@ FOREVER_S = float("inf")
 
 
 def entry(digest: str, shape: tuple[int, int] = (1, 4)) -> BankEntry:
-    return BankEntry(digest, ("a", "b"), shape, 0, 16, 0)
+    prompt = torch.zeros((*shape, 8)) if shape[1] else None
+    return BankEntry(digest, ("a", "b"), prompt, torch.zeros(2, 8), torch.zeros(2))
 
 
 def row(digest: str, shape: tuple[int, int] = (1, 4)) -> Row:
     return Row(PIXELS, entry(digest, shape), FOREVER_S, 0.0)
 
 
-def digests(batch: list[Row] | None) -> list[str]:
+def digests(batch: Batch | None) -> list[str]:
+    return [row.entry.digest for row in rows_of(batch)]
+
+
+def rows_of(batch: Batch | None) -> list[Row]:
     assert batch is not None
-    return [row.entry.digest for row in batch]
+    assert not batch.late
+    return batch.rows
 
 
 def test_a_batch_is_filled_up_to_its_size_in_order() -> None:
     batcher = Batcher(3)
     rows = [row("x") for _ in range(5)]
     assert batcher.submit(rows)
-    assert batcher.next_batch() == rows[:3]
-    assert batcher.next_batch() == rows[3:]
+    assert rows_of(batcher.next_batch()) == rows[:3]
+    assert rows_of(batcher.next_batch()) == rows[3:]
 
 
 def test_a_greedy_artifact_does_not_hold_up_the_others() -> None:
@@ -74,13 +81,13 @@ def test_cancelled_rows_are_skipped_and_not_charged() -> None:
     batcher.submit([*gone, *kept])
     for each in gone:
         each.cancelled = True
-    taken = [*(batcher.next_batch() or []), *(batcher.next_batch() or [])]
+    taken = [*rows_of(batcher.next_batch()), *rows_of(batcher.next_batch())]
     assert {id(each) for each in taken} == {id(each) for each in kept}
 
 
 def test_an_idle_engine_gets_a_row_at_once_and_close_ends_it_after_the_last_row() -> None:
     batcher = Batcher(4)
-    batches: list[list[Row]] = []
+    batches: list[Batch] = []
     received = threading.Semaphore(0)
 
     def run() -> None:

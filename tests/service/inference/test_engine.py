@@ -10,10 +10,13 @@ import torch
 from backbones.info import LoadedBackbone
 from ensemble.prompted_vit import PromptedViT
 from prompt_store.artifacts import Artifact
+from service.inference.backbone_pass import EagerPass
 from service.inference.bank import ArtifactBank, BankEntry
 from service.inference.batcher import Batcher
-from service.inference.engine import UNHEALTHY_AFTER_FAILURES, BatchReport, Engine
+from service.inference.engine import UNHEALTHY_AFTER_FAILURES, BatchReport, Compute, Engine
 from service.inference.errors import DeadlineExceededError, EngineFailedError
+from service.inference.forward import Forward
+from service.inference.host_artifact import host_artifact
 from service.inference.rows import Row, RowOutcome, RowResult
 
 FOREVER_S = float("inf")
@@ -22,15 +25,23 @@ FOREVER_S = float("inf")
 class Harness:
     """An engine over real parts, with the outcomes of its rows."""
 
-    def __init__(self, vit: PromptedViT, max_batch_size: int = 32) -> None:
-        self.bank = ArtifactBank(vit.embed_dim, vit.device)
+    def __init__(
+        self, vit: PromptedViT, max_batch_size: int = 32, compute: Compute | None = None
+    ) -> None:
+        self.bank = ArtifactBank(vit.device)
         self.batcher = Batcher(max_batch_size)
         self.reports: list[BatchReport] = []
         self.outcomes: dict[Row, RowOutcome] = {}
         self._arrived = threading.Condition()
         self.engine = Engine(
-            vit, self.bank, self.batcher, deliver=self._deliver, report=self.reports.append
+            compute or Forward(EagerPass(vit)),
+            self.batcher,
+            deliver=self._deliver,
+            report=self.reports.append,
         )
+
+    def insert(self, digest: str, artifact: Artifact) -> BankEntry:
+        return self.bank.insert(host_artifact(digest, artifact))
 
     def classify(self, rows: list[Row]) -> list[RowOutcome]:
         assert self.batcher.submit(rows)
@@ -49,8 +60,10 @@ class Harness:
 
 
 @contextmanager
-def running(vit: PromptedViT, max_batch_size: int = 32) -> Iterator[Harness]:
-    harness = Harness(vit, max_batch_size)
+def running(
+    vit: PromptedViT, max_batch_size: int = 32, compute: Compute | None = None
+) -> Iterator[Harness]:
+    harness = Harness(vit, max_batch_size, compute)
     harness.engine.start()
     try:
         yield harness
@@ -89,8 +102,8 @@ def test_one_batch_serves_ensembles_of_different_heads(
         make_artifact(3, classes=tuple(f"class {i}" for i in range(40))),
     ]
     with running(loaded.vit) as harness:
-        entries = [harness.bank.insert(f"d{i}", a) for i, a in enumerate(artifacts)]
-        gate = row(9, harness.bank.insert("gate", make_artifact(4, num_tokens=0)))
+        entries = [harness.insert(f"d{i}", a) for i, a in enumerate(artifacts)]
+        gate = row(9, harness.insert("gate", make_artifact(4, num_tokens=0)))
         rows = [row(seed, entries[seed % 3]) for seed in range(12)]
         outcomes = harness.classify([gate, *rows])[1:]
     for seed, outcome in enumerate(outcomes):
@@ -110,7 +123,7 @@ def test_every_prompt_shape_is_served(
 ) -> None:
     artifact = make_artifact(1, num_layers=num_layers, num_tokens=num_tokens)
     with running(loaded.vit) as harness:
-        outcomes = harness.classify([row(5, harness.bank.insert("d", artifact))])
+        outcomes = harness.classify([row(5, harness.insert("d", artifact))])
     expected = reference(loaded.vit, artifact, 5)
     np.testing.assert_allclose(probabilities(outcomes[0]), expected, atol=1e-5)
 
@@ -119,8 +132,8 @@ def test_a_row_does_not_depend_on_its_batch_mates(
     loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
 ) -> None:
     with running(loaded.vit) as harness:
-        mine = harness.bank.insert("mine", make_artifact(1))
-        mates = [harness.bank.insert(f"d{i}", make_artifact(i)) for i in range(2, 9)]
+        mine = harness.insert("mine", make_artifact(1))
+        mates = [harness.insert(f"d{i}", make_artifact(i)) for i in range(2, 9)]
         alone = probabilities(harness.classify([row(0, mine)])[0])
         for first in range(3):
             batch = [row(0, mine), *(row(first + i, mate) for i, mate in enumerate(mates))]
@@ -134,17 +147,14 @@ def test_artifacts_can_come_and_go_while_batches_run(
     artifact = make_artifact(1)
     expected = reference(loaded.vit, artifact, 0)
     with running(loaded.vit, max_batch_size=4) as harness:
-        mine = harness.bank.insert("mine", artifact)
+        mine = harness.insert("mine", artifact)
         stop = threading.Event()
 
         def churn() -> None:
             seed = 100
             while not stop.is_set():
-                added = [
-                    harness.bank.insert(f"d{seed}-{i}", make_artifact(seed + i)) for i in range(20)
-                ]
-                for each in added:
-                    harness.bank.remove(each)
+                added = [harness.insert(f"d{seed}-{i}", make_artifact(seed + i)) for i in range(20)]
+                del added
                 seed += 20
 
         churning = threading.Thread(target=churn)
@@ -163,7 +173,7 @@ def test_late_and_cancelled_rows_leave_their_batch_mates_alone(
 ) -> None:
     artifact = make_artifact(1)
     harness = Harness(loaded.vit)
-    entry = harness.bank.insert("d", artifact)
+    entry = harness.insert("d", artifact)
     good, late, cancelled, other = (row(i, entry) for i in range(4))
     late = row(1, entry, deadline_s=time.monotonic() - 1)
     harness.batcher.submit([good, late, cancelled, other])
@@ -194,7 +204,7 @@ def test_a_failed_batch_is_reported_to_its_rows_and_the_next_one_runs(
     hook = loaded.vit.vit.patch_embed.register_forward_pre_hook(fail)
     try:
         with running(loaded.vit) as harness:
-            entry = harness.bank.insert("d", make_artifact(1))
+            entry = harness.insert("d", make_artifact(1))
             broken.set()
             for _ in range(UNHEALTHY_AFTER_FAILURES):
                 assert harness.engine.healthy
@@ -213,7 +223,7 @@ def test_stop_answers_what_is_queued(
     loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
 ) -> None:
     harness = Harness(loaded.vit, max_batch_size=2)
-    entry = harness.bank.insert("d", make_artifact(1))
+    entry = harness.insert("d", make_artifact(1))
     rows = [row(i, entry) for i in range(9)]
     harness.batcher.submit(rows)
     assert not harness.engine.healthy
