@@ -1,4 +1,5 @@
 import threading
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +18,10 @@ def entry(digest: str, shape: tuple[int, int] = (1, 4)) -> BankEntry:
     return BankEntry(digest, ("a", "b"), prompt, torch.zeros(2, 8), torch.zeros(2))
 
 
-def row(digest: str, shape: tuple[int, int] = (1, 4)) -> Row:
-    return Row(PIXELS, entry(digest, shape), FOREVER_S, 0.0)
+def row(
+    digest: str, shape: tuple[int, int] = (1, 4), *, deadline_s: float = FOREVER_S
+) -> Row:
+    return Row(PIXELS, entry(digest, shape), deadline_s, 0.0)
 
 
 def digests(batch: Batch | None) -> list[str]:
@@ -105,6 +108,49 @@ def test_an_idle_engine_gets_a_row_at_once_and_close_ends_it_after_the_last_row(
     assert not thread.is_alive()
     assert [digests(batch) for batch in batches] == [["a"], ["b"]]
     assert not batcher.submit([row("c")])
+
+
+def test_late_rows_take_no_place_in_the_batch_and_are_not_charged() -> None:
+    batcher = Batcher(4, clock=lambda: 10.0)
+    late = [row("a", deadline_s=9.0) for _ in range(3)] + [row("b", deadline_s=10.0)]
+    due = [row(digest, deadline_s=11.0) for digest in "aaabbb"]
+    batcher.submit([*late, *due])
+    first, second = batcher.next_batch(), batcher.next_batch()
+    assert first is not None
+    assert second is not None
+    assert len(first.rows) == 4
+    assert {id(each) for each in first.late + second.late} == {id(each) for each in late}
+    assert {id(each) for each in first.rows + second.rows} == {id(each) for each in due}
+    assert sorted(each.entry.digest for each in first.rows) == ["a", "a", "b", "b"]
+
+
+def test_late_rows_are_handed_out_when_there_is_nothing_else() -> None:
+    batcher = Batcher(4, clock=lambda: 10.0)
+    late = row("a", deadline_s=1.0)
+    batcher.submit([late])
+    batch = batcher.next_batch()
+    assert batch is not None
+    assert (batch.rows, batch.late) == ([], [late])
+    batcher.close()
+    assert batcher.next_batch() is None
+
+
+def test_a_batch_at_the_boundary_is_shared_evenly() -> None:
+    """Three artifacts and a batch of four: whoever got the odd row waits longest for the next."""
+    batcher = Batcher(4)
+    batcher.submit([row(digest) for digest in "abc" for _ in range(12)])
+    served: Counter[str] = Counter()
+    for _ in range(9):
+        served.update(digests(batcher.next_batch()))
+        assert max(served.values()) - min(served[each] for each in "abc") <= 1
+    assert served == {"a": 12, "b": 12, "c": 12}
+
+
+def test_prompt_shapes_share_the_engine_by_rows_served() -> None:
+    batcher = Batcher(4)
+    batcher.submit([row("a", (1, 4)) for _ in range(40)] + [row("b", (2, 4)) for _ in range(40)])
+    served = Counter(digest for _ in range(10) for digest in digests(batcher.next_batch()))
+    assert served == {"a": 20, "b": 20}
 
 
 def test_rows_are_compared_by_identity() -> None:
