@@ -18,9 +18,7 @@ def entry(digest: str, shape: tuple[int, int] = (1, 4)) -> BankEntry:
     return BankEntry(digest, ("a", "b"), prompt, torch.zeros(2, 8), torch.zeros(2))
 
 
-def row(
-    digest: str, shape: tuple[int, int] = (1, 4), *, deadline_s: float = FOREVER_S
-) -> Row:
+def row(digest: str, shape: tuple[int, int] = (1, 4), *, deadline_s: float = FOREVER_S) -> Row:
     return Row(PIXELS, entry(digest, shape), deadline_s, 0.0)
 
 

@@ -141,4 +141,3 @@ def test_a_capture_that_fails_is_not_tried_again(
         np.testing.assert_array_equal(bucketed(rows), EagerPass(loaded.vit)(rows))
     assert tries == [4]
     assert bucketed.num_prepared == 0
-
