@@ -125,7 +125,11 @@ def fitted_head(features: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
     gram = x @ x.T
     gram.diagonal().add_(RIDGE * gram.diagonal().mean())
     weight = x.T @ torch.linalg.solve(gram, targets)  # (D, C)
-    return lambda other: ((other - mean).double() / scale) @ weight
+
+    def head(other: Tensor) -> Tensor:
+        return ((other - mean).double() / scale) @ weight
+
+    return head
 
 
 def _done(features: Tensor) -> Tensor:

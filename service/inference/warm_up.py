@@ -1,5 +1,6 @@
 """The first forward passes, before anybody waits for one."""
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +25,9 @@ def warm_up(
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
     """Run each batch size once for each prompt shape, and for none, and log how long it took.
+
+    What exists by then is taken out of the garbage collector's sight: a full collection would look
+    at torch's objects each time, and hold every request up for a quarter of a second.
 
     Libraries choose kernels and set buffers aside at the first pass of a size, and a GPU's graphs
     are captured then. The largest size goes first, so that the smaller ones find its memory.
@@ -51,6 +55,8 @@ def warm_up(
         entry = bank.insert(artifact)
         for size in sorted(sizes, reverse=True):
             compute([Row(pixels, entry, deadline_s=0.0, submitted_s=0.0) for _ in range(size)])
+    gc.collect()
+    gc.freeze()
     logger.info(
         "warmed up",
         extra={

@@ -1,5 +1,6 @@
+import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -14,6 +15,12 @@ from service.inference.forward import ComputedRow, Forward
 from service.inference.known_shapes import known_prompt_shapes
 from service.inference.rows import Row
 from service.inference.warm_up import warm_up
+
+
+@pytest.fixture(autouse=True)
+def unfrozen() -> Iterator[None]:
+    yield
+    gc.unfreeze()
 
 
 def test_every_size_runs_once_for_every_prompt_shape(
@@ -38,6 +45,7 @@ def test_every_size_runs_once_for_every_prompt_shape(
     assert ran == [(shape, size) for shape in ((0, 0), (1, 5), (2, 3)) for size in (4, 1)]
     (record,) = [record for record in caplog.records if record.message == "warmed up"]
     assert record.__dict__["seconds"] > 0
+    assert gc.get_freeze_count() > 0
     assert record.__dict__["batch_sizes"] == [1, 4]
 
 
