@@ -103,8 +103,22 @@ def between(**weights: float) -> Split:
     ("settings", "split"),
     [
         ({"resolve_ttl_s": 0.0}, False),
-        ({"resolve_ttl_s": 0.0, "resident_device_bytes": ONE_ARTIFACT_BYTES, "max_batch_size": 1}, False),
-        ({"resolve_ttl_s": 0.01, "resident_device_bytes": ONE_ARTIFACT_BYTES, "max_batch_size": 2}, True),
+        (
+            {
+                "resolve_ttl_s": 0.0,
+                "resident_device_bytes": ONE_ARTIFACT_BYTES,
+                "max_batch_size": 1,
+            },
+            False,
+        ),
+        (
+            {
+                "resolve_ttl_s": 0.01,
+                "resident_device_bytes": ONE_ARTIFACT_BYTES,
+                "max_batch_size": 2,
+            },
+            True,
+        ),
     ],
     ids=["roomy", "one slot", "one slot, split"],
 )
