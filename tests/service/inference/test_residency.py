@@ -154,6 +154,26 @@ async def test_main_memory_has_a_budget_of_its_own(
     assert shelf.loads == ["1", "2", "3", "4", "5", "1"]
 
 
+async def test_an_artifact_can_be_dropped_from_everywhere_unless_it_is_in_use(
+    make_residency: MakeResidency, shelf: Shelf
+) -> None:
+    residency = make_residency(1, in_memory=4)
+    for digest in "12":
+        await use(residency, digest)
+    await settled(residency)
+    async with residency.pinned("2"):
+        residency.drop("2")
+        assert residency.num_resident == 1
+    residency.drop("1")
+    residency.drop("2")
+    residency.drop("3")
+    assert (residency.num_resident, residency.num_in_host_memory) == (0, 0)
+    assert (residency.device_bytes, residency.host_bytes) == (0, 0)
+    for digest in "12":
+        await use(residency, digest)
+    assert shelf.loads == ["1", "2", "1", "2"]
+
+
 async def test_an_artifact_is_asked_for_while_it_leaves(
     make_residency: MakeResidency, shelf: Shelf
 ) -> None:
