@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 import torch
+from prometheus_client import CollectorRegistry
 
 from backbones.info import LoadedBackbone
 from prompt_store.artifacts import Artifact
@@ -22,6 +23,7 @@ from service.inference.host_artifact import host_artifact
 from service.inference.local_engine import LocalEngine
 from service.inference.residency import Residency, ResidencyBudgets
 from service.inference.rows import RowResult
+from service.metrics import InferenceMetrics
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +71,7 @@ async def running(
             copiers=copiers,
             backbone_digest=vit.info.digest,
             budgets=budgets,
+            observer=InferenceMetrics(CollectorRegistry()),
         )
         local = LocalEngine(residency, batcher)
         engine = Engine(
