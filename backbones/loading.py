@@ -9,7 +9,7 @@ random weights, for tests
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import parse_qsl
 
 import timm
@@ -23,11 +23,11 @@ from torch import nn
 from backbones import offline_vit_s14
 from backbones.errors import BackboneSpecError, WeightsFetchError
 from backbones.info import BackboneInfo, LoadedBackbone, backbone_digest
+from backbones.precision import Precision, in_precision
 from ensemble.errors import UnsupportedBackboneError
 from ensemble.prompted_vit import PromptedViT
 from images.preprocessing import Preprocessing
 
-Precision = Literal["fp32", "bf16"]
 _RANDOM_ARGUMENTS = {"seed": (0, 2**63 - 1), "img_size": (1, 4096), "depth": (1, 1024)}
 """Each with its smallest and largest value."""
 
@@ -41,7 +41,7 @@ def load_backbone(
         spec: One of the forms in this module's docstring.
         cache_dir: Where fetched weights are kept.
         device: Where its parameters go.
-        precision: "bf16" runs matrix products in bfloat16, the rest in float32.
+        precision: See `in_precision`.
 
     Raises:
         BackboneSpecError: The spec has no known form, or timm does not know the model.
@@ -62,12 +62,7 @@ def load_backbone(
         vit, architecture = _from_hub(spec, cache_dir)
         weights, preprocessing = vit.state_dict(), timm_preprocessing(vit)
     digest = backbone_digest(architecture, preprocessing, weights)
-    autocast_dtype = torch.bfloat16 if precision == "bf16" else None
-    prompted = PromptedViT(
-        vit, mean=preprocessing.mean, std=preprocessing.std, autocast_dtype=autocast_dtype
-    ).to(device)
-    if autocast_dtype is not None:
-        _store_linear_weights_as(prompted, autocast_dtype)
+    prompted = PromptedViT(vit, mean=preprocessing.mean, std=preprocessing.std).to(device)
     info = BackboneInfo(
         name=f"file:{Path(rest.partition('#')[0]).name}" if kind == "file" else spec,
         digest=digest,
@@ -76,9 +71,9 @@ def load_backbone(
         num_prefix_tokens=prompted.num_prefix_tokens,
         patch_size_px=prompted.patch_size_px,
         preprocessing=preprocessing,
-        dtype=precision,
+        dtype="fp32",
     )
-    return LoadedBackbone(info=info, vit=prompted)
+    return in_precision(LoadedBackbone(info=info, vit=prompted), precision)
 
 
 def timm_preprocessing(vit: nn.Module) -> Preprocessing:
@@ -167,10 +162,3 @@ def _create(name: str, **arguments: Any) -> nn.Module:
             "prompts need its blocks"
         )
     return vit
-
-
-def _store_linear_weights_as(prompted: PromptedViT, dtype: torch.dtype) -> None:
-    """Convert once what autocast would otherwise convert at every forward pass."""
-    for module in prompted.modules():
-        if isinstance(module, nn.Linear):
-            module.to(dtype)

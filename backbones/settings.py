@@ -9,17 +9,22 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backbones.errors import DeviceUnavailableError
 from backbones.info import LoadedBackbone
-from backbones.loading import Precision, load_backbone
+from backbones.loading import load_backbone
 
 
 class BackboneSettings(BaseSettings):
-    """Which backbone, where it runs and in which arithmetic."""
+    """Which backbone, where it runs and in which arithmetic fits use it.
+
+    `precision` is that of everything that learns: fits, verification, the training of prompts.
+    The service does not look at it and has a setting of its own, because answers may be computed
+    in less precision than what they are learned in.
+    """
 
     model_config = SettingsConfigDict(env_prefix="HGPROMPT_", frozen=True, extra="ignore")
 
     backbone: str = Field(default="offline-vit-s14", min_length=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Precision = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     cache_dir: Path = Field(default_factory=lambda: Path.home() / ".cache" / "hgprompt")
 
     def torch_device(self) -> torch.device:

@@ -69,6 +69,7 @@ KINDS: dict[type[Exception], Kind] = {
     inference.QueueFullError: Kind(429, "queue-full", "Too many images are waiting"),
     inference.DeadlineExceededError: Kind(504, "deadline-exceeded", "The deadline has passed"),
     inference.EngineFailedError: Kind(500, "forward-failed", "The forward pass failed"),
+    inference.NotFiniteError: Kind(422, "not-finite", "The image gives no finite result"),
     inference.EngineStoppedError: Kind(503, "not-serving", "The service is not serving"),
     inference.ArtifactMismatchError: Kind(
         409, "backbone-mismatch", "The ensemble was made for another backbone"

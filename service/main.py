@@ -28,6 +28,7 @@ from service.drain import Drain, DrainingServer
 from service.fit_metrics import FitMetrics
 from service.health import Check, Health, NotHealthyError
 from service.inference.assembly import running_classifier
+from service.inference.precision import load_serving_backbone
 from service.metrics import InferenceMetrics
 from service.parts import Parts
 from service.settings import ServiceSettings
@@ -122,7 +123,8 @@ def main() -> None:
     try:
         if not settings.classifies:  # only what describes the backbone is needed
             backbone = backbone.model_copy(update={"device": "cpu"})
-        app = build_app(settings, deployment, backbone.load())
+        precision = settings.serving_precision if settings.classifies else "fp32"
+        app = build_app(settings, deployment, load_serving_backbone(backbone, precision))
     except (BackboneError, PromptStoreError) as error:
         sys.exit(f"service: {error}")
     send_last_traces = trace_requests(app)

@@ -40,7 +40,13 @@ class ServiceSettings(BaseSettings):
             connection, before the listening socket closes.
         shutdown_grace_s: After that, how long running requests may take.
         decode_threads: Threads that decode images.
-        max_resident_artifacts: Artifacts kept on the device while nobody uses them.
+        serving_precision: Arithmetic of the answers; "auto" takes bf16 where it is faster and
+            decides as fp32 does.
+        cuda_graphs: Whether a GPU replays captured passes at a few batch sizes.
+        warm_up: Whether forward passes run before the service is ready.
+        resident_device_bytes: Artifacts kept on the device while nobody uses them; 0 leaves it to
+            `default_device_bytes`.
+        resident_host_bytes: Artifacts that had to leave the device, kept in main memory.
         resolve_ttl_s: How long a bare ensemble name may answer with the version before the last,
             and an alias with where it pointed before it was moved.
         upload_dir: Where uploads and downloads are spooled.
@@ -70,7 +76,11 @@ class ServiceSettings(BaseSettings):
     decode_threads: Annotated[int, Field(ge=1, le=256)] = Field(
         default_factory=lambda: os.cpu_count() or 1
     )
-    max_resident_artifacts: Count = 1024
+    serving_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    cuda_graphs: bool = True
+    warm_up: bool = True
+    resident_device_bytes: Annotated[int, Field(ge=0, le=1 << 40)] = 0
+    resident_host_bytes: Annotated[int, Field(ge=0, le=1 << 40)] = 4_000_000_000
     resolve_ttl_s: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25
     upload_dir: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()))
 

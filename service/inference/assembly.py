@@ -19,6 +19,8 @@ from service.inference.batcher import Batcher
 from service.inference.classifier import Classifier
 from service.inference.decoding import DecodePool
 from service.inference.engine import BatchReport, Engine
+from service.inference.engine_parts import make_forward, residency_budgets, warm_up_engine
+from service.inference.known_shapes import known_prompt_shapes
 from service.inference.local_engine import LocalEngine
 from service.inference.observer import InferenceObserver
 from service.inference.residency import Residency
@@ -27,6 +29,7 @@ from service.inference.rows import Row, RowOutcome
 from service.settings import ServiceSettings
 
 LOAD_THREADS = min(8, os.cpu_count() or 1)
+COPY_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,12 @@ async def running_classifier(
         assigned: Called on the event loop with an alias and the version of one request.
     """
     loop = asyncio.get_running_loop()
-    bank = ArtifactBank(loaded.info.embed_dim, loaded.vit.device)
+    bank = ArtifactBank(loaded.vit.device)
+    compute = make_forward(loaded.vit, settings)
     batcher = Batcher(settings.max_batch_size)
     admission = Admission(max_images=settings.max_queue, max_bytes=settings.max_inflight_bytes)
     loaders = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="load")
+    copiers = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix="copy")
     limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
     decoder = DecodePool(
         settings.decode_threads,
@@ -73,9 +78,10 @@ async def running_classifier(
     residency = Residency(
         bank,
         lambda digest: read_artifact(blobs.get_bytes(digest)),
-        loaders,
+        loaders=loaders,
+        copiers=copiers,
         backbone_digest=loaded.info.digest,
-        max_artifacts=settings.max_resident_artifacts,
+        budgets=residency_budgets(settings, loaded.vit.device),
         observer=observer,
     )
     local = LocalEngine(residency, batcher)
@@ -100,7 +106,10 @@ async def running_classifier(
         observer.batch_ran(batch)
         loop.call_soon_threadsafe(admission.observe, batch.size, batch.forward_s)
 
-    engine = Engine(loaded.vit, bank, batcher, deliver=deliver, report=observe)
+    if settings.warm_up:
+        shapes = await asyncio.to_thread(known_prompt_shapes, ensembles, blobs)
+        await asyncio.to_thread(warm_up_engine, compute, bank, loaded.info, settings, shapes)
+    engine = Engine(compute, batcher, deliver=deliver, report=observe)
     engine.start()
     try:
         yield RunningClassifier(classifier, engine, residency, decoder)
@@ -108,3 +117,4 @@ async def running_classifier(
         await asyncio.to_thread(engine.stop, settings.shutdown_grace_s)
         decoder.close()
         loaders.shutdown(wait=True, cancel_futures=True)
+        copiers.shutdown(wait=True, cancel_futures=True)

@@ -1,119 +1,107 @@
-"""Every resident artifact on the device: prompts by shape, class heads by padded size."""
+"""Artifacts on the device: from main memory to tensors and back."""
 
 import threading
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from prompt_store.artifacts import Artifact
-from service.inference.tables import SlotTable
+from service.inference.host_artifact import OVERHEAD_BYTES, HostArtifact, classes_bytes
 
 PromptShape = tuple[int, int]
 """Layers L and tokens P; (0, 0) for an artifact without a prompt."""
 
-MIN_PADDED_CLASSES = 16
+NO_PROMPT: PromptShape = (0, 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BankEntry:
-    """Where one artifact lies in the bank.
+    """One artifact on the device. Never written to again, and alive while anyone holds it.
+
+    So whoever holds an entry computes with the artifact of `digest`, whatever else comes and goes.
 
     Attributes:
         digest: sha256 of the artifact's bytes.
         classes: Label of each index.
-        prompt_shape: Which prompt table; rows of one forward pass share it.
-        prompt_slot: Row of that table.
-        padded_classes: Which head table: the class count rounded up to a power of two.
-        head_slot: Row of that table.
+        prompt: (L, P, D) float32; None without a prompt.
+        head_weight: (C, D) float32.
+        head_bias: (C,) float32.
     """
 
     digest: str
     classes: tuple[str, ...]
-    prompt_shape: PromptShape
-    prompt_slot: int
-    padded_classes: int
-    head_slot: int
+    prompt: Tensor | None
+    head_weight: Tensor
+    head_bias: Tensor
 
+    @property
+    def prompt_shape(self) -> PromptShape:
+        """Layers and tokens; rows of one forward pass share it."""
+        return NO_PROMPT if self.prompt is None else (self.prompt.shape[0], self.prompt.shape[1])
 
-@dataclass(frozen=True)
-class HeadTables:
-    """Class heads of one padded size C."""
-
-    weight: SlotTable  # (slots, C, D)
-    bias: SlotTable  # (slots, C), -inf where a class is padding
+    @property
+    def num_bytes(self) -> int:
+        """What it takes on the device, labels and objects included."""
+        tensors = [self.head_weight, self.head_bias]
+        if self.prompt is not None:
+            tensors.append(self.prompt)
+        total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return total + classes_bytes(self.classes) + OVERHEAD_BYTES
 
 
 class ArtifactBank:
-    """Prompts and heads gathered by slot, so that one forward pass serves many ensembles.
+    """Copies artifacts between main memory and the device, beside the forward passes.
 
-    Safe to insert into and remove from while another thread gathers: a slot is only written
-    while nobody holds its entry.
+    One tensor an artifact, gathered by `torch.stack` for each batch: nothing is copied when the
+    bank grows, a shape needs no room of its own, and no slot can be handed out too early. On a CPU
+    both sides are main memory, and nothing is copied at all.
+
+    Safe to use from several threads.
 
     Args:
-        embed_dim: Width D of the backbone.
         device: Where the tensors live.
     """
 
-    def __init__(self, embed_dim: int, device: torch.device) -> None:
-        self._embed_dim = embed_dim
+    def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._lock = threading.Lock()
-        self._prompts: dict[PromptShape, SlotTable] = {}
-        self._heads: dict[int, HeadTables] = {}
+        self._lock = threading.Lock()  # of the stream
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def insert(self, digest: str, artifact: Artifact) -> BankEntry:
-        """Copy an artifact to the device and return where it lies."""
-        num_layers, num_tokens, _ = artifact.prompt_embeddings.shape
-        shape = (num_layers, num_tokens) if num_tokens else (0, 0)
-        padded = padded_class_count(len(artifact.head_bias))
-        weight = torch.zeros(padded, self._embed_dim)
-        weight[: len(artifact.head_weight)] = torch.from_numpy(artifact.head_weight)
-        bias = torch.full((padded,), -torch.inf)
-        bias[: len(artifact.head_bias)] = torch.from_numpy(artifact.head_bias)
-        with self._lock:
-            head_slot = self._insert_head(padded, weight, bias)
-            prompt_slot = 0
-            if num_tokens:
-                prompt_slot = self._insert_prompt(shape, artifact)
-        return BankEntry(digest, artifact.classes, shape, prompt_slot, padded, head_slot)
+    def insert(self, artifact: HostArtifact) -> BankEntry:
+        """Copy an artifact to the device; it is there when this returns."""
+        arrays = (artifact.head_weight, artifact.head_bias, artifact.prompt)
+        weight, bias, prompt = self._to_device(arrays)
+        return BankEntry(
+            digest=artifact.digest,
+            classes=artifact.classes,
+            prompt=prompt if prompt.numel() else None,
+            head_weight=weight,
+            head_bias=bias,
+        )
 
-    def remove(self, entry: BankEntry) -> None:
-        """Take back an entry's slots; nobody may hold the entry any more."""
-        with self._lock:
-            if entry.prompt_shape != (0, 0):
-                self._prompts[entry.prompt_shape].remove(entry.prompt_slot)
-            heads = self._heads[entry.padded_classes]
-            heads.weight.remove(entry.head_slot)
-            heads.bias.remove(entry.head_slot)
+    def to_host(self, entry: BankEntry) -> HostArtifact:
+        """Copy an entry back, bit for bit; the device's memory is free once nobody holds it."""
+        empty = torch.empty((1, 0, entry.head_weight.shape[1]))
+        tensors = (
+            entry.head_weight,
+            entry.head_bias,
+            empty if entry.prompt is None else entry.prompt,
+        )
+        weight, bias, prompt = self._to_host(tensors)
+        return HostArtifact(entry.digest, entry.classes, prompt, weight, bias)
 
-    def prompts(self, shape: PromptShape, slots: Tensor) -> Tensor | None:
-        """Gather prompts (B, L, P, D) for slots (B,) of one shape; None for (0, 0)."""
-        return None if shape == (0, 0) else self._prompts[shape].rows[slots]
+    def _to_device(self, arrays: tuple[np.ndarray, ...]) -> list[Tensor]:
+        tensors = [torch.from_numpy(array) for array in arrays]
+        if self._stream is None:
+            return tensors
+        with self._lock, torch.cuda.stream(self._stream):
+            copied = [t.pin_memory().to(self._device, non_blocking=True) for t in tensors]
+            self._stream.synchronize()
+        return copied
 
-    def heads(self, padded_classes: int, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather head weights (B, C, D) and biases (B, C) of one padded size C."""
-        tables = self._heads[padded_classes]
-        return tables.weight.rows[slots], tables.bias.rows[slots]
-
-    def _insert_prompt(self, shape: PromptShape, artifact: Artifact) -> int:
-        if shape not in self._prompts:
-            self._prompts[shape] = SlotTable((*shape, self._embed_dim), self._device)
-        return self._prompts[shape].insert(torch.from_numpy(artifact.prompt_embeddings))
-
-    def _insert_head(self, padded: int, weight: Tensor, bias: Tensor) -> int:
-        if padded not in self._heads:
-            self._heads[padded] = HeadTables(
-                SlotTable((padded, self._embed_dim), self._device),
-                SlotTable((padded,), self._device),
-            )
-        heads = self._heads[padded]
-        slot = heads.weight.insert(weight)
-        if heads.bias.insert(bias) != slot:
-            raise AssertionError(f"head tables of {padded} classes disagree about slot {slot}")
-        return slot
-
-
-def padded_class_count(num_classes: int) -> int:
-    """Round a class count up to a power of two, so that few distinct head tables exist."""
-    return max(MIN_PADDED_CLASSES, 1 << (num_classes - 1).bit_length())
+    def _to_host(self, tensors: tuple[Tensor, ...]) -> list[np.ndarray]:
+        if self._stream is None:
+            return [tensor.numpy() for tensor in tensors]
+        with self._lock, torch.cuda.stream(self._stream):
+            return [tensor.cpu().numpy() for tensor in tensors]

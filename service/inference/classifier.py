@@ -112,7 +112,7 @@ class Classifier:
     ) -> Classification:
         with self.admission.images(served.name, len(images)):
             started_s = self._clock()
-            decoded = await asyncio.gather(*(self._pixels(image, served.name) for image in images))
+            decoded = await self._decoded(images, served.name)
             decode_s = self._clock() - started_s
             computed = await self.engine.compute(
                 served.digest,
@@ -126,6 +126,13 @@ class Classifier:
             )
             record_classification(served, outcomes, began_s=started_s, decode_s=decode_s)
             return Classification(served, computed.classes, outcomes, decode_s)
+
+    async def _decoded(
+        self, images: Sequence[bytes | np.ndarray], name: str
+    ) -> list[np.ndarray | ImageDecodeError]:
+        if len(images) == 1:  # the usual case needs no task of its own
+            return [await self._pixels(images[0], name)]
+        return await asyncio.gather(*(self._pixels(image, name) for image in images))
 
     async def _pixels(self, image: bytes | np.ndarray, name: str) -> np.ndarray | ImageDecodeError:
         if isinstance(image, np.ndarray):

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ensemble.prompted_vit import PromptedViT
-from service.inference.bank import ArtifactBank
 from service.inference.batcher import Batcher
-from service.inference.errors import DeadlineExceededError, EngineFailedError
-from service.inference.heads import class_probabilities
+from service.inference.errors import DeadlineExceededError, EngineFailedError, NotFiniteError
+from service.inference.forward import ComputedRow
 from service.inference.rows import Row, RowOutcome, RowResult
 
 logger = logging.getLogger(__name__)
@@ -32,7 +29,7 @@ class BatchReport:
         num_artifacts: Distinct artifacts among them.
         forward_s: Its duration.
         queue_s: How long each row had waited.
-        failed: Whether it ended in an exception.
+        failed: Whether an exception left any of the rows without a result.
     """
 
     size: int
@@ -42,9 +39,7 @@ class BatchReport:
     failed: bool
 
 
-ComputedRow = tuple[np.ndarray, np.ndarray | None]
-"""A row's class probabilities, and its features if it asked for them."""
-
+Compute = Callable[[list[Row]], list[ComputedRow]]
 Deliver = Callable[[list[tuple[Row, RowOutcome]]], None]
 
 
@@ -52,29 +47,27 @@ class Engine:
     """Runs batches until the batcher is closed and empty.
 
     Work-conserving: an idle engine takes what there is at once; while a batch runs, the next one
-    fills. A batch that fails is reported to its rows, and the next one runs.
+    fills. A batch that fails is tried again in halves, so that only the rows that fail alone get
+    an error; then the next one runs.
 
     Args:
-        vit: The backbone, on its device.
-        bank: The resident artifacts, on the same device.
+        compute: The forward pass.
         batcher: Where the rows come from.
         deliver: Called on the engine's thread with the outcomes of each batch.
         report: Called on the engine's thread after each forward pass.
-        clock: Monotonic seconds; the rows' deadlines are on it.
+        clock: Monotonic seconds.
     """
 
     def __init__(
         self,
-        vit: PromptedViT,
-        bank: ArtifactBank,
+        compute: Compute,
         batcher: Batcher,
         *,
         deliver: Deliver,
         report: Callable[[BatchReport], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._vit = vit
-        self._bank = bank
+        self._compute = compute
         self._batcher = batcher
         self._deliver = deliver
         self._report = report
@@ -99,65 +92,69 @@ class Engine:
 
     def _run(self) -> None:
         while (batch := self._batcher.next_batch()) is not None:
-            now = self._clock()
-            late = [row for row in batch if row.deadline_s <= now]
-            if late:
+            if batch.late:
                 error = DeadlineExceededError("the deadline passed while the image was queued")
-                self._deliver([(row, error) for row in late])
-            due = [row for row in batch if row.deadline_s > now]
-            if due:
-                self._run_batch(due, started_s=now)
+                self._deliver([(row, error) for row in batch.late])
+            if batch.rows:
+                self._run_batch(batch.rows)
 
-    def _run_batch(self, rows: list[Row], *, started_s: float) -> None:
-        computed: list[ComputedRow] | None = None
-        try:
-            computed = self._forward(rows)
-        except Exception:
-            self._failures += 1
-            logger.exception("forward pass failed", extra={"batch_size": len(rows)})
-        else:
-            self._failures = 0
+    def _run_batch(self, rows: list[Row]) -> None:
+        started_s = self._clock()
+        computed = self._computed(rows)
+        num_failed = sum(each is None for each in computed)
+        self._failures = self._failures + 1 if num_failed == len(rows) else 0
         forward_s = self._clock() - started_s
-        waits = [started_s - row.submitted_s for row in rows]
-        self._deliver(_outcomes(rows, computed, waits, forward_s))
+        waits = tuple(started_s - row.submitted_s for row in rows)
+        self._deliver(
+            [
+                (row, _outcome(row, each, wait, forward_s))
+                for row, each, wait in zip(rows, computed, waits, strict=True)
+            ]
+        )
         digests = {row.entry.digest for row in rows}
-        failed = computed is None
-        self._report(BatchReport(len(rows), len(digests), forward_s, tuple(waits), failed))
+        self._report(BatchReport(len(rows), len(digests), forward_s, waits, num_failed > 0))
 
-    @torch.inference_mode()
-    def _forward(self, rows: list[Row]) -> list[ComputedRow]:
-        """One pass of the backbone and the rows' heads."""
-        device = self._vit.device
-        pixels = torch.from_numpy(np.stack([row.pixels for row in rows]))  # (B, 3, H, W)
-        if device.type == "cuda":
-            pixels = pixels.pin_memory().to(device, non_blocking=True)
-        entries = [row.entry for row in rows]
-        slots = torch.tensor([entry.prompt_slot for entry in entries], device=device)
-        prompts = self._bank.prompts(entries[0].prompt_shape, slots)  # (B, L, P, D)
-        features = self._vit(pixels, prompts)  # (B, D)
-        probabilities = class_probabilities(features, entries, self._bank)
-        return list(zip(probabilities, _wanted(rows, features), strict=True))
+    def _computed(self, rows: list[Row]) -> list[ComputedRow | None]:
+        """What each row computes to; None for a row that fails even alone."""
+        try:
+            return [*self._compute(rows)]
+        except Exception:
+            logger.exception("forward pass failed", extra={"batch_size": len(rows)})
+        return _in_halves(self._compute, rows)
 
 
-def _wanted(rows: list[Row], features: Tensor) -> list[np.ndarray | None]:
-    """The features (B, D) of the rows that asked for them."""
-    if not any(row.wants_features for row in rows):
-        return [None] * len(rows)
-    values = features.cpu().numpy()
-    return [each if row.wants_features else None for row, each in zip(rows, values, strict=True)]
+def _in_halves(compute: Compute, rows: list[Row]) -> list[ComputedRow | None]:
+    """Try the halves of a batch that failed, and their halves."""
+    if len(rows) == 1:
+        return [None]
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # a smaller batch may need blocks of another size
+    half = len(rows) // 2
+    computed: list[ComputedRow | None] = []
+    for part in (rows[:half], rows[half:]):
+        done = _tried(compute, part)
+        computed += _in_halves(compute, part) if done is None else done
+    return computed
 
 
-def _outcomes(
-    rows: list[Row],
-    computed: list[ComputedRow] | None,
-    waits: list[float],
-    forward_s: float,
-) -> list[tuple[Row, RowOutcome]]:
-    """Pair each row with its result, or all of them with the failure of their batch."""
+def _tried(compute: Compute, rows: list[Row]) -> list[ComputedRow] | None:
+    """None if it fails; the exception, and what its frames hold of the device, is let go."""
+    try:
+        return compute(rows)
+    except Exception as error:  # noqa: BLE001 - the failure of the whole batch has been logged
+        logger.warning("part of it failed: %s", error, extra={"batch_size": len(rows)})
+        return None
+
+
+def _outcome(
+    row: Row, computed: ComputedRow | None, queue_s: float, forward_s: float
+) -> RowOutcome:
+    """The row's result, or why it has none."""
     if computed is None:
-        error = EngineFailedError(f"the forward pass of {len(rows)} images failed")
-        return [(row, error) for row in rows]
-    return [
-        (row, RowResult(probabilities, row.entry.digest, wait, forward_s, features))
-        for row, (probabilities, features), wait in zip(rows, computed, waits, strict=True)
-    ]
+        return EngineFailedError("the forward pass failed for this image")
+    probabilities, features = computed
+    if not np.isfinite(probabilities).all():
+        if row.pixels.dtype == np.uint8:
+            return EngineFailedError("the image's probabilities are not finite")
+        return NotFiniteError("the pixels hold values that give no finite probabilities")
+    return RowResult(probabilities, row.entry.digest, queue_s, forward_s, features)

@@ -29,7 +29,11 @@ class DeadlineExceededError(InferenceError):
 
 
 class EngineFailedError(InferenceError):
-    """The forward pass of this row's batch failed; the engine goes on with the next batch."""
+    """The forward pass failed for this row, even alone; the engine goes on with the others."""
+
+
+class NotFiniteError(InferenceError):
+    """This row's own pixels made its probabilities NaN; its batch-mates are not affected."""
 
 
 class EngineStoppedError(InferenceError):

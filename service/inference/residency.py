@@ -1,31 +1,53 @@
 """Which artifacts are on the device: loaded on first use, pinned while in use."""
 
 import asyncio
+import logging
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from prompt_store.artifacts import Artifact
 from service.inference.bank import ArtifactBank, BankEntry
 from service.inference.errors import ArtifactMismatchError
+from service.inference.host_artifact import HostArtifact, host_artifact
+from service.inference.lru_bytes import LruBytes
 from service.inference.observer import InferenceObserver
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ResidencyBudgets:
+    """How much memory artifacts may take while nobody uses them.
+
+    Attributes:
+        device_bytes: On the device, those in use included.
+        host_bytes: In main memory, besides.
+    """
+
+    device_bytes: int
+    host_bytes: int
 
 
 class Residency:
-    """Keeps the most recently used artifacts on the device. Used on the event loop only.
+    """Keeps artifacts where they are soon at hand. Used on the event loop only.
 
-    Loading (store, digest check, copy to the device) runs on the executor, beside the forward
-    passes. An artifact in use is never evicted, so the bound may be exceeded while more than
-    `max_artifacts` are in use at once.
+    An artifact in use is pinned on the device. One that nobody uses stays there until the device's
+    budget is needed for others, then in main memory until that budget is, and is then read from
+    the store again. Everything slow runs on the executors, beside the forward passes, and copies
+    do not queue behind reads from the store. The device's budget is exceeded while more is in use
+    at once than it allows.
 
     Args:
-        bank: Where artifacts go.
-        load: Fetches and checks an artifact by digest; runs on the executor.
-        executor: Threads for loading.
+        bank: Copies artifacts to the device and back.
+        load: Fetches and checks an artifact by digest; runs on `loaders`.
+        loaders: Threads that read the store.
+        copiers: Threads that copy to and from the device.
         backbone_digest: The loaded backbone; artifacts of another one are refused.
-        max_artifacts: How many stay when nobody uses them.
+        budgets: How much may stay.
         observer: Told of loads and evictions.
     """
 
@@ -33,30 +55,51 @@ class Residency:
         self,
         bank: ArtifactBank,
         load: Callable[[str], Artifact],
-        executor: Executor,
         *,
+        loaders: Executor,
+        copiers: Executor,
         backbone_digest: str,
-        max_artifacts: int,
+        budgets: ResidencyBudgets,
         observer: InferenceObserver,
     ) -> None:
         self._bank = bank
         self._load = load
-        self._executor = executor
+        self._loaders = loaders
+        self._copiers = copiers
         self._backbone_digest = backbone_digest
-        self._max_artifacts = max_artifacts
+        self._budgets = budgets
         self._observer = observer
-        self._entries: OrderedDict[str, BankEntry] = OrderedDict()
-        self._loading: dict[str, asyncio.Future[BankEntry]] = {}
         self._pins: Counter[str] = Counter()
+        self._held: dict[str, BankEntry] = {}  # pinned and on the device
+        self._held_bytes = 0
+        self._idle: LruBytes[BankEntry] = LruBytes(budgets.device_bytes)
+        self._host: LruBytes[HostArtifact] = LruBytes(budgets.host_bytes)
+        self._arriving: dict[str, asyncio.Task[BankEntry]] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
 
     @property
     def num_resident(self) -> int:
         """Artifacts on the device."""
-        return len(self._entries)
+        return len(self._held) + len(self._idle)
+
+    @property
+    def device_bytes(self) -> int:
+        """Memory of the artifacts on the device."""
+        return self._held_bytes + self._idle.num_bytes
+
+    @property
+    def num_in_host_memory(self) -> int:
+        """Artifacts that left the device and need not be read again."""
+        return len(self._host)
+
+    @property
+    def host_bytes(self) -> int:
+        """Memory of those."""
+        return self._host.num_bytes
 
     @asynccontextmanager
     async def pinned(self, digest: str) -> AsyncGenerator[BankEntry]:
-        """Hold an artifact on the device, loading it first if need be.
+        """Hold an artifact on the device, bringing it there first if need be.
 
         Raises:
             ArtifactMismatchError: It was made for another backbone.
@@ -64,55 +107,98 @@ class Residency:
         """
         self._pins[digest] += 1
         try:
-            yield await self._entry(digest)
+            yield self._hold(digest, self._idle.pop(digest)) or await self._arrival(digest)
         finally:
             self._pins[digest] -= 1
             if not self._pins[digest]:
                 del self._pins[digest]
+                self._release(digest)
+
+    def _hold(self, digest: str, entry: BankEntry | None) -> BankEntry | None:
+        """Keep an entry from being evicted; returns what is held of this digest."""
+        if entry is not None:
+            self._held[digest] = entry
+            self._held_bytes += entry.num_bytes
+        return self._held.get(digest)
+
+    def _release(self, digest: str) -> None:
+        entry = self._held.pop(digest, None)
+        if entry is not None:
+            self._held_bytes -= entry.num_bytes
+            self._idle.put(digest, entry)
             self._evict()
 
     def drop(self, digest: str) -> None:
-        """Let an artifact go if nobody holds it."""
-        if digest in self._entries and digest not in self._pins:
-            self._bank.remove(self._entries.pop(digest))
+        """Let an artifact go, from main memory too, if nobody holds it."""
+        if digest not in self._pins:
+            self._idle.pop(digest)
+            self._host.pop(digest)
 
-    async def _entry(self, digest: str) -> BankEntry:
-        if digest in self._entries:
-            self._entries.move_to_end(digest)
-            return self._entries[digest]
-        if digest not in self._loading:
-            loop = asyncio.get_running_loop()
-            self._loading[digest] = loop.run_in_executor(self._executor, self._insert, digest)
-            self._loading[digest].add_done_callback(lambda done: self._loaded(digest, done))
+    async def _arrival(self, digest: str) -> BankEntry:
+        if digest not in self._arriving:
+            task = asyncio.create_task(self._bring(digest))
+            self._arriving[digest] = task
+            task.add_done_callback(lambda done: self._arrived(digest, done))
         # Shielded: the first caller may go away while others wait for the same artifact.
-        return await asyncio.shield(self._loading[digest])
+        return await asyncio.shield(self._arriving[digest])
 
-    def _insert(self, digest: str) -> BankEntry:
+    async def _bring(self, digest: str) -> BankEntry:
+        if digest in self._leaving:
+            await asyncio.wait({self._leaving[digest]})
+        loop = asyncio.get_running_loop()
         started_s = time.perf_counter()
+        artifact = self._host.pop(digest)
+        if artifact is None:
+            artifact = await loop.run_in_executor(self._loaders, self._read, digest)
+        try:
+            entry = await loop.run_in_executor(self._copiers, self._bank.insert, artifact)
+        except BaseException:
+            self._keep_in_host_memory(artifact)
+            raise
+        self._observer.artifact_loaded(time.perf_counter() - started_s)
+        return entry
+
+    def _read(self, digest: str) -> HostArtifact:
         artifact = self._load(digest)
         if artifact.backbone_digest != self._backbone_digest:
             raise ArtifactMismatchError(
                 f"artifact {digest} was made for backbone {artifact.backbone_digest}; "
                 f"this service runs {self._backbone_digest}"
             )
-        entry = self._bank.insert(digest, artifact)
-        self._observer.artifact_loaded(time.perf_counter() - started_s)
-        return entry
+        return host_artifact(digest, artifact)
 
-    def _loaded(self, digest: str, done: asyncio.Future[BankEntry]) -> None:
-        del self._loading[digest]
-        if not done.cancelled() and done.exception() is None:
-            self._entries[digest] = done.result()
-            self._evict()
-        else:
+    def _arrived(self, digest: str, done: asyncio.Task[BankEntry]) -> None:
+        del self._arriving[digest]
+        if done.cancelled() or done.exception() is not None:
             self._observer.artifact_load_failed()
+            return  # whoever waits is told
+        if digest in self._pins:
+            self._hold(digest, done.result())
+        else:
+            self._idle.put(digest, done.result())
+        self._evict()
 
     def _evict(self) -> None:
-        """Drop the least recently used artifacts that nobody holds, down to the bound."""
-        excess = len(self._entries) - self._max_artifacts
-        if excess <= 0:
-            return
-        idle = [digest for digest in self._entries if digest not in self._pins]
-        for digest in idle[:excess]:
-            self._bank.remove(self._entries.pop(digest))
+        """Let go of what was used longest ago, down to the device's budget."""
+        for digest, entry in self._idle.overflow(self._held_bytes):
             self._observer.artifact_evicted()
+            if digest not in self._leaving and entry.num_bytes <= self._budgets.host_bytes:
+                task = asyncio.create_task(self._leave(entry))
+                self._leaving[digest] = task
+                task.add_done_callback(lambda _, gone=digest: self._leaving.pop(gone))
+
+    async def _leave(self, entry: BankEntry) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            artifact = await loop.run_in_executor(self._copiers, self._bank.to_host, entry)
+        except RuntimeError:  # torch's; the store still has the artifact
+            logger.warning("an artifact could not be copied to main memory", exc_info=True)
+            return
+        self._keep_in_host_memory(artifact)
+
+    def _keep_in_host_memory(self, artifact: HostArtifact) -> None:
+        if artifact.digest in self._held or artifact.digest in self._idle:
+            return  # it is on the device again
+        self._host.put(artifact.digest, artifact)
+        for _ in self._host.overflow():
+            pass  # dropped: the store has it

@@ -111,12 +111,10 @@ def _row(outcome: RowOutcome, classes: tuple[str, ...], top_k: int) -> object:
         return {"error": problem_of(outcome).document()}
     best = np.argsort(-outcome.probabilities, kind="stable")[:top_k]
     return [
-        {
-            "label": classes[index],
-            "index": int(index),
-            "probability": float(outcome.probabilities[index]),
-        }
-        for index in best
+        {"label": classes[index], "index": index, "probability": probability}
+        for index, probability in zip(
+            best.tolist(), outcome.probabilities[best].tolist(), strict=True
+        )
     ]
 
 

@@ -92,7 +92,8 @@ def open_client(deployment: DeploymentSettings, loaded: LoadedBackbone, tmp_path
     async def open_(**settings: object) -> AsyncIterator[httpx.AsyncClient]:
         spool = tmp_path / "spool"
         spool.mkdir(exist_ok=True)
-        chosen = {"upload_dir": spool, "resolve_ttl_s": 0.0, "decode_threads": 2, **settings}
+        usual = {"resolve_ttl_s": 0.0, "decode_threads": 2, "warm_up": False}
+        chosen = {"upload_dir": spool, **usual, **settings}
         app = build_app(ServiceSettings.model_validate(chosen), deployment, loaded)
         async with app.router.lifespan_context(app), client_of(app) as client:
             yield client

@@ -412,7 +412,7 @@ async def test_more_ensembles_than_may_stay_resident(
     open_client: Opener, publish: Publish, image: Images
 ) -> None:
     digests = [publish(f"zoo{i}", seed=i)[1] for i in range(12)]
-    async with open_client(max_resident_artifacts=2) as client:
+    async with open_client(resident_device_bytes=25_000, resident_host_bytes=25_000) as client:
         for _ in range(2):
             calls = [
                 client.post(f"/v1/ensembles/zoo{i}/classify", content=image(0)) for i in range(12)

@@ -1,10 +1,12 @@
 import threading
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from service.inference.bank import BankEntry
-from service.inference.batcher import Batcher
+from service.inference.batcher import Batch, Batcher
 from service.inference.rows import Row
 
 PIXELS = np.zeros((3, 1, 1), np.uint8)
@@ -12,24 +14,30 @@ FOREVER_S = float("inf")
 
 
 def entry(digest: str, shape: tuple[int, int] = (1, 4)) -> BankEntry:
-    return BankEntry(digest, ("a", "b"), shape, 0, 16, 0)
+    prompt = torch.zeros((*shape, 8)) if shape[1] else None
+    return BankEntry(digest, ("a", "b"), prompt, torch.zeros(2, 8), torch.zeros(2))
 
 
-def row(digest: str, shape: tuple[int, int] = (1, 4)) -> Row:
-    return Row(PIXELS, entry(digest, shape), FOREVER_S, 0.0)
+def row(digest: str, shape: tuple[int, int] = (1, 4), *, deadline_s: float = FOREVER_S) -> Row:
+    return Row(PIXELS, entry(digest, shape), deadline_s, 0.0)
 
 
-def digests(batch: list[Row] | None) -> list[str]:
+def digests(batch: Batch | None) -> list[str]:
+    return [row.entry.digest for row in rows_of(batch)]
+
+
+def rows_of(batch: Batch | None) -> list[Row]:
     assert batch is not None
-    return [row.entry.digest for row in batch]
+    assert not batch.late
+    return batch.rows
 
 
 def test_a_batch_is_filled_up_to_its_size_in_order() -> None:
     batcher = Batcher(3)
     rows = [row("x") for _ in range(5)]
     assert batcher.submit(rows)
-    assert batcher.next_batch() == rows[:3]
-    assert batcher.next_batch() == rows[3:]
+    assert rows_of(batcher.next_batch()) == rows[:3]
+    assert rows_of(batcher.next_batch()) == rows[3:]
 
 
 def test_a_greedy_artifact_does_not_hold_up_the_others() -> None:
@@ -74,13 +82,13 @@ def test_cancelled_rows_are_skipped_and_not_charged() -> None:
     batcher.submit([*gone, *kept])
     for each in gone:
         each.cancelled = True
-    taken = [*(batcher.next_batch() or []), *(batcher.next_batch() or [])]
+    taken = [*rows_of(batcher.next_batch()), *rows_of(batcher.next_batch())]
     assert {id(each) for each in taken} == {id(each) for each in kept}
 
 
 def test_an_idle_engine_gets_a_row_at_once_and_close_ends_it_after_the_last_row() -> None:
     batcher = Batcher(4)
-    batches: list[list[Row]] = []
+    batches: list[Batch] = []
     received = threading.Semaphore(0)
 
     def run() -> None:
@@ -98,6 +106,49 @@ def test_an_idle_engine_gets_a_row_at_once_and_close_ends_it_after_the_last_row(
     assert not thread.is_alive()
     assert [digests(batch) for batch in batches] == [["a"], ["b"]]
     assert not batcher.submit([row("c")])
+
+
+def test_late_rows_take_no_place_in_the_batch_and_are_not_charged() -> None:
+    batcher = Batcher(4, clock=lambda: 10.0)
+    late = [row("a", deadline_s=9.0) for _ in range(3)] + [row("b", deadline_s=10.0)]
+    due = [row(digest, deadline_s=11.0) for digest in "aaabbb"]
+    batcher.submit([*late, *due])
+    first, second = batcher.next_batch(), batcher.next_batch()
+    assert first is not None
+    assert second is not None
+    assert len(first.rows) == 4
+    assert {id(each) for each in first.late + second.late} == {id(each) for each in late}
+    assert {id(each) for each in first.rows + second.rows} == {id(each) for each in due}
+    assert sorted(each.entry.digest for each in first.rows) == ["a", "a", "b", "b"]
+
+
+def test_late_rows_are_handed_out_when_there_is_nothing_else() -> None:
+    batcher = Batcher(4, clock=lambda: 10.0)
+    late = row("a", deadline_s=1.0)
+    batcher.submit([late])
+    batch = batcher.next_batch()
+    assert batch is not None
+    assert (batch.rows, batch.late) == ([], [late])
+    batcher.close()
+    assert batcher.next_batch() is None
+
+
+def test_a_batch_at_the_boundary_is_shared_evenly() -> None:
+    """Three artifacts and a batch of four: whoever got the odd row waits longest for the next."""
+    batcher = Batcher(4)
+    batcher.submit([row(digest) for digest in "abc" for _ in range(12)])
+    served: Counter[str] = Counter()
+    for _ in range(9):
+        served.update(digests(batcher.next_batch()))
+        assert max(served.values()) - min(served[each] for each in "abc") <= 1
+    assert served == {"a": 12, "b": 12, "c": 12}
+
+
+def test_prompt_shapes_share_the_engine_by_rows_served() -> None:
+    batcher = Batcher(4)
+    batcher.submit([row("a", (1, 4)) for _ in range(40)] + [row("b", (2, 4)) for _ in range(40)])
+    served = Counter(digest for _ in range(10) for digest in digests(batcher.next_batch()))
+    assert served == {"a": 20, "b": 20}
 
 
 def test_rows_are_compared_by_identity() -> None:

@@ -8,12 +8,16 @@ import pytest
 import torch
 
 from backbones.info import LoadedBackbone
+from backbones.precision import in_precision
 from ensemble.prompted_vit import PromptedViT
 from prompt_store.artifacts import Artifact
+from service.inference.backbone_pass import EagerPass
 from service.inference.bank import ArtifactBank, BankEntry
 from service.inference.batcher import Batcher
-from service.inference.engine import UNHEALTHY_AFTER_FAILURES, BatchReport, Engine
-from service.inference.errors import DeadlineExceededError, EngineFailedError
+from service.inference.engine import UNHEALTHY_AFTER_FAILURES, BatchReport, Compute, Engine
+from service.inference.errors import DeadlineExceededError, EngineFailedError, NotFiniteError
+from service.inference.forward import ComputedRow, Forward
+from service.inference.host_artifact import host_artifact
 from service.inference.rows import Row, RowOutcome, RowResult
 
 FOREVER_S = float("inf")
@@ -22,15 +26,23 @@ FOREVER_S = float("inf")
 class Harness:
     """An engine over real parts, with the outcomes of its rows."""
 
-    def __init__(self, vit: PromptedViT, max_batch_size: int = 32) -> None:
-        self.bank = ArtifactBank(vit.embed_dim, vit.device)
+    def __init__(
+        self, vit: PromptedViT, max_batch_size: int = 32, compute: Compute | None = None
+    ) -> None:
+        self.bank = ArtifactBank(vit.device)
         self.batcher = Batcher(max_batch_size)
         self.reports: list[BatchReport] = []
         self.outcomes: dict[Row, RowOutcome] = {}
         self._arrived = threading.Condition()
         self.engine = Engine(
-            vit, self.bank, self.batcher, deliver=self._deliver, report=self.reports.append
+            compute or Forward(EagerPass(vit)),
+            self.batcher,
+            deliver=self._deliver,
+            report=self.reports.append,
         )
+
+    def insert(self, digest: str, artifact: Artifact) -> BankEntry:
+        return self.bank.insert(host_artifact(digest, artifact))
 
     def classify(self, rows: list[Row]) -> list[RowOutcome]:
         assert self.batcher.submit(rows)
@@ -49,8 +61,10 @@ class Harness:
 
 
 @contextmanager
-def running(vit: PromptedViT, max_batch_size: int = 32) -> Iterator[Harness]:
-    harness = Harness(vit, max_batch_size)
+def running(
+    vit: PromptedViT, max_batch_size: int = 32, compute: Compute | None = None
+) -> Iterator[Harness]:
+    harness = Harness(vit, max_batch_size, compute)
     harness.engine.start()
     try:
         yield harness
@@ -89,8 +103,8 @@ def test_one_batch_serves_ensembles_of_different_heads(
         make_artifact(3, classes=tuple(f"class {i}" for i in range(40))),
     ]
     with running(loaded.vit) as harness:
-        entries = [harness.bank.insert(f"d{i}", a) for i, a in enumerate(artifacts)]
-        gate = row(9, harness.bank.insert("gate", make_artifact(4, num_tokens=0)))
+        entries = [harness.insert(f"d{i}", a) for i, a in enumerate(artifacts)]
+        gate = row(9, harness.insert("gate", make_artifact(4, num_tokens=0)))
         rows = [row(seed, entries[seed % 3]) for seed in range(12)]
         outcomes = harness.classify([gate, *rows])[1:]
     for seed, outcome in enumerate(outcomes):
@@ -110,7 +124,7 @@ def test_every_prompt_shape_is_served(
 ) -> None:
     artifact = make_artifact(1, num_layers=num_layers, num_tokens=num_tokens)
     with running(loaded.vit) as harness:
-        outcomes = harness.classify([row(5, harness.bank.insert("d", artifact))])
+        outcomes = harness.classify([row(5, harness.insert("d", artifact))])
     expected = reference(loaded.vit, artifact, 5)
     np.testing.assert_allclose(probabilities(outcomes[0]), expected, atol=1e-5)
 
@@ -119,8 +133,8 @@ def test_a_row_does_not_depend_on_its_batch_mates(
     loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
 ) -> None:
     with running(loaded.vit) as harness:
-        mine = harness.bank.insert("mine", make_artifact(1))
-        mates = [harness.bank.insert(f"d{i}", make_artifact(i)) for i in range(2, 9)]
+        mine = harness.insert("mine", make_artifact(1))
+        mates = [harness.insert(f"d{i}", make_artifact(i)) for i in range(2, 9)]
         alone = probabilities(harness.classify([row(0, mine)])[0])
         for first in range(3):
             batch = [row(0, mine), *(row(first + i, mate) for i, mate in enumerate(mates))]
@@ -134,17 +148,14 @@ def test_artifacts_can_come_and_go_while_batches_run(
     artifact = make_artifact(1)
     expected = reference(loaded.vit, artifact, 0)
     with running(loaded.vit, max_batch_size=4) as harness:
-        mine = harness.bank.insert("mine", artifact)
+        mine = harness.insert("mine", artifact)
         stop = threading.Event()
 
         def churn() -> None:
             seed = 100
             while not stop.is_set():
-                added = [
-                    harness.bank.insert(f"d{seed}-{i}", make_artifact(seed + i)) for i in range(20)
-                ]
-                for each in added:
-                    harness.bank.remove(each)
+                added = [harness.insert(f"d{seed}-{i}", make_artifact(seed + i)) for i in range(20)]
+                del added
                 seed += 20
 
         churning = threading.Thread(target=churn)
@@ -163,7 +174,7 @@ def test_late_and_cancelled_rows_leave_their_batch_mates_alone(
 ) -> None:
     artifact = make_artifact(1)
     harness = Harness(loaded.vit)
-    entry = harness.bank.insert("d", artifact)
+    entry = harness.insert("d", artifact)
     good, late, cancelled, other = (row(i, entry) for i in range(4))
     late = row(1, entry, deadline_s=time.monotonic() - 1)
     harness.batcher.submit([good, late, cancelled, other])
@@ -194,7 +205,7 @@ def test_a_failed_batch_is_reported_to_its_rows_and_the_next_one_runs(
     hook = loaded.vit.vit.patch_embed.register_forward_pre_hook(fail)
     try:
         with running(loaded.vit) as harness:
-            entry = harness.bank.insert("d", make_artifact(1))
+            entry = harness.insert("d", make_artifact(1))
             broken.set()
             for _ in range(UNHEALTHY_AFTER_FAILURES):
                 assert harness.engine.healthy
@@ -213,7 +224,7 @@ def test_stop_answers_what_is_queued(
     loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
 ) -> None:
     harness = Harness(loaded.vit, max_batch_size=2)
-    entry = harness.bank.insert("d", make_artifact(1))
+    entry = harness.insert("d", make_artifact(1))
     rows = [row(i, entry) for i in range(9)]
     harness.batcher.submit(rows)
     assert not harness.engine.healthy
@@ -221,3 +232,137 @@ def test_stop_answers_what_is_queued(
     assert harness.engine.stop(30)
     assert all(isinstance(harness.outcomes[each], RowResult) for each in rows)
     assert not harness.batcher.submit([row(0, entry)])
+
+
+def test_a_row_that_fails_alone_does_not_take_others_with_it(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    """As when memory does not suffice for the whole batch, and one row is past all help."""
+    artifact = make_artifact(1)
+    forward = Forward(EagerPass(loaded.vit))
+    sizes: list[int] = []
+
+    def compute(rows: list[Row]) -> list[ComputedRow]:
+        sizes.append(len(rows))
+        if len(rows) > 4 or guilty in rows:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(rows)
+
+    harness = Harness(loaded.vit, compute=compute)
+    entry = harness.insert("d", artifact)
+    rows = [row(i, entry) for i in range(16)]
+    guilty = rows[5]
+    harness.batcher.submit(rows)
+    harness.engine.start()
+    outcomes = harness.wait(rows)
+    assert harness.engine.healthy
+    assert harness.engine.stop(30)
+    for i, outcome in enumerate(outcomes):
+        if rows[i] is guilty:
+            assert isinstance(outcome, EngineFailedError)
+        else:
+            expected = reference(loaded.vit, artifact, i)
+            np.testing.assert_allclose(probabilities(outcome), expected, atol=1e-5)
+    assert sizes == [16, 8, 4, 4, 2, 1, 1, 2, 8, 4, 4]
+    assert [report.failed for report in harness.reports] == [True]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_a_row_whose_pixels_are_not_finite_fails_alone(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact], value: float
+) -> None:
+    def floats(seed: int, entry: BankEntry) -> Row:
+        values = np.random.default_rng(seed).standard_normal((3, 32, 32), dtype=np.float32)
+        return Row(values, entry, FOREVER_S, time.monotonic())
+
+    with running(loaded.vit) as harness:
+        entry = harness.insert("d", make_artifact(1))
+        alone = [probabilities(harness.classify([floats(i, entry)])[0]) for i in range(4)]
+        rows = [floats(i, entry) for i in range(4)]
+        rows[2].pixels[1, 5, 7] = value
+        outcomes = harness.classify(rows)
+        for i in (0, 1, 3):
+            np.testing.assert_array_equal(probabilities(outcomes[i]), alone[i])
+        assert isinstance(outcomes[2], NotFiniteError)
+        assert harness.engine.healthy
+
+
+def test_an_artifact_that_gives_nothing_finite_is_not_the_image_s_fault(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    artifact = make_artifact(1)
+    artifact.head_weight[:] = 3e38
+    with running(loaded.vit) as harness:
+        entry, good = harness.insert("d", artifact), harness.insert("e", make_artifact(2))
+        outcomes = harness.classify([row(0, entry), row(1, good)])
+    assert isinstance(outcomes[0], EngineFailedError)
+    assert isinstance(outcomes[1], RowResult)
+
+
+@pytest.mark.parametrize("gone", range(4))
+def test_cancelling_one_of_four_while_they_run_leaves_the_other_three_alone(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact], gone: int
+) -> None:
+    artifact = make_artifact(1)
+    inside, let_go = threading.Event(), threading.Event()
+    forward = Forward(EagerPass(loaded.vit))
+
+    def compute(rows: list[Row]) -> list[ComputedRow]:
+        inside.set()
+        assert let_go.wait(30)
+        return forward(rows)
+
+    harness = Harness(loaded.vit, compute=compute)
+    entry = harness.insert("d", artifact)
+    rows = [row(i, entry) for i in range(4)]
+    harness.batcher.submit(rows)
+    harness.engine.start()
+    assert inside.wait(30)
+    rows[gone].cancelled = True
+    let_go.set()
+    for i, outcome in enumerate(harness.wait(rows)):
+        expected = reference(loaded.vit, artifact, i)
+        np.testing.assert_allclose(probabilities(outcome), expected, atol=1e-5)
+    assert harness.engine.stop(30)
+
+
+BF16_TOLERANCE = 0.02
+"""Of a probability: what the kernels chosen for other batch sizes may change of it."""
+
+
+def test_in_bf16_a_row_depends_on_its_batch_mates_within_the_tolerance(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    half = in_precision(loaded, "bf16").vit
+    artifact = make_artifact(1)
+    artifact.head_weight[:] /= 10  # so that probabilities are not all 0 or 1
+    with running(half) as harness:
+        mine = harness.insert("mine", artifact)
+        mates = [harness.insert(f"d{i}", make_artifact(i)) for i in range(2, 32)]
+        alone = probabilities(harness.classify([row(0, mine)])[0])
+        assert 0.05 < alone.max() < 0.95
+        for count in (1, 2, 3, 7, 15, 30):
+            batch = [row(0, mine), *(row(i, mate) for i, mate in enumerate(mates[:count]))]
+            together = probabilities(harness.classify(batch)[0])
+            np.testing.assert_allclose(together, alone, atol=BF16_TOLERANCE)
+    exact = reference(loaded.vit, artifact, 0)
+    np.testing.assert_allclose(alone, exact, atol=BF16_TOLERANCE)
+
+
+def test_features_come_with_the_rows_that_want_them_only(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    artifact = make_artifact(1)
+    with running(loaded.vit) as harness:
+        entry = harness.insert("d", artifact)
+        rows = [row(i, entry) for i in range(3)]
+        rows[1].wants_features = True
+        outcomes = harness.classify(rows)
+    found = [outcome.features for outcome in outcomes if isinstance(outcome, RowResult)]
+    assert found[0] is None
+    assert found[2] is None
+    with torch.inference_mode():
+        prompt = torch.from_numpy(artifact.prompt_embeddings)
+        expected = loaded.vit(torch.from_numpy(pixels(1))[None], prompt)[0]
+    assert found[1] is not None
+    np.testing.assert_allclose(found[1], expected, atol=1e-5)

@@ -1,17 +1,19 @@
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
 from backbones.info import LoadedBackbone
 from prompt_store.artifacts import Artifact
 from prompt_store.errors import DigestMismatchError
-from service.inference.bank import ArtifactBank
+from service.inference.bank import ArtifactBank, BankEntry
 from service.inference.errors import ArtifactMismatchError
-from service.inference.residency import Residency
+from service.inference.host_artifact import host_artifact
+from service.inference.residency import Residency, ResidencyBudgets
 from service.metrics import InferenceMetrics
 
 pytestmark = pytest.mark.anyio
@@ -35,32 +37,60 @@ class Shelf:
             return self._make_artifact(backbone_digest=f"sha256:{'f' * 64}")
         return self._make_artifact(int(digest))
 
+    @property
+    def artifact_bytes(self) -> int:
+        return host_artifact("1", self._make_artifact(1)).num_bytes
+
 
 @pytest.fixture
 def shelf(make_artifact: Callable[..., Artifact]) -> Shelf:
     return Shelf(make_artifact)
 
 
+MakeResidency = Callable[..., Residency]
+
+
 @pytest.fixture
-def residency(loaded: LoadedBackbone, shelf: Shelf) -> Residency:
-    return Residency(
-        ArtifactBank(loaded.info.embed_dim, loaded.vit.device),
-        shelf.load,
-        ThreadPoolExecutor(2),
-        backbone_digest=loaded.info.digest,
-        max_artifacts=2,
-        observer=InferenceMetrics(CollectorRegistry()),
-    )
+def make_residency(loaded: LoadedBackbone, shelf: Shelf) -> Iterator[MakeResidency]:
+    with ThreadPoolExecutor(2) as loaders, ThreadPoolExecutor(1) as copiers:
+
+        def make(on_device: float, in_memory: float = 0.0) -> Residency:
+            """Room for so many of the shelf's artifacts."""
+            size = shelf.artifact_bytes
+            return Residency(
+                ArtifactBank(loaded.vit.device),
+                shelf.load,
+                loaders=loaders,
+                copiers=copiers,
+                backbone_digest=loaded.info.digest,
+                budgets=ResidencyBudgets(int(on_device * size), int(in_memory * size)),
+                observer=InferenceMetrics(CollectorRegistry()),
+            )
+
+        yield make
+        shelf.open.set()
 
 
-async def use(residency: Residency, digest: str) -> str:
+@pytest.fixture
+def residency(make_residency: MakeResidency) -> Residency:
+    return make_residency(2)
+
+
+async def use(residency: Residency, digest: str) -> BankEntry:
     async with residency.pinned(digest) as entry:
-        return entry.digest
+        assert entry.digest == digest
+        return entry
+
+
+async def settled(residency: Residency) -> None:
+    """Wait for what is on its way to main memory."""
+    await asyncio.gather(*residency._leaving.values())
 
 
 async def test_callers_at_once_share_one_load(residency: Residency, shelf: Shelf) -> None:
-    assert await asyncio.gather(*(use(residency, "1") for _ in range(5))) == ["1"] * 5
-    assert await use(residency, "1") == "1"
+    entries = await asyncio.gather(*(use(residency, "1") for _ in range(5)))
+    assert len(set(map(id, entries))) == 1
+    await use(residency, "1")
     assert shelf.loads == ["1"]
 
 
@@ -80,14 +110,93 @@ async def test_what_is_in_use_stays(residency: Residency, shelf: Shelf) -> None:
     async with residency.pinned("1"), residency.pinned("2"), residency.pinned("3") as third:
         for digest in ("4", "5"):
             await use(residency, digest)
-        slots = set()
         for digest in ("1", "2", "3"):
-            async with residency.pinned(digest) as entry:
-                slots.add(entry.prompt_slot)
-        assert len(slots) == 3
+            await use(residency, digest)
         assert third.digest == "3"
+        assert residency.device_bytes == 3 * shelf.artifact_bytes  # more than allowed
     assert residency.num_resident == 2
+    assert residency.device_bytes == 2 * shelf.artifact_bytes
     assert shelf.loads == ["1", "2", "3", "4", "5"]
+
+
+async def test_what_left_the_device_comes_back_from_main_memory_unchanged(
+    make_residency: MakeResidency, shelf: Shelf
+) -> None:
+    residency = make_residency(2, in_memory=3)
+    first = await use(residency, "1")
+    for digest in ("2", "3", "4"):
+        await use(residency, digest)
+    await settled(residency)
+    assert (residency.num_resident, residency.num_in_host_memory) == (2, 2)
+    again = await use(residency, "1")
+    assert first.prompt is not None
+    assert again.prompt is not None
+    np.testing.assert_array_equal(again.prompt, first.prompt)
+    np.testing.assert_array_equal(again.head_weight, first.head_weight)
+    np.testing.assert_array_equal(again.head_bias, first.head_bias)
+    assert again.classes == first.classes
+    assert shelf.loads == ["1", "2", "3", "4"]
+
+
+async def test_main_memory_has_a_budget_of_its_own(
+    make_residency: MakeResidency, shelf: Shelf
+) -> None:
+    residency = make_residency(1, in_memory=2)
+    for digest in "12345":
+        await use(residency, digest)
+        await settled(residency)
+    assert (residency.num_resident, residency.num_in_host_memory) == (1, 2)
+    assert residency.host_bytes <= 2 * shelf.artifact_bytes
+    await use(residency, "3")
+    await settled(residency)
+    assert shelf.loads == ["1", "2", "3", "4", "5"]
+    await use(residency, "1")
+    assert shelf.loads == ["1", "2", "3", "4", "5", "1"]
+
+
+async def test_an_artifact_can_be_dropped_from_everywhere_unless_it_is_in_use(
+    make_residency: MakeResidency, shelf: Shelf
+) -> None:
+    residency = make_residency(1, in_memory=4)
+    for digest in "12":
+        await use(residency, digest)
+    await settled(residency)
+    async with residency.pinned("2"):
+        residency.drop("2")
+        assert residency.num_resident == 1
+    residency.drop("1")
+    residency.drop("2")
+    residency.drop("3")
+    assert (residency.num_resident, residency.num_in_host_memory) == (0, 0)
+    assert (residency.device_bytes, residency.host_bytes) == (0, 0)
+    for digest in "12":
+        await use(residency, digest)
+    assert shelf.loads == ["1", "2", "1", "2"]
+
+
+async def test_an_artifact_is_asked_for_while_it_leaves(
+    make_residency: MakeResidency, shelf: Shelf
+) -> None:
+    residency = make_residency(1, in_memory=8)
+    for _ in range(20):
+        await asyncio.gather(*(use(residency, str(i)) for i in range(4)))
+    assert len(shelf.loads) == 4
+
+
+async def test_a_slow_store_does_not_hold_up_main_memory(
+    make_residency: MakeResidency, shelf: Shelf
+) -> None:
+    residency = make_residency(1, in_memory=4)
+    for digest in "12":
+        await use(residency, digest)
+    await settled(residency)
+    shelf.open.clear()
+    slow = [asyncio.create_task(use(residency, str(i))) for i in range(10, 16)]
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(use(residency, "1"), 10)
+    assert not any(task.done() for task in slow)
+    shelf.open.set()
+    await asyncio.gather(*slow)
 
 
 async def test_a_caller_that_goes_away_does_not_stop_the_load_of_the_others(
@@ -100,8 +209,23 @@ async def test_a_caller_that_goes_away_does_not_stop_the_load_of_the_others(
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     shelf.open.set()
-    assert await asyncio.wait_for(second, 30) == "1"
+    assert (await asyncio.wait_for(second, 30)).digest == "1"
     assert shelf.loads == ["1"]
+
+
+async def test_an_artifact_that_nobody_waits_for_any_more_stays_within_the_budget(
+    residency: Residency, shelf: Shelf
+) -> None:
+    shelf.open.clear()
+    gone = [asyncio.create_task(use(residency, str(i))) for i in range(6)]
+    await asyncio.sleep(0.05)
+    arriving = list(residency._arriving.values())
+    for task in gone:
+        task.cancel()
+    shelf.open.set()
+    await asyncio.gather(*gone, *arriving, return_exceptions=True)
+    assert residency.num_resident == 2
+    assert residency.device_bytes == 2 * shelf.artifact_bytes
 
 
 @pytest.mark.parametrize(
@@ -116,4 +240,4 @@ async def test_a_failed_load_is_told_to_all_and_tried_again(
     with pytest.raises(error):
         await use(residency, digest)
     assert shelf.loads == [digest, digest]
-    assert residency.num_resident == 0
+    assert (residency.num_resident, residency.device_bytes) == (0, 0)

@@ -1,0 +1,133 @@
+"""The backbone at a few prepared batch sizes, as CUDA graphs replay them.
+
+A batch is laid into the buffers of the smallest bucket that holds it. What lies in the rest of the
+bucket from earlier batches is computed too and not looked at: rows do not affect each other.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ensemble.prompted_vit import PromptedViT
+from service.inference.backbone_pass import EagerPass, prompts_of
+from service.inference.buckets import bucket_for
+from service.inference.rows import BatchKey, Row
+
+logger = logging.getLogger(__name__)
+
+MAX_GRAPHS = 128
+"""Prepared combinations of bucket and batch key; further ones run as they are."""
+
+WARM_UP_PASSES = 3
+"""Before a capture, so that libraries choose their kernels outside of it."""
+
+
+class StaticBatch:
+    """Buffers of one bucket, at fixed addresses.
+
+    Args:
+        bucket: Rows they hold.
+        row: Any row of the batch key; decides shapes and dtype.
+        device: The backbone's.
+    """
+
+    def __init__(self, bucket: int, row: Row, device: torch.device) -> None:
+        dtype = torch.from_numpy(row.pixels[:0]).dtype
+        shape = (bucket, *row.pixels.shape)
+        self._staging = torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda")
+        self._staging_array = self._staging.numpy()
+        self.pixels = torch.zeros(shape, dtype=dtype, device=device)
+        self.prompts: Tensor | None = None
+        if row.entry.prompt is not None:
+            self.prompts = torch.zeros((bucket, *row.entry.prompt.shape), device=device)
+
+    def fill(self, rows: list[Row]) -> None:
+        """Lay rows into the first places; the batch before must have been computed."""
+        for place, row in enumerate(rows):
+            self._staging_array[place] = row.pixels
+        self.pixels[: len(rows)].copy_(self._staging[: len(rows)], non_blocking=True)
+        if self.prompts is not None:
+            torch.stack(prompts_of(rows), out=self.prompts[: len(rows)])
+
+
+Replay = Callable[[], Tensor]
+"""Computes the features (bucket, D) of what lies in a static batch."""
+
+Capture = Callable[[PromptedViT, StaticBatch], Replay]
+
+
+class GraphCapture:
+    """Records the kernels of a forward pass, which then start with one call.
+
+    One pool of memory serves all graphs: only one of them runs at a time.
+    """
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, vit: PromptedViT, static: StaticBatch) -> Replay:
+        """Capture the pass over a static batch."""
+        side = torch.cuda.Stream(vit.device)
+        side.wait_stream(torch.cuda.current_stream(vit.device))
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP_PASSES):
+                vit(static.pixels, static.prompts)
+        torch.cuda.current_stream(vit.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # "thread_local": other threads go on copying artifacts meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            features = vit(static.pixels, static.prompts)
+
+        def replay() -> Tensor:
+            graph.replay()
+            return features
+
+        return replay
+
+
+class BucketedPass:
+    """Runs the backbone at the size of a bucket. Used on one thread at a time.
+
+    A combination of bucket, prompt shape and dtype is captured when it is first needed; the
+    warm-up needs those that are known before the service is ready.
+
+    Args:
+        vit: The backbone, on its device.
+        buckets: Ascending; the last holds the largest batch.
+        capture: How a pass is prepared.
+    """
+
+    def __init__(self, vit: PromptedViT, buckets: Sequence[int], capture: Capture) -> None:
+        self._vit = vit
+        self._buckets = tuple(buckets)
+        self._capture = capture
+        self._eager = EagerPass(vit)
+        self._prepared: dict[tuple[int, BatchKey], tuple[StaticBatch, Replay] | None] = {}
+
+    @property
+    def num_prepared(self) -> int:
+        """Combinations that were captured."""
+        return sum(each is not None for each in self._prepared.values())
+
+    def __call__(self, rows: list[Row]) -> Tensor:
+        """Run the backbone once; the result holds until the next call."""
+        bucket = bucket_for(len(rows), self._buckets)
+        prepared = self._prepare(bucket, rows[0])
+        if prepared is None:
+            return self._eager(rows)
+        static, replay = prepared
+        static.fill(rows)
+        return replay()[: len(rows)]
+
+    def _prepare(self, bucket: int, row: Row) -> tuple[StaticBatch, Replay] | None:
+        key = (bucket, row.batch_key)
+        if key not in self._prepared and len(self._prepared) < MAX_GRAPHS:
+            try:
+                static = StaticBatch(bucket, row, self._vit.device)
+                self._prepared[key] = (static, self._capture(self._vit, static))
+            except RuntimeError:  # torch's, out of memory among them
+                self._prepared[key] = None
+                logger.warning("no graph for batches of %d", bucket, exc_info=True)
+        return self._prepared.get(key)

@@ -1,0 +1,143 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from backbones.info import LoadedBackbone
+from ensemble.prompted_vit import PromptedViT
+from prompt_store.artifacts import Artifact
+from service.inference import bucketed_pass
+from service.inference.backbone_pass import EagerPass
+from service.inference.bank import ArtifactBank, BankEntry
+from service.inference.bucketed_pass import BucketedPass, Replay, StaticBatch
+from service.inference.host_artifact import host_artifact
+from service.inference.rows import Row
+
+BUCKETS = (1, 2, 4, 8)
+
+
+class Recorder:
+    """Prepares a pass that runs as it is over the static batch, and notes the sizes."""
+
+    def __init__(self) -> None:
+        self.captured: list[int] = []
+        self.replayed: list[int] = []
+
+    def __call__(self, vit: PromptedViT, static: StaticBatch) -> Replay:
+        size = len(static.pixels)
+        self.captured.append(size)
+
+        def replay() -> Tensor:
+            self.replayed.append(size)
+            return vit(static.pixels, static.prompts)
+
+        return replay
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def bucketed(loaded: LoadedBackbone, recorder: Recorder) -> BucketedPass:
+    return BucketedPass(loaded.vit, BUCKETS, recorder)
+
+
+@pytest.fixture
+def entries(make_artifact: Callable[..., Artifact]) -> list[BankEntry]:
+    bank = ArtifactBank(torch.device("cpu"))
+    return [bank.insert(host_artifact(f"d{i}", make_artifact(i))) for i in range(3)]
+
+
+def rows_of(entries: list[BankEntry], count: int, *, floats: bool = False) -> list[Row]:
+    rng = np.random.default_rng(count)
+    values = rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+    pixels = values.astype(np.float32) / 100 if floats else values
+    return [Row(each, entries[i % len(entries)], 0.0, 0.0) for i, each in enumerate(pixels)]
+
+
+@pytest.mark.parametrize("floats", [False, True])
+@torch.inference_mode()
+def test_a_batch_in_a_bucket_gives_what_it_gives_alone(
+    loaded: LoadedBackbone,
+    bucketed: BucketedPass,
+    recorder: Recorder,
+    entries: list[BankEntry],
+    floats: bool,
+) -> None:
+    eager = EagerPass(loaded.vit)
+    for size in (8, 3, 1, 5, 2, 7, 8):
+        rows = rows_of(entries, size, floats=floats)
+        found = bucketed(rows)
+        assert found.shape == (size, loaded.info.embed_dim)
+        np.testing.assert_array_equal(found, eager(rows))
+    assert recorder.captured == [8, 4, 1, 2]
+    assert recorder.replayed == [8, 4, 1, 8, 2, 8, 8]
+
+
+@torch.inference_mode()
+def test_what_an_earlier_batch_left_in_the_padding_does_no_harm(
+    loaded: LoadedBackbone, bucketed: BucketedPass, entries: list[BankEntry]
+) -> None:
+    broken = rows_of(entries, 4, floats=True)
+    for row in broken:
+        row.pixels[:] = np.nan
+    assert torch.isnan(bucketed(broken)).all()
+    rows = rows_of(entries, 3, floats=True)
+    np.testing.assert_array_equal(bucketed(rows), EagerPass(loaded.vit)(rows))
+
+
+@torch.inference_mode()
+def test_each_prompt_shape_and_dtype_is_prepared_apart(
+    loaded: LoadedBackbone,
+    bucketed: BucketedPass,
+    entries: list[BankEntry],
+    make_artifact: Callable[..., Artifact],
+) -> None:
+    bank = ArtifactBank(torch.device("cpu"))
+    none = bank.insert(host_artifact("none", make_artifact(7, num_tokens=0)))
+    shallow = bank.insert(host_artifact("shallow", make_artifact(8, num_layers=1)))
+    eager = EagerPass(loaded.vit)
+    for each in (entries, [none], [shallow]):
+        for floats in (False, True):
+            rows = rows_of(each, 2, floats=floats)
+            np.testing.assert_array_equal(bucketed(rows), eager(rows))
+    assert bucketed.num_prepared == 6
+
+
+@torch.inference_mode()
+def test_past_the_bound_batches_run_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+    loaded: LoadedBackbone,
+    bucketed: BucketedPass,
+    recorder: Recorder,
+    entries: list[BankEntry],
+) -> None:
+    monkeypatch.setattr(bucketed_pass, "MAX_GRAPHS", 2)
+    eager = EagerPass(loaded.vit)
+    for size in (1, 2, 3, 5, 1):
+        rows = rows_of(entries, size)
+        np.testing.assert_array_equal(bucketed(rows), eager(rows))
+    assert recorder.captured == [1, 2]
+    assert recorder.replayed == [1, 2, 1]
+
+
+@torch.inference_mode()
+def test_a_capture_that_fails_is_not_tried_again(
+    loaded: LoadedBackbone, entries: list[BankEntry]
+) -> None:
+    tries: list[int] = []
+
+    def fail(_: PromptedViT, static: StaticBatch) -> Replay:
+        tries.append(len(static.pixels))
+        raise torch.OutOfMemoryError("out of memory")
+
+    bucketed = BucketedPass(loaded.vit, BUCKETS, fail)
+    rows = rows_of(entries, 3)
+    for _ in range(2):
+        np.testing.assert_array_equal(bucketed(rows), EagerPass(loaded.vit)(rows))
+    assert tries == [4]
+    assert bucketed.num_prepared == 0

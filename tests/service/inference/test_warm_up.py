@@ -1,0 +1,79 @@
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from backbones.info import LoadedBackbone
+from jobs.ensembles import EnsembleStore
+from prompt_store.blobs import BlobStore
+from prompt_store.objects import ObjectStore
+from service.inference.backbone_pass import EagerPass
+from service.inference.bank import ArtifactBank
+from service.inference.forward import ComputedRow, Forward
+from service.inference.known_shapes import known_prompt_shapes
+from service.inference.rows import Row
+from service.inference.warm_up import warm_up
+
+
+@pytest.fixture(autouse=True)
+def unfrozen() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+def test_every_size_runs_once_for_every_prompt_shape(
+    loaded: LoadedBackbone, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    forward = Forward(EagerPass(loaded.vit))
+    ran: list[tuple[tuple[int, int], int]] = []
+
+    def compute(rows: list[Row]) -> list[ComputedRow]:
+        ran.append((rows[0].entry.prompt_shape, len(rows)))
+        return forward(rows)
+
+    warm_up(
+        compute,
+        ArtifactBank(loaded.vit.device),
+        shapes={(2, 3), (1, 5)},
+        sizes=(1, 4),
+        embed_dim=loaded.info.embed_dim,
+        image_size_px=loaded.info.image_size_px,
+    )
+    assert ran == [(shape, size) for shape in ((0, 0), (1, 5), (2, 3)) for size in (4, 1)]
+    (record,) = [record for record in caplog.records if record.message == "warmed up"]
+    assert record.__dict__["seconds"] > 0
+    assert gc.get_freeze_count() > 0
+    assert record.__dict__["batch_sizes"] == [1, 4]
+
+
+def test_the_shapes_of_what_can_be_served_are_known(
+    publish: Callable[..., object], ensembles: EnsembleStore, blobs: BlobStore
+) -> None:
+    assert known_prompt_shapes(ensembles, blobs) == set()
+    publish("deep", num_layers=2, num_tokens=3)
+    publish("shallow", num_layers=1, num_tokens=7)
+    publish("none", num_tokens=0)
+    assert known_prompt_shapes(ensembles, blobs) == {(2, 3), (1, 7), (0, 0)}
+
+
+def test_an_unfinished_fit_has_no_shape(
+    make_spec: Callable[..., object], ensembles: EnsembleStore, blobs: BlobStore
+) -> None:
+    ensembles.create(make_spec("zoo"))
+    assert known_prompt_shapes(ensembles, blobs) == set()
+
+
+def test_a_damaged_artifact_does_not_keep_the_service_from_starting(
+    publish: Callable[..., tuple[object, str]],
+    objects: ObjectStore,
+    blobs: BlobStore,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _, digest = publish("zoo")
+    objects.delete(f"sha256/{digest.removeprefix('sha256:')[:2]}/{digest.removeprefix('sha256:')}")
+    ensembles = EnsembleStore(objects, blobs, lambda: datetime.now(UTC))
+    assert known_prompt_shapes(ensembles, blobs) == set()
+    assert "not known" in caplog.text
