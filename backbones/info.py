@@ -5,16 +5,13 @@ trained on one is valid on the other. A name is not enough: weights of one name 
 and a wrong mean or interpolation spoils a prompt as surely as wrong weights.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from ensemble.prompted_vit import PromptedViT
 from images.preprocessing import Preprocessing
+
+if TYPE_CHECKING:  # a process that only describes the backbone does without torch
+    from ensemble.prompted_vit import PromptedViT
 
 
 @dataclass(frozen=True)
@@ -52,26 +49,4 @@ class LoadedBackbone:
     """A backbone in memory, with what identifies it."""
 
     info: BackboneInfo
-    vit: PromptedViT
-
-
-def backbone_digest(
-    architecture: Mapping[str, str | int],
-    preprocessing: Preprocessing,
-    weights: Mapping[str, Tensor],
-) -> str:
-    """Return `sha256:<hex>` over what determines the features.
-
-    Args:
-        architecture: timm name and the arguments that change the computation.
-        preprocessing: How an image becomes pixels.
-        weights: Parameters as published, before any resampling (whose last bits depend on the
-            machine), on any device.
-    """
-    header = {"architecture": dict(architecture), "preprocessing": asdict(preprocessing)}
-    sha256 = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        sha256.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return f"sha256:{sha256.hexdigest()}"
+    vit: "PromptedViT"

@@ -21,8 +21,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from backbones import offline_vit_s14
+from backbones.digest import backbone_digest
 from backbones.errors import BackboneSpecError, WeightsFetchError
-from backbones.info import BackboneInfo, LoadedBackbone, backbone_digest
+from backbones.info import BackboneInfo, LoadedBackbone
 from backbones.precision import Precision, in_precision
 from ensemble.errors import UnsupportedBackboneError
 from ensemble.prompted_vit import PromptedViT

@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from backbones.digest import backbone_digest
 from backbones.errors import WeightsFetchError
-from backbones.info import backbone_digest
 from images.preprocessing import Preprocessing
 
 NAME = "offline-vit-s14"

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ensemble.options import Method
+from ensemble.wilson import wilson_interval
 
 _Z95 = 1.959963984540054
 _ECE_BINS = 15
@@ -81,16 +82,6 @@ def standing(
         ci95=wilson_interval(correct, len(labels)),
         log_loss=float(functional.cross_entropy(logits, labels)),
     )
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion (Wilson 1927)."""
-    share = successes / trials
-    denominator = 1 + _Z95**2 / trials
-    center = (share + _Z95**2 / (2 * trials)) / denominator
-    variance = share * (1 - share) / trials + _Z95**2 / (4 * trials**2)
-    half = _Z95 * math.sqrt(variance) / denominator
-    return max(0.0, center - half), min(1.0, center + half)
 
 
 def paired_difference(a: Tensor, b: Tensor, labels: Tensor) -> tuple[float, float, float]:

@@ -6,11 +6,12 @@ import sys
 from pythonjsonlogger.json import JsonFormatter
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, **fields: str) -> None:
     """Send every logger of the process to standard error as JSON lines.
 
     Args:
         level: Least severe level that is logged.
+        fields: Added to every line.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -18,6 +19,7 @@ def configure_logging(level: str) -> None:
             ["levelname", "name", "message"],
             rename_fields={"levelname": "level", "name": "logger"},
             timestamp=True,
+            static_fields=fields,
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)

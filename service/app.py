@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from starlette.exceptions import HTTPException
 
 from service import errors
@@ -60,6 +61,8 @@ def create_app(
     )
     app.state.parts = parts
     app.state.metrics = CollectorRegistry()
+    app.state.refresh = _nothing_to_refresh
+    app.state.scrape = partial(_scrape, app)
     metrics = RequestMetrics(app.state.metrics, parts.drain)
     app.add_middleware(CloseWhileDraining, drain=parts.drain)
     app.add_middleware(MeasureRequests, metrics=metrics)
@@ -78,3 +81,13 @@ def create_app(
             app.include_router(router)
     install_openapi(app, CLASSIFY_PATHS | OIP_PATHS if parts.settings.classifies else {})
     return app
+
+
+async def _nothing_to_refresh() -> None:
+    """Metrics that are asked for elsewhere; the API role has some."""
+
+
+async def _scrape(app: FastAPI) -> bytes:
+    """The metrics of this process."""
+    await app.state.refresh()
+    return generate_latest(app.state.metrics)

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_S = 5
 CLIENT_CLOSED_REQUEST = 499
+LOGGED_BEFORE = (ProblemError, inference.EngineUnavailableError)
+"""Errors that need no line of their own for each request."""
 INTERNAL = Problem(500, "internal", "Internal error", "the service failed; its log has the details")
 
 
@@ -71,6 +73,9 @@ KINDS: dict[type[Exception], Kind] = {
     inference.EngineFailedError: Kind(500, "forward-failed", "The forward pass failed"),
     inference.NotFiniteError: Kind(422, "not-finite", "The image gives no finite result"),
     inference.EngineStoppedError: Kind(503, "not-serving", "The service is not serving"),
+    inference.EngineUnavailableError: Kind(
+        503, "engine-unavailable", "The engine is being restarted"
+    ),
     inference.ArtifactMismatchError: Kind(
         409, "backbone-mismatch", "The ensemble was made for another backbone"
     ),
@@ -141,7 +146,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
     else:
         problem = problem_of(error)
     request.scope[REFUSAL] = _reason(error, problem)
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, ProblemError):
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, LOGGED_BEFORE):
         fields = {"method": request.method, "path": request.url.path, "problem": problem.slug}
         logger.error("request failed", exc_info=error, extra=fields)
     return oip_response(problem) if is_oip(request.url.path) else problem.response()

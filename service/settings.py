@@ -2,11 +2,12 @@
 
 import ipaddress
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Role = Literal["all", "api", "classifier"]
@@ -50,6 +51,10 @@ class ServiceSettings(BaseSettings):
         resolve_ttl_s: How long a bare ensemble name may answer with the version before the last,
             and an alias with where it pointed before it was moved.
         upload_dir: Where uploads and downloads are spooled.
+        front_processes: Processes that speak HTTP and decode, beside one that has the engine; 0 for
+            one process that does everything.
+        process_timeout_s: A process of this host that gives no sign of life for longer is replaced.
+        runtime_dir: Where the processes of this host have a private folder with their sockets.
     """
 
     model_config = SettingsConfigDict(env_prefix="HGPROMPT_", frozen=True, extra="ignore")
@@ -83,6 +88,9 @@ class ServiceSettings(BaseSettings):
     resident_host_bytes: Annotated[int, Field(ge=0, le=1 << 40)] = 4_000_000_000
     resolve_ttl_s: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25
     upload_dir: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()))
+    front_processes: Annotated[int, Field(ge=0, le=256)] = 0
+    process_timeout_s: Annotated[float, Field(ge=0.5, le=600.0)] = 5.0
+    runtime_dir: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()))
 
     @model_validator(mode="after")
     def _only_loopback_is_safe(self) -> Self:
@@ -93,6 +101,20 @@ class ServiceSettings(BaseSettings):
                 "HGPROMPT_ALLOW_INSECURE_BIND=true if only trusted clients can reach it"
             )
         return self
+
+    @model_validator(mode="after")
+    def _fronts_need_linux(self) -> Self:
+        if self.front_processes and sys.platform != "linux":
+            raise ValueError(
+                f"front_processes={self.front_processes} needs Linux (memfd_create, prctl); "
+                f"this is {sys.platform}"
+            )
+        return self
+
+    @property
+    def has_fronts(self) -> bool:
+        """Whether HTTP and the engine are in processes of their own."""
+        return self.front_processes > 0 and self.classifies
 
     @property
     def serves_api(self) -> bool:
@@ -113,3 +135,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def explained(error: ValidationError) -> str:
+    """Return what is wrong with the settings, a line each."""
+    lines = [
+        f"  HGPROMPT_{'_'.join(map(str, item['loc'])).upper() or '…'}: {item['msg']}"
+        for item in error.errors()
+    ]
+    return "service: the settings are not valid\n" + "\n".join(lines)

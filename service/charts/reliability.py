@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ensemble.leaderboard import wilson_interval
+from ensemble.wilson import wilson_interval
 from service.charts.axis import Axis, Tick
 from service.report_data import ReliabilityBin
 

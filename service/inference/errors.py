@@ -46,3 +46,7 @@ class ArtifactMismatchError(InferenceError):
 
 class NothingToServeError(InferenceError):
     """The ensemble exists, yet the version asked for has not succeeded."""
+
+
+class EngineUnavailableError(InferenceError):
+    """The engine's process is not there, or went away before it answered."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -33,6 +34,7 @@ class LocalEngine:
         self._batcher = batcher
         self._clock = clock
         self._waiting: dict[Row, asyncio.Future[RowOutcome]] = {}
+        self._watched: dict[int, weakref.finalize[..., Row]] = {}  # by id of the row
 
     async def compute(
         self,
@@ -41,15 +43,32 @@ class LocalEngine:
         *,
         deadline_s: float,
         wants_features: bool = False,
+        on_released: Callable[[], None] | None = None,
     ) -> Computed:
-        """Compute images under an artifact; see `EngineClient.compute`."""
-        async with self.residency.pinned(digest) as entry:
-            now_s = self._clock()
-            rows = [
-                Row(each, entry, deadline_s, submitted_s=now_s, wants_features=wants_features)
-                for each in pixels
-            ]
-            return Computed(entry.classes, await self._outcomes(rows))
+        """Compute images under an artifact; see `EngineClient.compute`.
+
+        Args:
+            digest: As there.
+            pixels: As there.
+            deadline_s: As there.
+            wants_features: As there.
+            on_released: Called on the event loop, once, when nobody reads `pixels` any more. If the
+                caller is cancelled that may be later: the engine may be at work on them.
+        """
+        rows: list[Row] = []
+        try:
+            async with self.residency.pinned(digest) as entry:
+                now_s = self._clock()
+                rows += [
+                    Row(each, entry, deadline_s, submitted_s=now_s, wants_features=wants_features)
+                    for each in pixels
+                ]
+                if on_released is not None:
+                    self._watch(rows, on_released)
+                return Computed(entry.classes, await self._outcomes(rows))
+        finally:
+            if on_released is not None and not rows:
+                on_released()
 
     async def load(self, digest: str) -> None:
         """Bring an artifact to the device; see `EngineClient.load`."""
@@ -63,6 +82,9 @@ class LocalEngine:
     def settle(self, outcomes: list[tuple[Row, RowOutcome]]) -> None:
         """Hand the engine's outcomes to the callers that still wait; on the event loop."""
         for row, outcome in outcomes:
+            watched = self._watched.get(id(row))
+            if watched is not None:
+                watched()
             waiting = self._waiting.pop(row, None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(outcome)
@@ -78,3 +100,26 @@ class LocalEngine:
             for row in rows:
                 row.cancelled = True  # without effect on rows that were answered
                 self._waiting.pop(row, None)
+
+    def _watch(self, rows: list[Row], on_released: Callable[[], None]) -> None:
+        """Call back when each row has its outcome, or was thrown away without one.
+
+        The batcher drops cancelled rows without a word, on the engine's thread; that a row is gone
+        is what tells.
+        """
+        loop, left = asyncio.get_running_loop(), len(rows)
+
+        def one_is_released() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                on_released()
+
+        def gone(row_id: int) -> None:
+            del self._watched[row_id]
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(one_is_released)
+
+        for row in rows:
+            self._watched[id(row)] = watched = weakref.finalize(row, gone, id(row))
+            watched.atexit = False

@@ -1,10 +1,12 @@
 """One image on its way through the engine."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from service.inference.bank import BankEntry, PromptShape
+if TYPE_CHECKING:  # results are also read where there is no torch
+    from service.inference.bank import BankEntry, PromptShape
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Row:
     """
 
     pixels: np.ndarray
-    entry: BankEntry
+    entry: "BankEntry"
     deadline_s: float
     submitted_s: float
     wants_features: bool = False
@@ -52,7 +54,7 @@ class Row:
         return self.entry.prompt_shape, self.pixels.dtype.char
 
 
-BatchKey = tuple[PromptShape, str]
+BatchKey = tuple["PromptShape", str]
 """Shape of the prompt, and the character of the pixels' dtype."""
 
 RowOutcome = RowResult | Exception

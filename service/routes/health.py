@@ -3,7 +3,7 @@
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from service.health import Health
@@ -42,12 +42,9 @@ async def readyz(health: HealthDep, parts: PartsDep) -> HealthView:
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(request: Request, parts: PartsDep) -> Response:
-    """Prometheus metrics of this process."""
-    if parts.settings.serves_api:
-        await request.app.state.fit_metrics.refresh()
-    registry = cast("CollectorRegistry", request.app.state.metrics)
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics of this process or, where it is a front, of all processes of its host."""
+    return Response(await request.app.state.scrape(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _view(status: str, checks: dict[str, str]) -> HealthView:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbones.info import backbone_digest
+from backbones.digest import backbone_digest
 from images.preprocessing import Preprocessing
 
 ARCHITECTURE: dict[str, str | int] = {"timm": "vit_tiny_patch16_224", "depth": 2}

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from backbones import offline_vit_s14
+from backbones.digest import backbone_digest
 from backbones.errors import WeightsFetchError
-from backbones.info import LoadedBackbone, backbone_digest
+from backbones.info import LoadedBackbone
 
 Load = Callable[..., LoadedBackbone]
 # The first features of `fixed_image()`, as the published model has them: its class token after

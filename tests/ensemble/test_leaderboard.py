@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torch import Tensor
 
-from ensemble.leaderboard import paired_difference, standing, validate, wilson_interval
+from ensemble.leaderboard import paired_difference, standing, validate
+from ensemble.wilson import wilson_interval
 
 
 def logits_for(predicted: list[int], num_classes: int = 3, margin: float = 2.0) -> Tensor:

@@ -22,6 +22,7 @@ ROW = re.compile(r"^\| `(HGPROMPT_[A-Z0-9_]+)` \| (.+?) \| (.+) \|$", re.MULTILI
 DEPENDS_ON_THE_MACHINE = {
     "HGPROMPT_CACHE_DIR": "`~/.cache/hgprompt`",
     "HGPROMPT_DECODE_THREADS": "the number of processors",
+    "HGPROMPT_RUNTIME_DIR": "the system's folder for temporary files",
     "HGPROMPT_UPLOAD_DIR": "the system's folder for temporary files",
 }
 

@@ -1,0 +1,78 @@
+"""The engine's process: artifacts, batches and the backbone, for all fronts of the host."""
+
+import asyncio
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import uvloop
+from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+
+from backbones.errors import BackboneError
+from backbones.info import LoadedBackbone
+from backbones.settings import BackboneSettings
+from jobs.ensembles import EnsembleStore
+from jobs.logs import configure_logging
+from jobs.settings import DeploymentSettings
+from prompt_store.blobs import BlobStore
+from prompt_store.clock import utc_now
+from prompt_store.errors import PromptStoreError
+from prompt_store.objects import ObjectStore, open_object_store
+from service.host_metrics import scraped, serving_metrics
+from service.inference.assembly import running_engine
+from service.inference.precision import load_serving_backbone
+from service.inference.remote.pace import PaceMeter
+from service.inference.remote.server import EngineServer
+from service.metrics import InferenceMetrics
+from service.processes.assignment import Assignment, assignment
+from service.processes.parent import die_with_parent
+from service.processes.pulse import beating
+from service.settings import ServiceSettings, explained
+
+
+def main() -> None:
+    """Compute until SIGTERM; exits with status 1 when it is not configured right."""
+    assigned = assignment()
+    die_with_parent(assigned.parent_pid)
+    settings = ServiceSettings()
+    configure_logging(settings.log_level, process=assigned.name)
+    try:
+        loaded = load_serving_backbone(BackboneSettings(), settings.serving_precision)
+        objects = open_object_store(DeploymentSettings().store_url)
+    except ValidationError as error:
+        sys.exit(explained(error))
+    except (BackboneError, PromptStoreError) as error:
+        sys.exit(f"service: {error}")
+    uvloop.run(_serve(assigned, settings, loaded, objects))
+
+
+async def _serve(
+    assigned: Assignment, settings: ServiceSettings, loaded: LoadedBackbone, objects: ObjectStore
+) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    registry, pace = CollectorRegistry(), PaceMeter()
+    metrics = InferenceMetrics(registry)
+    blobs = BlobStore(objects)
+    ensembles = EnsembleStore(objects, blobs, utc_now)
+    async with running_engine(loaded, blobs, ensembles, settings, metrics, pace.observe) as running:
+        metrics.watch_engine(running.residency)
+        server = EngineServer(
+            running.client,
+            loaded.info,
+            is_healthy=lambda: running.engine.healthy,
+            pace=pace,
+            beat_s=assigned.beat_s,
+        )
+        async with (
+            serving_metrics(partial(scraped, registry), Path(assigned.folder), assigned.name),
+            server.listening(assigned.engine_socket),
+            beating(assigned.pulse_fd, assigned.beat_s, lambda: running.engine.healthy),
+        ):
+            await stop.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""A front: HTTP, admission and decoding. Started by the supervisor; does without torch."""
+
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+
+from jobs.logs import configure_logging
+from jobs.settings import DeploymentSettings
+from prompt_store.errors import PromptStoreError
+from service.composition import compose
+from service.host_metrics import HostMetrics, scraped, serving_metrics
+from service.inference.remote.client import backbone_at
+from service.processes.assignment import Assignment, assignment, process_names
+from service.processes.parent import die_with_parent
+from service.processes.pulse import beating
+from service.processes.remote_source import RemoteEngineSource
+from service.processes.shares import share_of_front
+from service.serving import server_of
+from service.settings import ServiceSettings
+from service.tracing import trace_requests
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    assigned = assignment()
+    die_with_parent(assigned.parent_pid)
+    settings = ServiceSettings()
+    configure_logging(settings.log_level, process=assigned.name)
+    try:
+        uvloop.run(_serve(assigned, settings, DeploymentSettings()))
+    except PromptStoreError as error:
+        sys.exit(f"service: {error}")
+
+
+async def _serve(
+    assigned: Assignment, settings: ServiceSettings, deployment: DeploymentSettings
+) -> None:
+    info = await backbone_at(assigned.engine_socket)
+    engine = RemoteEngineSource(assigned)
+    app = compose(share_of_front(settings), deployment, info, engine)
+    send_last_traces = trace_requests(app)
+    server = server_of(app, settings)
+    folder = Path(assigned.folder)
+    names = process_names(settings.front_processes)
+    app.state.scrape = HostMetrics(folder, names).scrape
+    listeners = [socket.socket(fileno=descriptor) for descriptor in assigned.listener_fds]
+    async with (
+        serving_metrics(
+            lambda: scraped(app.state.metrics, app.state.refresh), folder, assigned.name
+        ),
+        beating(assigned.pulse_fd, assigned.beat_s, lambda: server.started or None),
+    ):
+        await server.serve(sockets=listeners)
+    if send_last_traces is not None:
+        send_last_traces()
+
+
+if __name__ == "__main__":
+    main()

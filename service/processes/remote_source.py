@@ -1,0 +1,67 @@
+"""A front's engine: the one in the engine's process."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+from service.engine_source import Pace
+from service.health import NotHealthyError
+from service.inference.engine_client import EngineClient
+from service.inference.remote.client import RemoteEngine
+from service.metrics import InferenceMetrics
+from service.parts import Parts
+from service.processes.assignment import Assignment
+
+logger = logging.getLogger(__name__)
+
+
+class RemoteEngineSource:
+    """An `EngineSource`. Its engine is restarted by the supervisor, so it is not vital here.
+
+    Args:
+        assigned: Where the engine's process is.
+    """
+
+    is_vital = False
+
+    def __init__(self, assigned: Assignment) -> None:
+        self._assigned = assigned
+        self._engine: RemoteEngine | None = None
+
+    @asynccontextmanager
+    async def running(
+        self,
+        parts: Parts,
+        metrics: InferenceMetrics,  # noqa: ARG002  what the engine does is measured there
+        on_pace: Pace,
+    ) -> AsyncGenerator[EngineClient]:
+        """Stay connected; see `EngineSource.running`."""
+        fronts = parts.settings.front_processes
+        engine = self._engine = RemoteEngine(
+            self._assigned.engine_socket,
+            name=self._assigned.name,
+            num_slots=parts.settings.max_queue,
+            # The engine works for the other fronts too: from here it looks so much slower.
+            on_pace=lambda num_images, seconds: on_pace(num_images, seconds * fronts),
+        )
+
+        def leave(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.critical("this front is of no use any more, leaving", exc_info=error)
+                parts.drain.begin()
+
+        connecting = asyncio.create_task(engine.keep_connected(parts.backbone))
+        connecting.add_done_callback(leave)
+        try:
+            await engine.wait_connected()
+            yield engine
+        finally:
+            connecting.cancel()
+            with suppress(asyncio.CancelledError):
+                await connecting
+
+    async def check(self) -> None:
+        """See `EngineSource.check`."""
+        if self._engine is None or not self._engine.is_healthy:
+            raise NotHealthyError("the engine's process is not there, or cannot work")

@@ -1,0 +1,113 @@
+"""`python -m service` with front processes: the parent of the fronts and of the engine."""
+
+import asyncio
+import logging
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from service.processes.assignment import ENGINE, front_name
+from service.processes.child import SILENT_BEATS, ChildSpec, python_module
+from service.processes.restarts import RestartPolicy
+from service.processes.supervisor import GaveUpError, Supervisor
+from service.settings import ServiceSettings
+
+logger = logging.getLogger(__name__)
+
+MARGIN_S = 5.0
+"""What a child gets beyond its own deadlines before it is killed."""
+
+MAX_SOCKET_PATH_BYTES = 107  # sun_path of <sys/un.h>, with its zero
+
+
+def supervise(settings: ServiceSettings) -> int:
+    """Run fronts and engine until SIGTERM; returns the exit status.
+
+    The listening sockets are bound here, once, so that a port that is in use is noticed before
+    anything is loaded, and none of a dead front's connections is refused.
+    """
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="hgprompt-", dir=settings.runtime_dir))
+        stack.callback(shutil.rmtree, folder)
+        longest = len(bytes(folder / front_name(settings.front_processes))) + len(".metrics")
+        if longest > MAX_SOCKET_PATH_BYTES:
+            sys.exit(
+                f"service: runtime_dir={settings.runtime_dir} is too long for the path of a "
+                f"socket: {longest} bytes, the limit is {MAX_SOCKET_PATH_BYTES}"
+            )
+        try:
+            listeners = [stack.enter_context(each) for each in bound(settings.host, settings.port)]
+        except OSError as error:
+            sys.exit(f"service: cannot listen on {settings.host}:{settings.port}: {error}")
+        try:
+            asyncio.run(_run(settings, folder, listeners))
+        except (GaveUpError, OSError) as error:
+            logger.critical("gave up: %s", error)
+            return 1
+    return 0
+
+
+def bound(host: str, port: int) -> list[socket.socket]:
+    """Bind every address of a host, without listening yet.
+
+    Raises:
+        OSError: One of them cannot be bound, or the host is unknown.
+    """
+    sockets: list[socket.socket] = []
+    with ExitStack() as undo:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            listener = undo.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            sockets.append(listener)
+        undo.pop_all()
+    return sockets
+
+
+async def _run(settings: ServiceSettings, folder: Path, listeners: Sequence[socket.socket]) -> None:
+    beat_s = settings.process_timeout_s / (SILENT_BEATS + 1)
+    supervisor = Supervisor(
+        [_fronts(settings, listeners), [_engine(settings)]],
+        str(folder),
+        beat_s=beat_s,
+        policy=RestartPolicy(),
+    )
+
+    def stop() -> None:
+        for listener in listeners:
+            listener.close()  # the fronts still accept; once they are done, nobody does
+        supervisor.stop()
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop)
+    port = listeners[0].getsockname()[1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    await supervisor.run(
+        lambda: logger.info(
+            "serving on http://%s:%d with %d fronts", host, port, settings.front_processes
+        )
+    )
+
+
+def _fronts(settings: ServiceSettings, listeners: Sequence[socket.socket]) -> list[ChildSpec]:
+    grace_s = settings.drain_s + settings.shutdown_grace_s + MARGIN_S
+    descriptors = tuple(listener.fileno() for listener in listeners)
+    program = python_module("service.processes.front")
+    return [
+        ChildSpec(front_name(index), program, grace_s, descriptors)
+        for index in range(settings.front_processes)
+    ]
+
+
+def _engine(settings: ServiceSettings) -> ChildSpec:
+    program = python_module("service.processes.engine")
+    return ChildSpec(ENGINE, program, settings.shutdown_grace_s + MARGIN_S)

@@ -1,0 +1,38 @@
+"""Runs an application until SIGTERM."""
+
+import socket
+from collections.abc import Sequence
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.drain import DrainingServer
+from service.parts import Parts
+from service.settings import ServiceSettings
+
+
+def server_of(app: FastAPI, settings: ServiceSettings) -> DrainingServer:
+    """Return the HTTP server of an application, not running yet."""
+    parts: Parts = app.state.parts
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=int(settings.shutdown_grace_s) + 1,
+    )
+    return DrainingServer(config, parts.drain)
+
+
+def serve(
+    app: FastAPI, settings: ServiceSettings, sockets: Sequence[socket.socket] | None = None
+) -> None:
+    """Serve until SIGTERM, on the settings' address or on sockets that are bound already."""
+    server_of(app, settings).run(sockets=None if sockets is None else list(sockets))

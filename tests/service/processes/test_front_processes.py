@@ -1,0 +1,275 @@
+"""The whole host: real processes, real signals, a real load."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from front_load import Load
+from running_host import ROOT, Host, children_of, eventually, is_alive
+
+UNAVAILABLE = (503, "urn:hgprompt:problem:engine-unavailable")
+OK = (200, None)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, store_url: str, redis_url: str) -> Iterator[Callable[..., Host]]:
+    hosts: list[Host] = []
+
+    def start(**settings: object) -> Host:
+        hosts.append(Host(tmp_path, store_url, redis_url, **settings))
+        return hosts[-1]
+
+    yield start
+    for host in hosts:
+        children = children_of(host.process.pid) if host.process.poll() is None else []
+        host.close()
+        eventually(lambda children=children: not any(map(is_alive, children)), 10)
+
+
+def classify(host: Host, data: bytes, name: str = "zoo") -> httpx.Response:
+    return host.http.post(f"{host.url}/v1/ensembles/{name}/classify", content=data)
+
+
+def metric(host: Host, name: str) -> dict[str, float]:
+    """Sum of a metric's samples by process."""
+    found: dict[str, float] = {}
+    for labels, value in re.findall(
+        rf"^{name}{{(.*?)}} (\S+)$", host.http.get(f"{host.url}/metrics").text, re.MULTILINE
+    ):
+        process = re.search(r'process="(.*?)"', labels)
+        assert process is not None
+        found[process[1]] = found.get(process[1], 0.0) + float(value)
+    return found
+
+
+def rss_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def num_descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def test_fronts_answer_as_one_process_does_and_leak_nothing(
+    serve: Callable[..., Host],
+    open_client: Any,
+    publish: Callable[..., Any],
+    image: Callable[..., bytes],
+) -> None:
+    publish("zoo", seed=1)
+    publish("other", seed=2, num_tokens=0, classes=("x", "y"))
+    publish("foreign", seed=3, backbone_digest=f"sha256:{'1' * 64}")
+    host = serve()
+    host.wait_until_ready()
+    data = image(size=(90, 70))
+
+    async def alone() -> dict[str, Any]:
+        async with open_client() as client:
+            return {
+                name: (await client.post(f"/v1/ensembles/{name}/classify", content=body))
+                for name, body in asked.items()
+            }
+
+    asked = {"zoo": data, "other": data, "foreign": data, "nobody": data}
+    expected = asyncio.run(alone())
+    for _ in range(4):  # either front
+        for name, body in asked.items():
+            found = classify(host, body, name)
+            assert found.status_code == expected[name].status_code
+            left, right = found.json(), expected[name].json()
+            left.pop("timing_ms", None)
+            right.pop("timing_ms", None)
+            assert left == right
+    bad = classify(host, b"no image")
+    assert bad.status_code == 415
+
+    fronts, (engine,) = host.pids("front"), host.pids("engine")
+    for pid in fronts:
+        assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
+    (folder,) = host.log_path.parent.glob("hgprompt-*/")
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+    before: dict[int, tuple[int, int]] = {}
+    for round_ in range(3):
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: classify(host, data).status_code, range(700)))
+            assert answers == [200] * 700
+        _hang_up(host.url, data, 50)
+        eventually(lambda: sum(metric(host, "hgprompt_queue_depth").values()) == 0)
+        time.sleep(1)
+        after = {pid: (num_descriptors(pid), rss_bytes(pid)) for pid in (*fronts, engine)}
+        if round_ == 0:
+            before = after  # warm
+    for pid, (descriptors, resident_bytes) in after.items():
+        assert descriptors <= before[pid][0] + 2, (before, after)
+        assert resident_bytes <= before[pid][1] + 16_000_000, (before, after)
+
+    counted = metric(host, "hgprompt_requests_total")
+    assert counted.keys() == {"front-0", "front-1"}
+    assert all(counted.values())
+    assert metric(host, "hgprompt_process_up") == dict.fromkeys(
+        ("engine", "front-0", "front-1"), 1.0
+    )
+    assert metric(host, "hgprompt_resident_artifacts") == {"engine": 2.0}
+    computed = metric(host, "hgprompt_batch_size_sum")
+    assert computed["engine"] >= 2100
+    assert computed["front-0"] == computed["front-1"] == 0
+
+
+def test_killed_and_hanging_processes_are_replaced_under_load(
+    serve: Callable[..., Host], publish: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    publish("zoo", seed=1)
+    host = serve()
+    host.wait_until_ready()
+    data = image(size=(60, 60))
+    expected = classify(host, data).json()["predictions"]
+    with Load(host.url, data, expected) as load:
+        eventually(lambda: load.seen[OK] > 50)
+
+        # A front is killed: the other one goes on, the engine does not notice.
+        (engine,) = host.pids("engine")
+        killed = host.pids("front")[0]
+        load.take()
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: len(host.pids("front")) == 2 and killed not in host.pids("front"))
+        eventually(lambda: metric(host, "hgprompt_process_up")["front-0"] == 1)
+        eventually(lambda: load.seen[OK] > 50)
+        assert load.take().keys() == {OK}
+        assert len(load.broken) <= 4  # only what was in its hands
+        assert host.pids("engine") == [engine]
+        load.broken.clear()
+
+        # The engine is killed: at once 503s and nothing else, then it is back.
+        os.kill(engine, signal.SIGKILL)
+        eventually(lambda: load.seen[UNAVAILABLE] > 20, 5)
+        assert host.http.get(f"{host.url}/livez").status_code == 200
+        assert host.http.get(f"{host.url}/readyz").status_code == 503
+        refused = classify(host, data)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        eventually(host.is_ready, 120)
+        assert load.take().keys() <= {OK, UNAVAILABLE}
+        eventually(lambda: load.seen[OK] > 50)
+
+        # The engine hangs: the same, once it has been silent for long enough.
+        (engine,) = host.pids("engine")
+        load.take()
+        os.kill(engine, signal.SIGSTOP)
+        stopped_s = time.monotonic()
+        eventually(lambda: load.seen[UNAVAILABLE] > 20, 15)
+        assert time.monotonic() - stopped_s < 10
+        eventually(host.is_ready, 120)
+        assert not is_alive(engine)
+        assert load.take().keys() <= {OK, UNAVAILABLE}
+        eventually(lambda: load.seen[OK] > 50)
+        assert load.broken == []
+    host.process.send_signal(signal.SIGTERM)
+    assert host.process.wait(60) == 0
+
+
+def test_sigterm_under_load_loses_no_request_and_leaves_no_process(
+    serve: Callable[..., Host], publish: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    publish("zoo", seed=1)
+    host = serve(drain_s=3.0)
+    host.wait_until_ready()
+    data = image(size=(300, 300))
+    expected = classify(host, data).json()["predictions"]
+
+    def until_told_to_go() -> int:
+        answered = 0
+        with httpx.Client(timeout=60) as client:
+            while True:
+                response = client.post(f"{host.url}/v1/ensembles/zoo/classify", content=data)
+                assert response.status_code == 200
+                assert response.json()["predictions"] == expected
+                answered += 1
+                if response.headers.get("connection") == "close":
+                    return answered
+
+    children = [*host.pids("front"), *host.pids("engine")]
+    assert len(children) == 3
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(until_told_to_go) for _ in range(8)]
+        time.sleep(1)
+        host.process.send_signal(signal.SIGTERM)
+        assert all(client.result(60) > 0 for client in clients)
+    assert host.process.wait(60) == 0
+    assert not any(map(is_alive, children))
+    assert list(host.log_path.parent.glob("hgprompt-*/")) == []
+    assert '"level": "ERROR"' not in host.log
+    ended = [line for line in host.log.splitlines() if "exited with 0" in line]
+    assert ["engine" in line for line in ended] == [False, False, True], host.log[-4000:]
+
+
+def test_a_killed_supervisor_takes_all_of_them_along(serve: Callable[..., Host]) -> None:
+    host = serve()
+    host.wait_until_ready()
+    children = [*host.pids("front"), *host.pids("engine")]
+    os.kill(children[-1], signal.SIGSTOP)
+    host.process.kill()
+    eventually(lambda: not any(map(is_alive, children)), 20)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"backbone": "no-such-model"}, "no-such-model"),
+        ({"runtime_dir": "/no/such/folder"}, "/no/such/folder"),
+        ({"host": "192.0.2.1", "allow_insecure_bind": True}, "192.0.2.1"),
+    ],
+)
+def test_a_host_that_is_not_configured_right_says_so_and_ends(
+    serve: Callable[..., Host], settings: dict[str, object], words: str
+) -> None:
+    host = serve(**settings)
+    assert host.process.wait(120) == 1
+    assert words in host.log
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_refused(
+    serve: Callable[..., Host], tmp_path: Path
+) -> None:
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    host = serve(runtime_dir=long)
+    assert host.process.wait(60) == 1
+    assert "the limit is 107" in host.log
+
+
+def test_a_port_in_use_is_noticed_before_anything_is_loaded(serve: Callable[..., Host]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        host = serve(port=taken.getsockname()[1])
+        assert host.process.wait(60) == 1
+    assert "cannot listen on 127.0.0.1" in host.log
+    assert "engine" not in host.log
+
+
+def test_a_front_imports_no_torch() -> None:
+    program = "import sys, service.processes.front; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def _hang_up(url: str, data: bytes, count: int) -> None:
+    """Ask, and be gone before the answer."""
+    host, port = url.removeprefix("http://").split(":")
+    head = (
+        "POST /v1/ensembles/zoo/classify HTTP/1.1\r\nHost: x\r\n"
+        f"Content-Length: {len(data)}\r\n\r\n"
+    )
+    for _ in range(count):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode() + data)
