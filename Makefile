@@ -58,6 +58,17 @@ $(KSERVE_READY): requirements/kserve.txt $(VENV)/.bootstrap
 .PHONY: setup
 setup: $(READY) ## Create .venv with everything in it
 
+# The peers that benchmarks/serving compares with. torch and timm come from .venv by a .pth file.
+$(VENV)-peers/.packages: requirements/peers.txt $(READY)
+	$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)-peers
+	$(UV) pip sync --python $(VENV)-peers/bin/python --require-hashes $<
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(VENV)-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/main-venv.pth"
+	@touch $@
+
+.PHONY: peers
+peers: $(VENV)-peers/.packages ## Create .venv-peers with the servers to compare with
+
 .PHONY: lock
 lock: $(VENV)/.bootstrap ## Resolve pyproject.toml into requirements/ again (ARGS=--upgrade for the newest)
 	$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt $(ARGS)
@@ -65,6 +76,7 @@ lock: $(VENV)/.bootstrap ## Resolve pyproject.toml into requirements/ again (ARG
 	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt $(ARGS)
 	$(COMPILE) pyproject.toml --group dev --constraint requirements/runtime.txt \
 		--output-file requirements/dev.txt $(ARGS)
+	$(COMPILE) --group peers --output-file requirements/peers.txt $(ARGS)
 
 ## Use
 
