@@ -30,14 +30,18 @@ def write_limit_report(records: Sequence[LimitRecord], folder: Path) -> list[Pat
     plot_ratios(chosen, plot)
     parts = [
         "# The service against the bare loop",
-        f"Median [smallest - largest] of the interleaved rounds. Goals: ratios of at least "
-        f"{GOAL_RATIO}, and at most {GOAL_ADDED_MS:g} ms added to one image at one client.",
+        (
+            f"Median [smallest - largest] of the interleaved rounds. Goals: ratios of at least "
+            f"{GOAL_RATIO}, and at most {GOAL_ADDED_MS:g} ms added to one image at one client."
+        ),
         throughput_table(chosen),
         "![ratios](limit.svg)",
         "## Processor time",
-        "Processor time is disturbed less by whatever else runs on the machine than wall clock "
-        "is. *Bound* is the most that any server could reach on these cores: the bare loop's "
-        "processor time over itself plus decoding and the load generator, which share them.",
+        (
+            "Processor time is disturbed less by whatever else runs on the machine than wall clock "
+            "is. *Bound* is the most that any server could reach on these cores: the bare loop's "
+            "processor time over itself plus decoding and the load generator, which share them."
+        ),
         cpu_table(chosen),
         "## One client",
         single_table(chosen),

@@ -125,5 +125,5 @@ def running_service(
 def _service_url(log: str) -> str | None:
     if "Uvicorn running on " not in log:
         return None
-    url = log.split("Uvicorn running on ")[1].split()[0]
+    url = log.split("Uvicorn running on ")[1].split(maxsplit=1)[0]
     return url if httpx.get(f"{url}/readyz").is_success else None
