@@ -21,6 +21,7 @@ from benchmarks.serving.measuring import measure
 from benchmarks.serving.our_requests import assignments, classify_requests
 from benchmarks.serving.peer_catalogue import PEERS_PYTHON, Peer
 from benchmarks.serving.peer_servers.job import VARIABLE, PeerJob, Variant
+from benchmarks.serving.pictures import Picture
 from benchmarks.serving.provenance import Measured
 from benchmarks.serving.records import PeerCell, PeerSetup, ServerRun
 from benchmarks.serving.server import RunningServer, running_server
@@ -38,6 +39,7 @@ class Arena:
 
     Attributes:
         measured: The backbone.
+        picture: Their kind.
         pictures: Encoded images.
         tenants: Published ones, at least as many as any cell uses.
         tenants_path: The same as one file.
@@ -45,6 +47,7 @@ class Arena:
     """
 
     measured: Measured
+    picture: Picture
     pictures: list[bytes]
     tenants: Tenants
     tenants_path: Path
