@@ -28,7 +28,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ## Environment
 
@@ -110,6 +110,22 @@ bench-report: $(READY) ## Tables and plots of what bench-suite has finished
 	$(BIN)/python -m benchmarks.suite report --results data/suite \
 		--out benchmarks/suite/results $(ARGS)
 
+.PHONY: bench-serving-limit
+bench-serving-limit: $(READY) ## The service against the backbone in a bare loop
+	$(BIN)/python -m benchmarks.serving limit $(ARGS)
+
+.PHONY: bench-serving-tune
+bench-serving-tune: $(READY) $(VENV)-peers/.packages ## Find the peers' best configurations
+	$(BIN)/python -m benchmarks.serving tune $(ARGS)
+
+.PHONY: bench-serving-peers
+bench-serving-peers: $(READY) $(VENV)-peers/.packages ## The service against other servers
+	$(BIN)/python -m benchmarks.serving peers $(ARGS)
+
+.PHONY: bench-serving-growth
+bench-serving-growth: $(READY) ## Time and memory against what grows
+	$(BIN)/python -m benchmarks.serving growth $(ARGS)
+
 ## Development
 
 .PHONY: test
@@ -132,5 +148,6 @@ format: $(READY) ## Format and apply the linter's safe fixes
 
 .PHONY: clean
 clean: ## Remove .venv and every cache in this folder
-	rm -rf $(VENV) $(KSERVE_VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist
+	rm -rf $(VENV) $(VENV)-peers $(KSERVE_VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache \
+		*.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

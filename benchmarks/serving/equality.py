@@ -1,6 +1,7 @@
 """Whether two servers give the same probabilities."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 import numpy as np
@@ -13,26 +14,26 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 TIMEOUT_S = 60.0
 
 
-def our_probabilities(document: dict[str, object]) -> list[float]:
+def our_probabilities(document: dict[str, Any]) -> list[float]:
     """Return the probabilities in class order from an answer of ours that names all classes."""
-    (predictions,) = document["predictions"]  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
-    ordered = sorted(predictions, key=lambda each: each["index"])
-    return [each["probability"] for each in ordered]
+    (predictions,) = document["predictions"]
+    by_index = {row["index"]: row["probability"] for row in predictions}
+    return [by_index[index] for index in sorted(by_index)]
 
 
-def answers(url: str, requests: Sequence[PreparedRequest]) -> list[dict[str, object]]:
+def answers(url: str, requests: Sequence[PreparedRequest]) -> list[dict[str, Any]]:
     """Send requests one after another and return the documents.
 
     Raises:
         UnequalOutputsError: One was not answered 200.
     """
-    found: list[dict[str, object]] = []
+    found: list[dict[str, Any]] = []
     with httpx.Client(base_url=url, timeout=TIMEOUT_S) as client:
         for request in requests:
             response = client.post(
                 request.path, content=request.body, headers=dict(request.headers)
             )
-            if response.status_code != httpx.codes.OK:
+            if not response.is_success:
                 raise UnequalOutputsError(
                     f"{url}{request.path} answered {response.status_code}: {response.text[:500]}"
                 )

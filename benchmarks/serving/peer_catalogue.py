@@ -61,7 +61,7 @@ def _module(name: str) -> Callable[[int], Sequence[str]]:
 
 def _bentoml(port: int) -> Sequence[str]:
     target = f"{_PACKAGE}.bentoml_server:FRONT"
-    return ["-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
+    return ["-m", "bentoml", "serve", target, "--host=127.0.0.1", f"--port={port}"]
 
 
 def _setups(*choices: tuple[int, float, int, int, int]) -> tuple[PeerSetup, ...]:

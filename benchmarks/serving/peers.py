@@ -127,7 +127,7 @@ def check_equal(
     others = answers(theirs.url, [peer.request(variant, tenant, image) for tenant, image in sent])
     return largest_difference(
         [our_probabilities(each) for each in documents],
-        [list(each["probabilities"]) for each in others],  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+        [each["probabilities"] for each in others],
         tolerance=TOLERANCE[arena.measured.precision],
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.serving.machine_text import how_it_was_made
 from benchmarks.serving.peer_catalogue import PEERS
 from benchmarks.serving.peer_runs import key_of
-from benchmarks.serving.peer_servers.job import VARIANTS
+from benchmarks.serving.peer_servers.job import VARIANTS, Variant
 from benchmarks.serving.records import PeerCell, PeerRecord, PeerSetup, TuningRecord, median_of
 from benchmarks.suite.markdown import table
 from benchmarks.suite.svg import figure_of, save_figure
@@ -45,7 +45,7 @@ def throughput_ratio(cell: PeerCell) -> float:
     return median_of(ours.throughput / peer.throughput for ours, peer in pairs)
 
 
-def section(records: Sequence[PeerRecord], variant: str) -> str:
+def section(records: Sequence[PeerRecord], variant: Variant) -> str:
     """One variant's cells."""
     rows = [
         _row(record, cell)
@@ -60,7 +60,7 @@ def section(records: Sequence[PeerRecord], variant: str) -> str:
         f"- **{PEERS[r.peer].name}, {r.resident_tenants} tenants**: {_one_line(r.failure or '')}"
         for r in failed
     ]
-    title = f"## ({variant}) {VARIANTS[variant]}"  # type: ignore[index]  # pyright: ignore[reportArgumentType]
+    title = f"## ({variant}) {VARIANTS[variant]}"
     return "\n\n".join([title, table(header, rows), *(["\n".join(lines)] if lines else [])])
 
 

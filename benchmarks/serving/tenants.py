@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def publish_tenants(info: BackboneInfo, count: int, folder: Path) -> Tenants:
     mark = path / "published.json"
     done = json.loads(mark.read_text()) if mark.exists() else 0
     with ThreadPoolExecutor(PUBLISHING_THREADS) as pool:
-        list(pool.map(lambda seed: _publish(ensembles, info, seed), range(done, count)))
+        list(pool.map(partial(_publish, ensembles, info), range(done, count)))
     if count > done:
         mark.write_text(json.dumps(count))
     return Tenants(path.as_uri(), tuple(tenant_name(seed) for seed in range(count)))

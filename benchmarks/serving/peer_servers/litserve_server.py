@@ -1,3 +1,5 @@
+# The peers are installed in an environment of their own, which the type checker does not see.
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
 """LitServe: one `LitAPI` with dynamic batching, or in variant "a" one a tenant.
 
 The body arrives raw through a FastAPI dependency, because base64 in JSON or multipart would cost it

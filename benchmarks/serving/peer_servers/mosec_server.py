@@ -1,3 +1,5 @@
+# The peers are installed in an environment of their own, which the type checker does not see.
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
 """Mosec: a stage that decodes and a stage that batches, or one stage that does both.
 
 A worker sees the body alone, so the tenant's number comes in its first four bytes.

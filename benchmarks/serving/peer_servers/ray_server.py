@@ -1,3 +1,5 @@
+# The peers are installed in an environment of their own, which the type checker does not see.
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
 """Ray Serve: one deployment with `serve.batch`, or in variant "a" one a tenant.
 
 Ray would give each replica one torch thread: the model sets its own number.
