@@ -83,20 +83,27 @@ class Load:
         self._requests.write_bytes(b"".join(encoded))
         self._lengths.write_text("".join(f"{len(each)}\n" for each in encoded))
 
+    def warm_up(self, *, num_clients: int, duration_s: float = 1.0) -> None:
+        """As `run`, whatever the answers: what does not work is noticed when it is measured."""
+        self._output(num_clients, duration_s)
+
     def run(self, *, num_clients: int, duration_s: float) -> LoadResult:
         """Keep `num_clients` requests in flight for some seconds (whole ones, as `wrk` counts).
 
         Raises:
             LoadError: `wrk` is missing or failed, or a request was not answered 200.
         """
+        output, cpu_s = self._output(num_clients, duration_s)
+        return parse_output(output, client_cpu_s=cpu_s)
+
+    def _output(self, num_clients: int, duration_s: float) -> tuple[str, float]:
         wrk = shutil.which("wrk")
         if wrk is None:
             raise LoadError("wrk is not installed (Debian and Ubuntu: apt-get install wrk)")
         seconds = max(1, round(duration_s))
         command = [wrk, f"-c{num_clients}", "-t1", f"-d{seconds}s", f"--timeout={TIMEOUT_S}s"]
         command += [f"-s{SCRIPT}", self._url, "--", str(self._requests), str(self._lengths)]
-        output, cpu_s = _run(command, limit_s=seconds + TIMEOUT_S)
-        return parse_output(output, client_cpu_s=cpu_s)
+        return _run(command, limit_s=seconds + TIMEOUT_S)
 
 
 def parse_output(output: str, *, client_cpu_s: float) -> LoadResult:

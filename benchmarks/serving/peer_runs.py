@@ -172,7 +172,7 @@ def tune(
 def _full_load(arena: Arena, peer: Peer, server: RunningServer, plan: PeerPlan) -> ServerRun:
     requests = peer.requests("c", TUNING_TENANTS, arena.pictures)
     load = Load(server.url, requests, arena.scratch, "tuning")
-    load.run(num_clients=TUNING_CLIENTS, duration_s=plan.duration_s)
+    load.warm_up(num_clients=TUNING_CLIENTS, duration_s=plan.duration_s)
     return measure(server, load, num_clients=TUNING_CLIENTS, duration_s=2 * plan.duration_s)
 
 

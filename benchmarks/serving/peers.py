@@ -162,7 +162,7 @@ def measure_cell(
     idle_s: dict[str, float] = {"ours": 0.0, "peer": 0.0}
     runs: dict[str, list[ServerRun]] = {"ours": [], "peer": []}
     for _, load in loads.values():
-        load.run(num_clients=clients, duration_s=1)  # warm up
+        load.warm_up(num_clients=clients)
     for number in range(rounds):
         for name in ("ours", "peer") if number % 2 == 0 else ("peer", "ours"):
             server, load = loads[name]
