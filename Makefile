@@ -28,7 +28,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ## Environment
 
@@ -58,6 +58,17 @@ $(KSERVE_READY): requirements/kserve.txt $(VENV)/.bootstrap
 .PHONY: setup
 setup: $(READY) ## Create .venv with everything in it
 
+# The peers that benchmarks/serving compares with. torch and timm come from .venv by a .pth file.
+$(VENV)-peers/.packages: requirements/peers.txt $(READY)
+	$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)-peers
+	$(UV) pip sync --python $(VENV)-peers/bin/python --require-hashes $<
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(VENV)-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/main-venv.pth"
+	@touch $@
+
+.PHONY: peers
+peers: $(VENV)-peers/.packages ## Create .venv-peers with the servers to compare with
+
 .PHONY: lock
 lock: $(VENV)/.bootstrap ## Resolve pyproject.toml into requirements/ again (ARGS=--upgrade for the newest)
 	$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt $(ARGS)
@@ -65,6 +76,7 @@ lock: $(VENV)/.bootstrap ## Resolve pyproject.toml into requirements/ again (ARG
 	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt $(ARGS)
 	$(COMPILE) pyproject.toml --group dev --constraint requirements/runtime.txt \
 		--output-file requirements/dev.txt $(ARGS)
+	$(COMPILE) --group peers --output-file requirements/peers.txt $(ARGS)
 
 ## Use
 
@@ -98,6 +110,22 @@ bench-report: $(READY) ## Tables and plots of what bench-suite has finished
 	$(BIN)/python -m benchmarks.suite report --results data/suite \
 		--out benchmarks/suite/results $(ARGS)
 
+.PHONY: bench-serving-limit
+bench-serving-limit: $(READY) ## The service against the backbone in a bare loop
+	$(BIN)/python -m benchmarks.serving limit $(ARGS)
+
+.PHONY: bench-serving-tune
+bench-serving-tune: $(READY) $(VENV)-peers/.packages ## Find the peers' best configurations
+	$(BIN)/python -m benchmarks.serving tune $(ARGS)
+
+.PHONY: bench-serving-peers
+bench-serving-peers: $(READY) $(VENV)-peers/.packages ## The service against other servers
+	$(BIN)/python -m benchmarks.serving peers $(ARGS)
+
+.PHONY: bench-serving-growth
+bench-serving-growth: $(READY) ## Time and memory against what grows
+	$(BIN)/python -m benchmarks.serving growth $(ARGS)
+
 ## Development
 
 .PHONY: test
@@ -120,5 +148,6 @@ format: $(READY) ## Format and apply the linter's safe fixes
 
 .PHONY: clean
 clean: ## Remove .venv and every cache in this folder
-	rm -rf $(VENV) $(KSERVE_VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist
+	rm -rf $(VENV) $(VENV)-peers $(KSERVE_VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache \
+		*.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,10 +16,9 @@ from benchmarks.suite.intervals import (
     mean_ranks,
     win_rates,
 )
+from benchmarks.suite.svg import STYLE, save_figure
 
 OURS = "hgprompt"
-# Without a date and with a fixed salt, equal results give equal files; text stays text.
-_STYLE: dict[Any, Any] = {"svg.hashsalt": "hgprompt", "svg.fonttype": "none", "font.size": 9}
 
 
 def plot_gain(
@@ -34,7 +32,7 @@ def plot_gain(
         reference: Name of the variant at 0.
         title: Above the plot.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.add_subplot()
         axes.axhline(0, color="black", linewidth=0.8)
@@ -58,7 +56,7 @@ def plot_gain(
         axes.set_ylabel(f"test accuracy minus that of {reference}")
         axes.set_title(title)
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def plot_win_rates(variants: Sequence[str], accuracies: Floats, path: Path, *, title: str) -> None:
@@ -71,7 +69,7 @@ def plot_win_rates(variants: Sequence[str], accuracies: Floats, path: Path, *, t
         title: Above the plot.
     """
     rates = win_rates(accuracies)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         side = 1.8 + 0.55 * len(variants)
         figure = Figure(figsize=(side + 0.8, side), layout="constrained")
         axes = figure.add_subplot()
@@ -86,7 +84,7 @@ def plot_win_rates(variants: Sequence[str], accuracies: Floats, path: Path, *, t
         axes.set_xlabel("beaten by the row")
         axes.set_title(title)
         figure.colorbar(picture, ax=axes, shrink=0.7, label="share of tasks")
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def plot_critical_difference(
@@ -103,7 +101,7 @@ def plot_critical_difference(
     k, n = accuracies.shape
     ranks = pd.Series(mean_ranks(accuracies), index=list(variants))
     by_task = pd.DataFrame(accuracies.T, columns=list(variants))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 1.6 + 0.22 * k), layout="constrained")
         axes = figure.add_subplot()
         scikit_posthocs.critical_difference_diagram(
@@ -114,12 +112,8 @@ def plot_critical_difference(
             label_fmt_right=" ({rank:.2f}) {label}",
         )
         axes.set_title(f"{title}: mean rank, critical difference {critical_difference(k, n):.2f}")
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _half_width(interval: Interval) -> float:
     return 0.0 if interval.high is None else interval.high - interval.mean
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, metadata={"Date": None})

@@ -47,6 +47,7 @@ GROUPS = [
     ("dev", {"", "dev"}),
     ("bootstrap", {"bootstrap"}),
     ("kserve", {"kserve"}),
+    ("peers", {"peers"}),
 ]
 
 

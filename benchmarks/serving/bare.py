@@ -1,0 +1,104 @@
+"""The bare loop: the backbone called on ready pixels, with nothing around it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from backbones.info import LoadedBackbone
+from benchmarks.serving.tenants import make_artifact
+from images.decoding import ImageLimits, decode_image
+from images.preprocessing import preprocess
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class BareRate:
+    """What a loop of forward passes did.
+
+    Attributes:
+        images: Number of images.
+        wall_s: Time it took.
+        cpu_s: Processor time of this process meanwhile.
+    """
+
+    images: int
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def throughput(self) -> float:
+        """Images per second."""
+        return self.images / self.wall_s
+
+
+class BareLoop:
+    """The backbone under one tenant's prompt.
+
+    Args:
+        loaded: The backbone, on its device.
+        pictures: Encoded images; they are decoded here, once.
+    """
+
+    def __init__(self, loaded: LoadedBackbone, pictures: Sequence[bytes]) -> None:
+        self._loaded = loaded
+        self._pictures = pictures
+        self._decoded = torch.stack([self._decode(picture) for picture in pictures])
+        prompt = make_artifact(loaded.info, 0).prompt_embeddings
+        self._prompt = torch.from_numpy(prompt).to(loaded.vit.device)  # (L, P, D)
+
+    def best_batch_size(self, *, duration_s: float) -> tuple[int, dict[int, float]]:
+        """Return the fastest batch size, and images per second of each."""
+        for batch_size in BATCH_SIZES:
+            self.run(batch_size, duration_s=0.0)  # warm up
+        rates = {
+            batch_size: self.run(batch_size, duration_s=duration_s).throughput
+            for batch_size in BATCH_SIZES
+        }
+        return max(rates, key=lambda size: rates[size]), rates
+
+    def run(self, batch_size: int, *, duration_s: float) -> BareRate:
+        """Call the backbone again and again for some seconds, at least twice."""
+        pixels = self._batch(batch_size)
+        count = 0
+        self._synchronise()
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        with torch.inference_mode():
+            while count < 2 or time.perf_counter() - wall_s < duration_s:  # noqa: PLR2004
+                self._loaded.vit(pixels, self._prompt)
+                self._synchronise()
+                count += 1
+        elapsed = time.perf_counter() - wall_s, time.process_time() - cpu_s
+        return BareRate(count * batch_size, *elapsed)
+
+    def single_ms(self, *, duration_s: float) -> tuple[float, float]:
+        """Return the median milliseconds to decode one image, and of its forward pass."""
+        decode_ms: list[float] = []
+        forward_ms: list[float] = []
+        end_s = time.perf_counter() + duration_s
+        with torch.inference_mode():
+            while time.perf_counter() < end_s:
+                picture = self._pictures[len(decode_ms) % len(self._pictures)]
+                start_s = time.perf_counter()
+                pixels = self._decode(picture)
+                decoded_s = time.perf_counter()
+                self._loaded.vit(pixels.unsqueeze(0).to(self._prompt.device), self._prompt)
+                self._synchronise()
+                decode_ms.append(1e3 * (decoded_s - start_s))
+                forward_ms.append(1e3 * (time.perf_counter() - decoded_s))
+        return sorted(decode_ms)[len(decode_ms) // 2], sorted(forward_ms)[len(forward_ms) // 2]
+
+    def _batch(self, batch_size: int) -> Tensor:
+        indices = torch.arange(batch_size) % len(self._decoded)
+        return self._decoded[indices].to(self._prompt.device)
+
+    def _decode(self, picture: bytes) -> Tensor:
+        image = decode_image(picture, ImageLimits())
+        return torch.from_numpy(preprocess(image, self._loaded.info.preprocessing))
+
+    def _synchronise(self) -> None:
+        if self._prompt.device.type == "cuda":
+            torch.cuda.synchronize()

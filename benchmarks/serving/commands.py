@@ -1,0 +1,181 @@
+"""The commands and their arguments."""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.console import Console
+
+from benchmarks.serving.growth import CURVES, growth_key, measure_growth
+from benchmarks.serving.limit import LimitPlan, measure_limit
+from benchmarks.serving.peer_catalogue import PEERS
+from benchmarks.serving.peer_runs import (
+    TUNING_TENANTS,
+    PeerPlan,
+    best_setup,
+    key_of,
+    measure_unit,
+    tune,
+    units_of,
+)
+from benchmarks.serving.peer_servers.job import VARIANTS
+from benchmarks.serving.peers import Arena
+from benchmarks.serving.pictures import Picture, load_pictures
+from benchmarks.serving.provenance import LABELS, Measured
+from benchmarks.serving.records import GrowthRecord, LimitRecord, PeerRecord, TuningRecord
+from benchmarks.serving.results_file import ResultsFile
+from benchmarks.serving.tenants import publish_tenants
+
+Subparsers = Any  # argparse keeps the type to itself
+Command = Callable[[argparse.Namespace], Sequence[Path]]
+
+LIMIT_UNITS: tuple[tuple[str, str, Picture], ...] = (
+    ("84px", "bf16", "png48"),
+    ("84px", "fp32", "png48"),
+    ("84px", "bf16", "jpeg59k"),
+    ("84px", "fp32", "jpeg59k"),
+    ("224px", "bf16", "png48"),
+    ("224px", "bf16", "jpeg59k"),
+)
+
+
+def add_commands(commands: Subparsers, results: Path) -> None:
+    """Add every command to the parser; `results` is where they write by default."""
+    _add_limit(_parser(commands, "limit", results, _limit))
+    _add_peers(_parser(commands, "peers", results, _peers))
+    _add_peers(_parser(commands, "tune", results, _tune))
+    _add_growth(_parser(commands, "growth", results, _growth))
+    _parser(commands, "report", results, _report)
+
+
+def _parser(
+    commands: Subparsers, name: str, results: Path, command: Command
+) -> argparse.ArgumentParser:
+    """A command with the arguments that all have."""
+    parser: argparse.ArgumentParser = commands.add_parser(name)
+    parser.set_defaults(command=command)
+    parser.add_argument("--out", type=Path, default=results, help="folder of the results")
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "hgprompt-bench-store",
+        help="folder for published tenants, kept between runs",
+    )
+    parser.add_argument("--fresh", action="store_true", help="measure again what is there")
+    parser.add_argument("--quick", action="store_true", help="short: to see that it works")
+    return parser
+
+
+def _add_limit(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--backbone", nargs="+", help=f"of {', '.join(LABELS)} (default: all)")
+    add("--precision", nargs="+", help="of fp32, bf16 (default: both)")
+    add("--picture", nargs="+", choices=get_args(Picture), help="(default: all)")
+    add("--tenants", type=int, default=1000)
+    add("--rounds", type=int, default=5)
+
+
+def _limit(args: argparse.Namespace) -> Sequence[Path]:
+    results = ResultsFile(args.out / "limit.jsonl")
+    plan = LimitPlan(num_tenants=args.tenants, rounds=args.rounds)
+    if args.quick:
+        plan = LimitPlan(num_tenants=args.tenants, rounds=2, bare_s=1.0, http_s=1.0)
+    done = {
+        (r.backbone.label, r.backbone.precision, r.picture)
+        for r in results.read(LimitRecord)
+        if not args.fresh
+    }
+    for label, precision, picture in LIMIT_UNITS:
+        wanted = _chosen(args.backbone, label) and _chosen(args.precision, precision)
+        unit = (label, precision, picture)
+        if wanted and _chosen(args.picture, picture) and unit not in done:
+            with tempfile.TemporaryDirectory() as scratch:
+                measured = Measured(label, precision)
+                found = measure_limit(measured, picture, plan, args.store, Path(scratch))
+            results.add(found)
+    return _report(args)
+
+
+def _add_peers(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--peer", nargs="+", choices=tuple(PEERS), default=tuple(PEERS))
+    add("--variant", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS))
+    add("--backbone", default="84px", help=f"of {', '.join(LABELS)} (default: 84px)")
+    add("--precision", default="bf16", help="fp32 or bf16 (default: bf16)")
+    add("--picture", choices=get_args(Picture), default="png48")
+
+
+def _peer_plan(args: argparse.Namespace) -> PeerPlan:
+    if args.quick:
+        return PeerPlan(tenants=(8,), clients=(1, 64), rounds=2, duration_s=1.0)
+    return PeerPlan()
+
+
+@contextmanager
+def _arena(args: argparse.Namespace, num_tenants: int) -> Generator[Arena]:
+    measured = Measured(args.backbone, args.precision)
+    with tempfile.TemporaryDirectory() as scratch:
+        arena = Arena(
+            measured=measured,
+            picture=args.picture,
+            pictures=load_pictures(args.picture),
+            tenants=publish_tenants(measured.loaded.info, num_tenants, args.store),
+            tenants_path=Path(scratch) / "tenants.safetensors",
+            scratch=Path(scratch),
+        )
+        arena.write_tenants()
+        yield arena
+
+
+def _peers(args: argparse.Namespace) -> Sequence[Path]:
+    plan = _peer_plan(args)
+    results = ResultsFile(args.out / "peers.jsonl")
+    tuning = ResultsFile(args.out / "tuning.jsonl").read(TuningRecord)
+    done = {key_of(r) for r in results.read(PeerRecord) if not args.fresh}
+    with _arena(args, max(plan.tenants)) as arena:
+        for unit in units_of(args.peer, args.variant, plan):
+            key = (args.backbone, args.precision, args.picture, unit)
+            if key not in done:
+                setup = best_setup(unit.peer, tuning)
+                results.add(measure_unit(arena, unit, plan, setup, Console(stderr=True)))
+    return _report(args)
+
+
+def _tune(args: argparse.Namespace) -> Sequence[Path]:
+    results = ResultsFile(args.out / "tuning.jsonl")
+    plan = _peer_plan(args)
+    with _arena(args, TUNING_TENANTS) as arena:
+        for name in args.peer:
+            done = [r.setup for r in results.read(TuningRecord) if r.peer == name]
+            tune(arena, name, plan, results.add, skip=() if args.fresh else done)
+    return _report(args)
+
+
+def _add_growth(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backbone", default="84px", help=f"of {', '.join(LABELS)}")
+    parser.add_argument("--precision", default="bf16", help="fp32 or bf16 (default: bf16)")
+    parser.add_argument("--curve", nargs="+", choices=tuple(CURVES), default=tuple(CURVES))
+
+
+def _growth(args: argparse.Namespace) -> Sequence[Path]:
+    results = ResultsFile(args.out / "growth.jsonl")
+    measured = Measured(args.backbone, args.precision)
+    done = {key for r in results.read(GrowthRecord) if not args.fresh for key in growth_key(r)}
+    for curve in args.curve:
+        if (args.backbone, args.precision, curve) not in done:
+            results.add(measure_growth(measured, curve, quick=args.quick))
+    return _report(args)
+
+
+def _chosen(wanted: Sequence[str] | None, value: str) -> bool:
+    return wanted is None or value in wanted
+
+
+def _report(args: argparse.Namespace) -> Sequence[Path]:
+    # Only here, so that measuring needs no plotting library.
+    from benchmarks.serving.report import write_reports  # noqa: PLC0415
+
+    return write_reports(args.out)

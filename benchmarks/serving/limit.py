@@ -1,0 +1,108 @@
+"""The service against the bare loop: how much of the backbone's rate arrives at the client."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import track
+
+from benchmarks.serving.bare import BareLoop
+from benchmarks.serving.load import Load
+from benchmarks.serving.measuring import measure
+from benchmarks.serving.our_requests import classify_requests
+from benchmarks.serving.pictures import Picture, load_pictures
+from benchmarks.serving.provenance import Measured
+from benchmarks.serving.records import BareRun, LimitRecord, LimitRound, SingleRun
+from benchmarks.serving.server import RunningServer, running_service
+from benchmarks.serving.tenants import Tenants, publish_tenants
+
+NUM_CLIENTS = 64
+
+
+@dataclass(frozen=True)
+class LimitPlan:
+    """How long and how wide.
+
+    Attributes:
+        num_tenants: Artifacts behind the load on many tenants.
+        rounds: Interleaved rounds.
+        bare_s: Seconds of the bare loop a round.
+        http_s: Seconds of each load a round.
+    """
+
+    num_tenants: int = 1000
+    rounds: int = 5
+    bare_s: float = 2.0
+    http_s: float = 4.0
+
+
+def measure_limit(
+    measured: Measured, picture: Picture, plan: LimitPlan, store: Path, scratch: Path
+) -> LimitRecord:
+    """Measure one backbone with one kind of image.
+
+    Args:
+        measured: The backbone.
+        picture: What is sent.
+        plan: Sizes.
+        store: Folder for published tenants, kept between runs.
+        scratch: Folder for requests and logs.
+
+    Raises:
+        BenchmarkError: The server or the load generator failed.
+    """
+    pictures = load_pictures(picture)
+    tenants = publish_tenants(measured.loaded.info, plan.num_tenants, store)
+    bare = BareLoop(measured.loaded, pictures)
+    best, rates = bare.best_batch_size(duration_s=plan.bare_s / 2)
+    settings = {"max_resident_artifacts": max(1024, plan.num_tenants)}
+    with running_service(tenants, measured.environment, scratch, **settings) as server:
+        one, many = _loads(server, tenants, pictures, scratch)
+        _warm_up(many, plan.num_tenants)
+        rounds = [
+            _round(server, bare, best, one, many, plan)
+            for _ in track(range(plan.rounds), description=f"{measured.label} {picture}")
+        ]
+        return LimitRecord(
+            provenance=measured.provenance(),
+            backbone=measured.record,
+            picture=picture,
+            num_tenants=plan.num_tenants,
+            num_clients=NUM_CLIENTS,
+            batch_rates=rates,
+            best_batch_size=best,
+            start_s=server.start_s,
+            memory_bytes=server.processes.memory_bytes(),
+            rounds=tuple(rounds),
+        )
+
+
+def _loads(
+    server: RunningServer, tenants: Tenants, pictures: list[bytes], scratch: Path
+) -> tuple[Load, Load]:
+    """The load on the first tenant, and the load on all."""
+    one = classify_requests(tenants.names[:1], pictures)
+    many = classify_requests(tenants.names, pictures)
+    return Load(server.url, one, scratch, "one"), Load(server.url, many, scratch, "many")
+
+
+def _warm_up(many: Load, num_requests: int) -> None:
+    """Send every prepared request once, so that every artifact is resident."""
+    sent = 0
+    while sent < num_requests:
+        sent += many.run(num_clients=NUM_CLIENTS, duration_s=2).requests
+
+
+def _round(
+    server: RunningServer, bare: BareLoop, batch_size: int, one: Load, many: Load, plan: LimitPlan
+) -> LimitRound:
+    rate = bare.run(batch_size, duration_s=plan.bare_s)
+    on_one = measure(server, one, num_clients=NUM_CLIENTS, duration_s=plan.http_s)
+    on_many = measure(server, many, num_clients=NUM_CLIENTS, duration_s=plan.http_s)
+    decode_ms, forward_ms = bare.single_ms(duration_s=plan.bare_s / 2)
+    single = measure(server, one, num_clients=1, duration_s=plan.bare_s)
+    return LimitRound(
+        bare=BareRun(images=rate.images, throughput=rate.throughput, cpu_s=rate.cpu_s),
+        one=on_one,
+        many=on_many,
+        single=SingleRun(p50_ms=single.p50_ms, decode_ms=decode_ms, forward_ms=forward_ms),
+    )
