@@ -20,9 +20,11 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from backbones.settings import BackboneSettings
+from jobs.ensembles import EnsembleStore
 from jobs.settings import DeploymentSettings
 from prompt_store.artifacts import Artifact, artifact_metadata, write_artifact
 from prompt_store.blobs import BlobStore
+from prompt_store.clock import utc_now
 from prompt_store.objects import open_object_store
 from service.inference.assembly import running_engine
 from service.inference.engine_client import EngineClient
@@ -48,7 +50,9 @@ def main() -> None:
 async def measure(num_rounds: int, num_images: int) -> None:
     """Ask both engines in turn, `num_rounds` times `num_images` each."""
     loaded, settings = BackboneSettings().load(), ServiceSettings()
-    blobs = BlobStore(open_object_store(DeploymentSettings().store_url))
+    objects = open_object_store(DeploymentSettings().store_url)
+    blobs = BlobStore(objects)
+    ensembles = EnsembleStore(objects, blobs, utc_now)
     info = loaded.info
     digest = blobs.put_bytes(write_artifact(_artifact(info.embed_dim, info.digest)))
     side = info.image_size_px
@@ -61,7 +65,7 @@ async def measure(num_rounds: int, num_images: int) -> None:
         connecting = asyncio.create_task(remote.keep_connected(info))
         await remote.wait_connected()
         async with running_engine(
-            loaded, blobs, settings, InferenceMetrics(CollectorRegistry()), _ignore
+            loaded, blobs, ensembles, settings, InferenceMetrics(CollectorRegistry()), _ignore
         ) as running:
             found = await _compare(
                 {"local": running.client, "remote": remote}, digest, pixels, num_rounds, num_images
