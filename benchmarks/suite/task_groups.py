@@ -48,6 +48,7 @@ _BY_GROUP: dict[Group, tuple[str, ...]] = {
         "polygon-corners",
         "sprite-location",
         "sprite-orientation",
+        "sprite-row",
         "sprite-scale",
         "sprite-shape",
         # VTAB-1k
