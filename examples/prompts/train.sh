@@ -17,9 +17,13 @@ declare -A max_pool_images=(
     [climate-zone]=3000
     [count]=1200
     [fashion-mnist]=3000
+    [gap-direction]=2000
     [mnist]=3000
+    [pair-bearing]=1200
+    [polygon-corners]=1200
     [sprite-location]=1200
     [sprite-orientation]=1200
+    [sprite-row]=1200
     [sprite-scale]=1200
     [sprite-shape]=1200
 )
