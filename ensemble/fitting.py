@@ -19,8 +19,8 @@ The stages, in their order, for M sources and N images; each method has some of 
     tuned features                                                       N forward passes
 
 Every candidate's head is fitted in closed form once its features are there, and the candidate of
-the highest held-out accuracy is chosen; "hgprompt" leaves its learned ensemble for a simpler
-candidate only where that is better beyond chance (`ensemble.methods.choice`).
+the highest held-out accuracy is chosen; "hgprompt" chooses among fewer, by log-loss, and looks at
+the rest only for what is better beyond chance (`ensemble.methods.choice`).
 
 The weights see the training part only. A candidate is scored on the validation part by its
 cross-fitted predictions, so the head may be fitted on all N images, as the served one is.

@@ -19,8 +19,12 @@ from backbones.settings import BackboneSettings
 from benchmarks.serving.tenants import NUM_CLASSES, make_artifact
 from ensemble.fitting import fit_ensemble
 from ensemble.prompt_tuning import LabelledPixels
+from service.inference.backbone_pass import EagerPass
 from service.inference.bank import ArtifactBank, BankEntry
+from service.inference.forward import Forward
 from service.inference.heads import class_probabilities
+from service.inference.host_artifact import host_artifact
+from service.inference.rows import Row
 
 BATCH_SIZE = 32
 REPEATS = 8
@@ -33,15 +37,14 @@ Point = dict[str, float]
 def tenants(loaded: LoadedBackbone, count: int) -> Point:
     """One batch whose rows belong to random ones of `count` resident artifacts."""
     before = _peak_bytes()
-    bank, entries = _filled(loaded, count, num_classes=NUM_CLASSES)
+    entries = _filled(loaded, count, num_classes=NUM_CLASSES)
     rng = np.random.default_rng(0)
-    pixels = _pixels(loaded, BATCH_SIZE)
+    pixels = _pixels(loaded, BATCH_SIZE).cpu().numpy()
+    forward = Forward(EagerPass(loaded.vit))
 
     def batch() -> None:
-        rows = [entries[i] for i in rng.integers(0, count, BATCH_SIZE)]
-        slots = torch.tensor([row.prompt_slot for row in rows], device=loaded.vit.device)
-        prompts = bank.prompts(rows[0].prompt_shape, slots)
-        class_probabilities(loaded.vit(pixels, prompts), rows, bank)
+        chosen = [entries[i] for i in rng.integers(0, count, BATCH_SIZE)]
+        forward([Row(p, e, float("inf"), 0.0) for p, e in zip(pixels, chosen, strict=True)])
 
     return {**_timed(batch, BATCH_SIZE), "memory_bytes": _peak_bytes() - before}
 
@@ -49,10 +52,10 @@ def tenants(loaded: LoadedBackbone, count: int) -> Point:
 def classes(loaded: LoadedBackbone, count: int) -> Point:
     """The heads of one batch, `count` classes each."""
     before = _peak_bytes()
-    bank, entries = _filled(loaded, 8, num_classes=count)
+    entries = _filled(loaded, 8, num_classes=count)
     rows = [entries[i % len(entries)] for i in range(BATCH_SIZE)]
     features = torch.randn(BATCH_SIZE, loaded.info.embed_dim, device=loaded.vit.device)
-    point = _timed(lambda: class_probabilities(features, rows, bank), BATCH_SIZE)
+    point = _timed(lambda: class_probabilities(features, rows), BATCH_SIZE)
     return {**point, "memory_bytes": _peak_bytes() - before}
 
 
@@ -85,12 +88,12 @@ CURVES: dict[str, Callable[[LoadedBackbone, int], Point]] = {
 }
 
 
-def _filled(
-    loaded: LoadedBackbone, count: int, *, num_classes: int
-) -> tuple[ArtifactBank, list[BankEntry]]:
-    bank = ArtifactBank(loaded.info.embed_dim, loaded.vit.device)
+def _filled(loaded: LoadedBackbone, count: int, *, num_classes: int) -> list[BankEntry]:
+    bank = ArtifactBank(loaded.vit.device)
     artifacts = (make_artifact(loaded.info, i, num_classes=num_classes) for i in range(count))
-    return bank, [bank.insert(f"sha256:{i:064x}", each) for i, each in enumerate(artifacts)]
+    return [
+        bank.insert(host_artifact(f"sha256:{i:064x}", each)) for i, each in enumerate(artifacts)
+    ]
 
 
 def _fit(loaded: LoadedBackbone, num_sources: int, num_images: int) -> Point:

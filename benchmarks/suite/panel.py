@@ -1,6 +1,6 @@
 """The finished cells of one number of shots and sources, side by side."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,15 @@ class Panel:
         """Return the tasks that every one of the variants finished for a common seed."""
         tasks = {task for variant in variants for task in self.records[variant]}
         return sorted(task for task in tasks if self.common_seeds(task, variants))
+
+    def without(self, tasks: Collection[str]) -> "Panel":
+        """Return the panel of the other tasks."""
+        records = {
+            variant: {task: seeds for task, seeds in by_task.items() if task not in tasks}
+            for variant, by_task in self.records.items()
+        }
+        kept = {variant: by_task for variant, by_task in records.items() if by_task}
+        return Panel(self.shots, self.num_sources, kept)
 
     def by_seed(self, variant: str, task: str, seeds: Iterable[int]) -> Floats:
         """Return test accuracies, one a seed."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.suite import plots, sections
+from benchmarks.suite import evidence, plots, sections
 from benchmarks.suite.cells import Cell
 from benchmarks.suite.errors import SuiteError
 from benchmarks.suite.intervals import friedman_p
@@ -12,6 +12,7 @@ from benchmarks.suite.provenance import missing_section, provenance_section
 from benchmarks.suite.records import CellRecord
 from benchmarks.suite.results_folder import ResultsFolder
 from benchmarks.suite.subsets import Shots
+from benchmarks.suite.task_groups import SEEN
 from benchmarks.suite.variants import make_variants
 
 _READING = """\
@@ -26,6 +27,14 @@ The best simple candidate is the one of {simple} with the best *test* accuracy, 
 nobody can choose beforehand: a strict yardstick. The interval is over the test images, seeds
 averaged, for the training images that were drawn. By chance alone more than one task in forty
 would come out as "worse", since the yardstick is the best of several on the same images."""
+
+
+_FRESH = """\
+Only tasks whose test images had not been looked at when the choice among candidates was settled."""
+
+_EVIDENCE = """\
+How well what a fit knows ranks its candidates: Spearman's rank correlation with the test accuracy
+over the M + 3 untuned candidates of a fit, 1 = as the test images do."""
 
 
 def write_report(results: ResultsFolder, out: Path) -> list[Path]:
@@ -75,6 +84,11 @@ def _shots_section(panels: list[Panel], out: Path, files: list[Path]) -> list[st
     differences = sections.difference_table(panels)
     if differences is not None:
         parts += ["### Paired differences", differences]
+    fresh = [p for panel in panels if (p := panel.without(SEEN)).common_tasks(p.variants)]
+    differences = sections.difference_table(fresh)
+    if differences is not None and len(fresh[0].common_tasks(fresh[0].variants)) > 1:
+        parts += ["### Paired differences on fresh tasks", _FRESH, sections.accuracy_table(fresh)]
+        parts += [differences]
     parts += _gain_section(panels, out, files)
     panel = sections.main_panel(panels)
     tasks = panel.common_tasks(panel.variants)
@@ -144,12 +158,15 @@ def _served_section(panels: list[Panel], panel: Panel) -> list[str]:
     chosen = sections.chosen_table(panels)
     if chosen is not None:
         parts += ["### What was served", chosen]
-    choice = sections.choice_table(panels)
+    choice = evidence.choice_table(panels)
     if choice is not None:
         parts += [
             "Mean test accuracy of the candidates inside these fits, whichever was served:",
             choice,
         ]
+    ranks = evidence.evidence_table(panels)
+    if ranks is not None:
+        parts += [_EVIDENCE, ranks]
     parts += [
         f"Held-out and test accuracy of what was served, M = {panel.num_sources}:",
         sections.optimism_table(panel),

@@ -8,7 +8,6 @@ import numpy as np
 from benchmarks.suite.intervals import Interval, image_interval, t_interval
 from benchmarks.suite.markdown import table
 from benchmarks.suite.panel import Panel
-from benchmarks.suite.records import CellRecord
 from benchmarks.suite.task_groups import group_of
 
 OURS = "hgprompt"
@@ -164,54 +163,6 @@ def chosen_table(panels: Sequence[Panel]) -> str | None:
         for name in names
     ]
     return table(["served by hgprompt", *(f"M = {num}" for num in counts)], rows)
-
-
-def choice_table(panels: Sequence[Panel]) -> str | None:
-    """Test accuracy of each kind of candidate inside `hgprompt`'s fits: what choosing was worth.
-
-    Only untuned candidates, and only to look at: nothing is chosen by these figures.
-    """
-    rows: dict[str, dict[int, str]] = {}
-    columns: list[int] = []
-    for panel in panels:
-        means = _candidate_means(panel)
-        if means:
-            columns.append(panel.num_sources)
-        for name, mean in means.items():
-            rows.setdefault(name, {})[panel.num_sources] = f"{mean:.3f}"
-    if not rows:
-        return None
-    header = ["candidate", *(f"M = {num}" for num in columns)]
-    return table(header, [[name, *(row[num] for num in columns)] for name, row in rows.items()])
-
-
-def _candidate_means(panel: Panel) -> dict[str, float]:
-    """Mean test accuracies over tasks of seed averages, by kind of candidate."""
-    by_kind: dict[str, list[float]] = {}
-    for seeds in panel.records.get(OURS, {}).values():
-        cells = [_by_kind(record) for record in seeds.values() if _is_complete(record)]
-        for kind in cells[0] if cells else ():
-            by_kind.setdefault(kind, []).append(float(np.mean([cell[kind] for cell in cells])))
-    return {kind: float(np.mean(values)) for kind, values in by_kind.items()}
-
-
-def _is_complete(record: CellRecord) -> bool:
-    return {OURS, *SIMPLE} <= {place.method for place in record.leaderboard if not place.tuned}
-
-
-def _by_kind(record: CellRecord) -> dict[str, float]:
-    untuned = [place for place in record.leaderboard if not place.tuned]
-    # The leaderboard is best first, so the first of a method overwrites the others.
-    first = {place.method: place.test_accuracy for place in reversed(untuned)}
-    return {
-        "no prompt": first["none"],
-        "uniform mean": first["mean"],
-        "best single held out": first["single"],
-        "learned ensemble": first[OURS],
-        "best of all held out": untuned[0].test_accuracy,
-        "served": record.test_accuracy,
-        "best of all on the test images": max(place.test_accuracy for place in untuned),
-    }
 
 
 def optimism_table(panel: Panel) -> str:

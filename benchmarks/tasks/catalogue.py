@@ -47,6 +47,7 @@ DRAWN: dict[str, Callable[[np.random.Generator, int, int], Task]] = {
     "polygon-corners": arrangements.build_corners,
     "sprite-location": sprites.build_location,
     "sprite-orientation": sprites.build_orientation,
+    "sprite-row": sprites.build_row,
     "sprite-scale": sprites.build_scale,
     "sprite-shape": sprites.build_shape,
 }

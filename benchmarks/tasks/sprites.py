@@ -77,6 +77,18 @@ def build_location(rng: np.random.Generator, num_pool: int, num_test: int) -> Ta
     )
 
 
+def build_row(rng: np.random.Generator, num_pool: int, num_test: int) -> Task:
+    """Label: where the sprite is from top to bottom, in eight bins."""
+    return _build(
+        rng,
+        (num_pool, num_test),
+        lambda sprite, index: replace(
+            sprite, y=MARGIN + (1 - 2 * MARGIN) * within(index, LOCATIONS, rng)
+        ),
+        tuple(f"row-{index}" for index in range(LOCATIONS)),
+    )
+
+
 def build_orientation(rng: np.random.Generator, num_pool: int, num_test: int) -> Task:
     """Label: a heart's rotation, in eight bins (the other shapes look alike turned)."""
     return _build(

@@ -1,37 +1,46 @@
-"""Which candidate `hgprompt` serves: the learned ensemble, unless a simpler one is clearly better.
+"""Which candidate `hgprompt` serves.
 
-On a few held-out images the best of M + 2 simple candidates is often best by luck
-(docs/method.md has figures). So the learned ensemble, which is one candidate and not the best of
-many, is left only for a simpler one that beats it beyond the 95 % interval of the paired
-difference. The comparison uses the cross-fitted predictions of all N images; the learned weights
-have seen the labels of the training part, which favours them by what M - 1 numbers can learn.
+On a few held-out images the best of M + 3 candidates is often best by luck (docs/method.md has
+figures). So only three compete at first: the learned ensemble, the uniform mean, and the one
+source of the highest LogME, which is picked on the training part alone. Of these the one with the
+lowest cross-fitted log-loss over all N images is taken; a log-loss tells close candidates apart on
+fewer images than an accuracy does. It is left for another candidate only if that one's accuracy is
+better beyond the 95 % interval of the paired difference.
+
+The learned weights and LogME's pick have seen the labels of the training part, which favours them
+by what M - 1 numbers, or a choice among M, can learn.
 """
 
 from collections.abc import Sequence
 
 from torch import Tensor
+from torch.nn import functional
 
 from ensemble.candidates import Candidate, ranked
 from ensemble.leaderboard import paired_difference
 
 
-def choose(learned: Candidate, simple: Sequence[Candidate], labels: Tensor) -> Candidate:
-    """Return the learned candidate, or the best simple one that is better beyond chance.
+def choose(favoured: Sequence[Candidate], others: Sequence[Candidate], labels: Tensor) -> Candidate:
+    """Return the favoured candidate of the lowest log-loss, or one that is clearly better.
 
     Args:
-        learned: The learned ensemble.
-        simple: What it is compared with.
+        favoured: Those that compete by log-loss; of equals the first is taken.
+        others: What the winner is compared with.
         labels: (N,), of all images of the fit.
     """
-    better = [
-        candidate
-        for candidate in simple
-        if paired_difference(candidate.head.held_out_logits, learned.head.held_out_logits, labels)[
-            1
-        ]
-        > 0
-    ]
-    return ranked(better)[0] if better else learned
+    winner = min(favoured, key=lambda candidate: cross_fitted_log_loss(candidate, labels))
+    better = [candidate for candidate in others if is_clearly_better(candidate, winner, labels)]
+    return ranked(better)[0] if better else winner
+
+
+def cross_fitted_log_loss(candidate: Candidate, labels: Tensor) -> float:
+    """In nats, over all images (N,), each predicted by a head that has not seen its fold."""
+    return float(functional.cross_entropy(candidate.head.held_out_logits, labels))
+
+
+def is_clearly_better(one: Candidate, other: Candidate, labels: Tensor) -> bool:
+    """Whether the accuracy is higher beyond the 95 % interval of the paired difference."""
+    return paired_difference(one.head.held_out_logits, other.head.held_out_logits, labels)[1] > 0
 
 
 def after_tuning(chosen: Candidate, candidates: Sequence[Candidate]) -> Candidate:

@@ -3,8 +3,8 @@
 HGPrompt (Zhang et al. 2026, AAAI, arXiv 2504.12311): maximise H~(f_alpha) - lambda R(alpha) over
 the simplex, with f_alpha = sum_j alpha_j f(x; P_j), and serve the composite prompt
 sum_j alpha_j P_j. The departures are stated where they are made (`hscore`, `gradient_variance`,
-`composition`). The learned ensemble is served, unless no prompt, a single source or the uniform
-mean is clearly better (`choice`).
+`composition`). The uniform mean or LogME's source is served instead where its cross-fitted log-loss
+is lower, and whatever else is clearly better (`choice`).
 """
 
 import math
@@ -27,7 +27,7 @@ from ensemble.gradient_variance import (
 from ensemble.hscore import adjusted_h_score, h_score
 from ensemble.leaderboard import paired_difference
 from ensemble.methods.ablations import run_ablations
-from ensemble.methods.choice import after_tuning, choose
+from ensemble.methods.choice import after_tuning, choose, is_clearly_better
 from ensemble.methods.findings import CompositionGap, Diagnostics, Findings
 from ensemble.methods.single import single_candidates
 from ensemble.methods.source_scores import score_sources
@@ -65,15 +65,14 @@ def fit_hgprompt(fit: FitSession) -> Findings:
     prompts = [compose(fit.sources.aligned, w) for w in (uniform, weights)]
     mean_features, features = fit.features_of("composite", prompts)
     ensemble = fit.candidate("hgprompt", weights, prompts[1], features)
-    candidates = [
-        ensemble,
-        fit.candidate("none", torch.zeros(0), fit.no_prompt, plain),
-        fit.candidate("mean", uniform, prompts[0], mean_features),
-        *single_candidates(fit, by_source),
-    ]
+    mean = fit.candidate("mean", uniform, prompts[0], mean_features)
+    singles = single_candidates(fit, by_source)
+    evident = max(range(M), key=lambda i: scores[i].logme)
+    none = fit.candidate("none", torch.zeros(0), fit.no_prompt, plain)
     # Equals stay in this order, so the learned ensemble comes before what it does not beat.
+    candidates = [ensemble, none, mean, *singles]
     simple = ranked(candidates[1:])[0]
-    chosen = choose(ensemble, candidates[1:], fit.labels)
+    chosen = choose([ensemble, mean, singles[evident]], candidates[1:], fit.labels)
     diagnostics = Diagnostics(
         objective=_objective(fit, learned.solution, refined, by_source, features),
         sources=scores,
@@ -184,23 +183,35 @@ def _gap(
 def _advice(
     fit: FitSession, learned: Candidate, simple: Candidate, chosen: Candidate
 ) -> str | None:
-    """Say so if the learned ensemble does not beat a simpler candidate."""
-    if learned.standing.accuracy > simple.standing.accuracy:
+    """Say so if the learned ensemble does not beat a simpler candidate, or is not served."""
+    ahead = learned.standing.accuracy > simple.standing.accuracy
+    if ahead and chosen is learned:
         return None
+    rival = chosen if ahead else simple
     rows = fit.validation_rows
     _, low, high = paired_difference(
-        simple.head.held_out_logits[rows], learned.head.held_out_logits[rows], fit.labels[rows]
+        rival.head.held_out_logits[rows], learned.head.held_out_logits[rows], fit.labels[rows]
     )
-    name = {"none": "no prompt", "mean": "the uniform mean", "single": "the best single source"}
-    consequence = (
-        "Over all images that is within chance, so the learned ensemble was kept."
-        if chosen is learned
-        else f"Over all images {name[chosen.standing.method]} is better beyond chance, so it was "
-        "chosen."
-    )
+    verdict = "" if ahead else ": the learned weights do not beat the simpler choice here"
     return (
-        f"On {len(rows)} held-out images {name[simple.standing.method]} scored "
-        f"{simple.standing.accuracy:.3f} and the learned ensemble {learned.standing.accuracy:.3f} "
-        f"(difference {low:+.3f} to {high:+.3f} with 95 % confidence): the learned weights do not "
-        f"beat the simpler choice here. {consequence}"
+        f"On {len(rows)} held-out images {_name(rival, simple)} scored "
+        f"{rival.standing.accuracy:.3f} and the learned ensemble {learned.standing.accuracy:.3f} "
+        f"(difference {low:+.3f} to {high:+.3f} with 95 % confidence){verdict}. "
+        f"{_consequence(fit, learned, chosen, simple)}"
     )
+
+
+def _name(candidate: Candidate, best: Candidate) -> str:
+    """A simple candidate in words; `best` is the best of them held out."""
+    single = "the best single source" if candidate is best else "another single source"
+    names = {"none": "no prompt", "mean": "the uniform mean", "single": single}
+    return names[candidate.standing.method]
+
+
+def _consequence(fit: FitSession, learned: Candidate, chosen: Candidate, simple: Candidate) -> str:
+    if chosen is learned:
+        return "Over all images that is within chance, so the learned ensemble was kept."
+    name = _name(chosen, simple)
+    if is_clearly_better(chosen, learned, fit.labels):
+        return f"Over all images {name} is better beyond chance, so it was chosen."
+    return f"Over all images {name} has the lower cross-fitted log-loss, so it was chosen."

@@ -148,6 +148,14 @@ def test_the_report_says_what_was_done_and_what_is_missing(
         assert f"({path.name})" in text
 
 
+def test_fresh_tasks_are_told_apart(results: ResultsFolder, tmp_path: Path) -> None:
+    """Of the four tasks `count` had been looked at; of those with 5 sources only one is left."""
+    text = write_report(results, tmp_path / "report")[0].read_text()
+    section = text.split("### Paired differences on fresh tasks")[1].split("###")[0]
+    assert "M = 3 (2 tasks)" in section
+    assert "| mean | +0.100 [+0.100, +0.100] (2-0-0) |" in section
+
+
 def test_equal_results_give_equal_files(results: ResultsFolder, tmp_path: Path) -> None:
     one, two = (write_report(results, tmp_path / name) for name in ("one", "two"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]

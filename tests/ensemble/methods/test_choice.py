@@ -5,7 +5,7 @@ from torch import Tensor
 from ensemble.candidates import Candidate
 from ensemble.class_head import ClassHead
 from ensemble.leaderboard import standing
-from ensemble.methods.choice import after_tuning, choose
+from ensemble.methods.choice import after_tuning, choose, cross_fitted_log_loss
 from ensemble.options import Method
 
 LABELS = torch.zeros(200, dtype=torch.int64)
@@ -41,15 +41,26 @@ def test_a_simple_candidate_is_chosen_only_if_it_is_better_beyond_chance(
 ) -> None:
     ours, other = candidate("hgprompt", learned), candidate("single", simple)
 
-    assert choose(ours, [other], LABELS).standing.method == chosen
+    assert choose([ours], [other], LABELS).standing.method == chosen
+
+
+def test_of_the_favoured_the_lowest_log_loss_is_chosen_and_of_equals_the_first() -> None:
+    ours, mean = candidate("hgprompt", range(90, 93)), candidate("mean", range(90, 92))
+    alike, none = candidate("single", range(90, 92)), candidate("none", range(0))
+
+    assert choose([ours, mean, alike], [], LABELS) is mean
+    assert choose([ours, alike, mean], [], LABELS) is alike
+    # It is ahead of all, but not beyond chance.
+    assert choose([ours, mean, alike], [none], LABELS) is mean
+    assert cross_fitted_log_loss(mean, LABELS) < cross_fitted_log_loss(ours, LABELS)
 
 
 def test_of_several_that_are_better_the_best_held_out_is_chosen() -> None:
     ours = candidate("hgprompt", range(60, 130))
     others = [candidate("none", range(5)), candidate("mean", range(195, 200))]
 
-    assert choose(ours, others, LABELS) is others[0]
-    assert choose(ours, [], LABELS) is ours
+    assert choose([ours], others, LABELS) is others[0]
+    assert choose([ours], [], LABELS) is ours
 
 
 def test_a_tuned_candidate_is_served_if_it_is_at_least_as_good_held_out() -> None:

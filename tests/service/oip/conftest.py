@@ -74,7 +74,7 @@ def zoo(
     store_url = (folder / "store").as_uri()
     artifacts = {version: make_artifact(loaded, version) for version in (1, 2)}
     digests = {v: publish(store_url, a, loaded.info.digest) for v, a in artifacts.items()}
-    server = Server(folder, store_url, valkey.connection_url, role="classifier", precision="fp32")
+    server = Server(folder, store_url, valkey.connection_url, role="classifier")
     try:
         yield Zoo(server.wait_until_ready(), artifacts, digests)
     finally:

@@ -1,0 +1,83 @@
+"""What choosing among candidates was worth, on made-up fits."""
+
+import numpy as np
+import pytest
+
+from benchmarks.suite.evidence import candidates_by_kind, choice_table, evidence_table
+from benchmarks.suite.panel import Panel
+from benchmarks.suite.records import CellRecord, Place
+from tests.benchmarks.suite.conftest import MakeRecord
+
+
+def _place(
+    method: str, test: float, held_out: float, log_loss: float, source: str | None = None
+) -> Place:
+    return Place(
+        method=method,
+        source=source,
+        tuned=False,
+        accuracy=held_out,
+        log_loss=log_loss,
+        cross_fit_accuracy=1 - held_out,
+        cross_fit_log_loss=log_loss,
+        test_accuracy=test,
+    )
+
+
+# Best first by held-out accuracy; the log-loss ranks as the test images do.
+PLACES = (
+    _place("single", 0.50, 0.9, 1.2, "a"),
+    _place("hgprompt", 0.60, 0.8, 1.1),
+    _place("none", 0.40, 0.7, 1.3),
+    _place("single", 0.70, 0.6, 1.0, "b"),
+    _place("mean", 0.55, 0.5, 1.15),
+    _place("hgprompt", 0.99, 0.4, 0.1).model_copy(update={"tuned": True}),
+)
+
+
+@pytest.fixture
+def panel(make_record: MakeRecord) -> Panel:
+    ours = make_record("hgprompt", "mnist", 0, np.ones(10, bool))
+    ours = ours.model_copy(update={"leaderboard": PLACES, "chosen": PLACES[1]})
+    evident = make_record("logme", "mnist", 0, np.ones(10, bool))
+    evident = evident.model_copy(update={"chosen": _place("logme", 0.7, 0.6, 1.0, "b")})
+    records: dict[str, dict[str, dict[int, CellRecord]]] = {
+        "hgprompt": {"mnist": {0: ours}},
+        "logme": {"mnist": {0: evident}},
+    }
+    return Panel("full", 2, records)
+
+
+def test_each_rule_takes_its_candidate_and_none_a_tuned_one(panel: Panel) -> None:
+    kinds = candidates_by_kind(panel.records["hgprompt"]["mnist"][0], "b")
+    assert {name: place.test_accuracy for name, place in kinds.items()} == {
+        "no prompt": 0.40,
+        "uniform mean": 0.55,
+        "learned ensemble": 0.60,
+        "source of the highest LogME": 0.70,
+        "best single held out": 0.50,
+        "best of all held out": 0.50,
+        "lowest cross-fitted log-loss of all": 0.70,
+        "served": 0.60,
+        "best of all on the test images": 0.70,
+    }
+    text = choice_table([panel])
+    assert text is not None
+    assert "| best single held out | 0.500 |" in text
+
+
+def test_evidence_that_ranks_as_the_test_images_do_scores_one(panel: Panel) -> None:
+    text = evidence_table([panel])
+    assert text is not None
+    lines = text.splitlines()
+    assert "| cross-fitted log-loss | +1.000 |" in lines
+    # Ranks 5 4 3 2 1 held out and 2 4 1 5 3 on the test images: 1 - 6 * 26 / (5 * 24).
+    assert "| held-out accuracy | -0.300 |" in lines
+    assert "| cross-fitted accuracy | +0.300 |" in lines
+
+
+def test_a_panel_without_our_method_has_no_tables(panel: Panel) -> None:
+    empty = panel.without({"mnist"})
+    assert empty.records == {}
+    assert choice_table([empty]) is None
+    assert evidence_table([empty]) is None
