@@ -37,7 +37,11 @@ class Measured:
     @property
     def environment(self) -> dict[str, str]:
         """Variables with which a server loads this backbone."""
-        return {"HGPROMPT_BACKBONE": self.spec, "HGPROMPT_PRECISION": self.precision}
+        return {
+            "HGPROMPT_BACKBONE": self.spec,
+            "HGPROMPT_PRECISION": self.precision,  # of the peers, as of everything in a bare loop
+            "HGPROMPT_SERVING_PRECISION": self.precision,
+        }
 
     @cached_property
     def loaded(self) -> LoadedBackbone:
