@@ -10,14 +10,16 @@ from prometheus_client import CollectorRegistry
 from backbones.info import LoadedBackbone
 from prompt_store.artifacts import read_artifact
 from prompt_store.blobs import BlobStore
+from service.inference.backbone_pass import EagerPass
 from service.inference.bank import ArtifactBank
 from service.inference.batcher import Batcher
 from service.inference.engine import BatchReport, Engine
+from service.inference.forward import Forward
 from service.inference.local_engine import LocalEngine
 from service.inference.remote.client import RemoteEngine
 from service.inference.remote.pace import PaceMeter
 from service.inference.remote.server import EngineServer
-from service.inference.residency import Residency
+from service.inference.residency import Residency, ResidencyBudgets
 from service.inference.rows import Row, RowOutcome
 from service.metrics import InferenceMetrics
 
@@ -36,13 +38,13 @@ class EngineHost:
         self.batcher = Batcher(4)
         self.loaders = ThreadPoolExecutor(1)
         self.pace = PaceMeter()
-        bank = ArtifactBank(loaded.info.embed_dim, loaded.vit.device)
         residency = Residency(
-            bank,
+            ArtifactBank(loaded.vit.device),
             lambda digest: read_artifact(blobs.get_bytes(digest)),
-            self.loaders,
+            loaders=self.loaders,
+            copiers=self.loaders,
             backbone_digest=loaded.info.digest,
-            max_artifacts=8,
+            budgets=ResidencyBudgets(device_bytes=1 << 26, host_bytes=1 << 26),
             observer=InferenceMetrics(CollectorRegistry()),
         )
         self.local = LocalEngine(residency, self.batcher)
@@ -53,7 +55,8 @@ class EngineHost:
         def report(batch: BatchReport) -> None:
             loop.call_soon_threadsafe(self.pace.observe, batch.size, batch.forward_s)
 
-        self.engine = Engine(loaded.vit, bank, self.batcher, deliver=deliver, report=report)
+        compute = Forward(EagerPass(loaded.vit))
+        self.engine = Engine(compute, self.batcher, deliver=deliver, report=report)
         self.started = False
         self.server = EngineServer(
             self.local, loaded.info, is_healthy=lambda: True, pace=self.pace, beat_s=BEAT_S
