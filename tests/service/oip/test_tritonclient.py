@@ -123,7 +123,7 @@ def test_pixels_without_a_finite_result_name_their_row(client: Triton) -> None:
     pixels[1] = 3.4e38  # finite, and the backbone overflows
     tensor = triton.InferInput("pixels", list(pixels.shape), "FP32")
     tensor.set_data_from_numpy(pixels)
-    with pytest.raises(InferenceServerException, match="row 1: the pixels are so large") as caught:
+    with pytest.raises(InferenceServerException, match="row 1: the pixels hold values") as caught:
         client.infer("zoo", [tensor])
     assert caught.value.status() == "400"
 

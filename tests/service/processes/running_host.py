@@ -28,6 +28,7 @@ class Host:
             "redis_url": redis_url,
             "backbone": TINY_BACKBONE,
             "device": "cpu",
+            "serving_precision": "fp32",  # so that answers can be compared exactly
             "cache_dir": folder,
             "upload_dir": folder,
             "runtime_dir": folder,
