@@ -29,7 +29,6 @@ from benchmarks.serving.tenants import NUM_CLASSES, Tenants
 from benchmarks.serving.tenants_file import write_tenants
 
 CHECKED_REQUESTS = 24
-START_LIMIT_S = 90.0
 MAX_MEMORY_BYTES = 12_000_000_000
 
 
@@ -44,6 +43,7 @@ class Arena:
         tenants: Published ones, at least as many as any cell uses.
         tenants_path: The same as one file.
         scratch: Folder for requests and logs.
+        start_limit_s: How long a peer may take to answer for every tenant.
     """
 
     measured: Measured
@@ -52,6 +52,7 @@ class Arena:
     tenants: Tenants
     tenants_path: Path
     scratch: Path
+    start_limit_s: float = 90.0
 
     def write_tenants(self) -> None:
         """Write the tenants for the peers."""
@@ -107,7 +108,7 @@ def running_peer(
         variables,
         arena.scratch / f"{peer.package}-{variant}.log",
         ready,
-        limit_s=START_LIMIT_S,
+        limit_s=arena.start_limit_s,
         max_memory_bytes=MAX_MEMORY_BYTES,
     ) as server:
         yield server
