@@ -17,7 +17,7 @@ from benchmarks.serving.equality import (
 )
 from benchmarks.serving.errors import ServerStartError
 from benchmarks.serving.load import Load
-from benchmarks.serving.measuring import measure
+from benchmarks.serving.measuring import measure, settle
 from benchmarks.serving.our_requests import assignments, classify_requests
 from benchmarks.serving.peer_catalogue import PEERS_PYTHON, Peer
 from benchmarks.serving.peer_servers.job import VARIABLE, PeerJob, Variant
@@ -162,8 +162,9 @@ def measure_cell(
     }
     idle_s: dict[str, float] = {"ours": 0.0, "peer": 0.0}
     runs: dict[str, list[ServerRun]] = {"ours": [], "peer": []}
-    for _, load in loads.values():
+    for server, load in loads.values():
         load.warm_up(num_clients=clients)
+        settle(server)
     for number in range(rounds):
         for name in ("ours", "peer") if number % 2 == 0 else ("peer", "ours"):
             server, load = loads[name]
