@@ -6,7 +6,6 @@ from benchmarks.serving.load import Load
 from benchmarks.serving.records import ServerRun
 from benchmarks.serving.server import RunningServer
 
-
 SETTLED_CORES = 0.2
 SETTLE_STEP_S = 0.2
 SETTLE_LIMIT_S = 4.0
