@@ -16,6 +16,7 @@ from benchmarks.serving.server import RunningServer, running_service
 from benchmarks.serving.tenants import Tenants, publish_tenants
 
 NUM_CLIENTS = 64
+WARM_UP_S = 4  # longer than two batches of the slowest backbone take
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ def measure_limit(
     tenants = publish_tenants(measured.loaded.info, plan.num_tenants, store)
     bare = BareLoop(measured.loaded, pictures)
     best, rates = bare.best_batch_size(duration_s=plan.bare_s / 2)
-    settings = {"max_resident_artifacts": max(1024, plan.num_tenants)}
-    with running_service(tenants, measured.environment, scratch, **settings) as server:
+    with running_service(tenants, measured.environment, scratch) as server:
         one, many = _loads(server, tenants, pictures, scratch)
         _warm_up(many, plan.num_tenants)
         rounds = [
@@ -89,7 +89,7 @@ def _warm_up(many: Load, num_requests: int) -> None:
     """Send every prepared request once, so that every artifact is resident."""
     sent = 0
     while sent < num_requests:
-        sent += many.run(num_clients=NUM_CLIENTS, duration_s=2).requests
+        sent += many.run(num_clients=NUM_CLIENTS, duration_s=WARM_UP_S).requests
 
 
 def _round(

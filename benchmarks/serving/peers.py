@@ -17,7 +17,7 @@ from benchmarks.serving.equality import (
 )
 from benchmarks.serving.errors import ServerStartError
 from benchmarks.serving.load import Load
-from benchmarks.serving.measuring import measure
+from benchmarks.serving.measuring import measure, settle
 from benchmarks.serving.our_requests import assignments, classify_requests
 from benchmarks.serving.peer_catalogue import PEERS_PYTHON, Peer
 from benchmarks.serving.peer_servers.job import VARIABLE, PeerJob, Variant
@@ -29,7 +29,6 @@ from benchmarks.serving.tenants import NUM_CLASSES, Tenants
 from benchmarks.serving.tenants_file import write_tenants
 
 CHECKED_REQUESTS = 24
-START_LIMIT_S = 90.0
 MAX_MEMORY_BYTES = 12_000_000_000
 
 
@@ -44,6 +43,7 @@ class Arena:
         tenants: Published ones, at least as many as any cell uses.
         tenants_path: The same as one file.
         scratch: Folder for requests and logs.
+        start_limit_s: How long a peer may take to answer for every tenant.
     """
 
     measured: Measured
@@ -52,6 +52,7 @@ class Arena:
     tenants: Tenants
     tenants_path: Path
     scratch: Path
+    start_limit_s: float = 90.0
 
     def write_tenants(self) -> None:
         """Write the tenants for the peers."""
@@ -107,7 +108,7 @@ def running_peer(
         variables,
         arena.scratch / f"{peer.package}-{variant}.log",
         ready,
-        limit_s=START_LIMIT_S,
+        limit_s=arena.start_limit_s,
         max_memory_bytes=MAX_MEMORY_BYTES,
     ) as server:
         yield server
@@ -161,8 +162,9 @@ def measure_cell(
     }
     idle_s: dict[str, float] = {"ours": 0.0, "peer": 0.0}
     runs: dict[str, list[ServerRun]] = {"ours": [], "peer": []}
-    for _, load in loads.values():
+    for server, load in loads.values():
         load.warm_up(num_clients=clients)
+        settle(server)
     for number in range(rounds):
         for name in ("ours", "peer") if number % 2 == 0 else ("peer", "ours"):
             server, load = loads[name]

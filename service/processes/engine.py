@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
 from prompt_store.errors import PromptStoreError
 from prompt_store.objects import ObjectStore, open_object_store
+from service.compute_threads import computing_alone
 from service.host_metrics import scraped, serving_metrics
 from service.inference.assembly import running_engine
 from service.inference.precision import load_serving_backbone
@@ -39,7 +41,8 @@ def main() -> None:
     settings = ServiceSettings()
     configure_logging(settings.log_level, process=assigned.name)
     try:
-        loaded = load_serving_backbone(BackboneSettings(), settings.serving_precision)
+        with computing_alone():
+            loaded = load_serving_backbone(BackboneSettings(), settings.serving_precision)
         objects = open_object_store(DeploymentSettings().store_url)
     except ValidationError as error:
         sys.exit(explained(error))
@@ -57,7 +60,10 @@ async def _serve(
     metrics = InferenceMetrics(registry)
     blobs = BlobStore(objects)
     ensembles = EnsembleStore(objects, blobs, utc_now)
-    async with running_engine(loaded, blobs, ensembles, settings, metrics, pace.observe) as running:
+    async with AsyncExitStack() as stack:
+        starting = running_engine(loaded, blobs, ensembles, settings, metrics, pace.observe)
+        with computing_alone():
+            running = await stack.enter_async_context(starting)
         metrics.watch_engine(running.residency)
         server = EngineServer(
             running.client,

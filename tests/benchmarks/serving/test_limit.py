@@ -55,6 +55,7 @@ def test_a_peer_is_measured_and_agrees(measured: Measured, tmp_path: Path) -> No
         tenants=publish_tenants(measured.loaded.info, 2, tmp_path / "store"),
         tenants_path=tmp_path / "tenants.safetensors",
         scratch=tmp_path,
+        start_limit_s=200.0,
     )
     arena.write_tenants()
     plan = PeerPlan(tenants=(2,), clients=(2,), rounds=1, duration_s=1.0)
