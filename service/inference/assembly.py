@@ -79,7 +79,7 @@ async def running_engine(
         loop.call_soon_threadsafe(on_pace, batch.size, batch.forward_s)
 
     if settings.warm_up:
-        shapes = await asyncio.to_thread(known_prompt_shapes, ensembles, blobs)
+        shapes = await asyncio.to_thread(known_prompt_shapes, ensembles, blobs, loaded.info.digest)
         await asyncio.to_thread(warm_up_engine, compute, bank, loaded.info, settings, shapes)
     engine = Engine(compute, batcher, deliver=deliver, report=observe)
     engine.start()

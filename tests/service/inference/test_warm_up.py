@@ -50,30 +50,38 @@ def test_every_size_runs_once_for_every_prompt_shape(
 
 
 def test_the_shapes_of_what_can_be_served_are_known(
-    publish: Callable[..., object], ensembles: EnsembleStore, blobs: BlobStore
+    publish: Callable[..., object],
+    ensembles: EnsembleStore,
+    blobs: BlobStore,
+    loaded: LoadedBackbone,
 ) -> None:
-    assert known_prompt_shapes(ensembles, blobs) == set()
+    assert known_prompt_shapes(ensembles, blobs, loaded.info.digest) == set()
     publish("deep", num_layers=2, num_tokens=3)
     publish("shallow", num_layers=1, num_tokens=7)
     publish("none", num_tokens=0)
-    assert known_prompt_shapes(ensembles, blobs) == {(2, 3), (1, 7), (0, 0)}
+    publish("alien", num_layers=9, num_tokens=4, backbone_digest=f"sha256:{'f' * 64}")
+    assert known_prompt_shapes(ensembles, blobs, loaded.info.digest) == {(2, 3), (1, 7), (0, 0)}
 
 
 def test_an_unfinished_fit_has_no_shape(
-    make_spec: Callable[..., object], ensembles: EnsembleStore, blobs: BlobStore
+    make_spec: Callable[..., object],
+    ensembles: EnsembleStore,
+    blobs: BlobStore,
+    loaded: LoadedBackbone,
 ) -> None:
     ensembles.create(make_spec("zoo"))
-    assert known_prompt_shapes(ensembles, blobs) == set()
+    assert known_prompt_shapes(ensembles, blobs, loaded.info.digest) == set()
 
 
 def test_a_damaged_artifact_does_not_keep_the_service_from_starting(
     publish: Callable[..., tuple[object, str]],
     objects: ObjectStore,
     blobs: BlobStore,
+    loaded: LoadedBackbone,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     _, digest = publish("zoo")
     objects.delete(f"sha256/{digest.removeprefix('sha256:')[:2]}/{digest.removeprefix('sha256:')}")
     ensembles = EnsembleStore(objects, blobs, lambda: datetime.now(UTC))
-    assert known_prompt_shapes(ensembles, blobs) == set()
+    assert known_prompt_shapes(ensembles, blobs, loaded.info.digest) == set()
     assert "not known" in caplog.text
