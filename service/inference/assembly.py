@@ -1,6 +1,7 @@
 """Puts the parts of the engine together and runs them; `front_assembly` has what is before it."""
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -89,3 +90,4 @@ async def running_engine(
         await asyncio.to_thread(engine.stop, settings.shutdown_grace_s)
         loaders.shutdown(wait=True, cancel_futures=True)
         copiers.shutdown(wait=True, cancel_futures=True)
+        gc.unfreeze()  # what the warm-up froze is to be freed at exit: libraries complain of leaks
