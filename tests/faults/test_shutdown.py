@@ -182,8 +182,8 @@ def colours(num_images: int) -> bytes:
     return buffer.getvalue()
 
 
-def fit(client: httpx.Client, name: str, **options: object) -> None:
-    wanted = {"name": name, "task": "colours", "sources": "all", "options": options}
+def fit(client: httpx.Client, name: str, task: str, **options: object) -> None:
+    wanted = {"name": name, "task": task, "sources": "all", "options": options}
     answer = client.post("/v1/ensembles", json=wanted)
     assert answer.status_code == 202, answer.text
 
@@ -211,10 +211,12 @@ def test_up_drains_requests_and_hands_its_fit_over(
         for seed, name in enumerate(("one", "two")):
             made = client.put(f"/v1/prompts/{name}", content=make_prompt(seed))
             assert made.status_code == 201, made.text
-        assert client.put("/v1/tasks/colours", content=colours(60)).status_code == 201
-        fit(client, "zoo")
+        for task, num_images in (("few", 60), ("many", 2000)):
+            made = client.put(f"/v1/tasks/{task}", content=colours(num_images))
+            assert made.status_code == 201, made.text
+        fit(client, "zoo", "few")
         wait_for(client, "zoo", "succeeded")
-        fit(client, "long", tuning_epochs=200)  # takes far longer than the rest of the test
+        fit(client, "long", "many", tuning_epochs=200)  # takes far longer than the rest of the test
         wait_for(client, "long", "running")
     children = up.descendants()
     assert len(children) >= 4  # guardian, Redis, service, worker

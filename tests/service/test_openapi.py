@@ -88,4 +88,24 @@ async def test_the_contract_is_complete(document: dict[str, dict[str, object]]) 
         )
     }
     operations = {"GET /v1/backbone", "GET /livez", "GET /readyz", "GET /metrics"}
-    assert offered == registry | ensembles | aliases | operations
+    models = {
+        f"{call} /v2/models/{{model}}{version}{rest}"
+        for version in ("", "/versions/{version}")
+        for call, rest in (
+            ("GET", ""),
+            ("GET", "/config"),
+            ("GET", "/ready"),
+            ("GET", "/stats"),
+            ("POST", "/infer"),
+        )
+    }
+    protocol = {
+        "GET /v2",
+        "GET /v2/health/live",
+        "GET /v2/health/ready",
+        "GET /v2/models/stats",
+        "POST /v2/repository/index",
+        "POST /v2/repository/models/{model}/load",
+        "POST /v2/repository/models/{model}/unload",
+    }
+    assert offered == registry | ensembles | aliases | operations | models | protocol

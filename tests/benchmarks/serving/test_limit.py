@@ -36,7 +36,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
 
 
 def test_a_tiny_service_is_measured(measured: Measured, tmp_path: Path) -> None:
-    plan = LimitPlan(num_tenants=3, rounds=1, bare_s=0.1, http_s=1.0)
+    plan = LimitPlan(num_tenants=3, rounds=1, bare_s=0.1, http_s=3.0)
     record = measure_limit(measured, "png48", plan, tmp_path / "store", tmp_path)
     (found,) = record.rounds
     assert found.one.requests > 1
