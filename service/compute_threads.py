@@ -1,9 +1,9 @@
-"""How many threads torch computes with while the engine is started.
+"""How many threads torch computes with, in the engine and while it is started.
 
 On a CPU torch computes with GNU OpenMP, and every thread that ever computed on several cores keeps
 a team of helpers. Once all teams together outnumber the cores, helpers no longer spin between the
 hundreds of parallel steps of a forward pass: they are put to sleep, and the pass takes twice as
-long. So nothing but the engine's thread may have a team: start-up computes alone.
+long. So nothing but the engine's first stream may have a team: start-up computes alone.
 """
 
 from collections.abc import Generator
@@ -13,8 +13,8 @@ import torch
 
 
 @contextmanager
-def computing_alone() -> Generator[None]:
-    """Compute without helpers for as long as the context lasts.
+def computing_alone() -> Generator[int]:
+    """Compute without helpers for as long as the context lasts; gives the usual number of threads.
 
     A thread takes its number of helpers when it computes for the first time. One that did so in
     the context stays alone after it; one that begins later has the helpers that were usual before.
@@ -22,6 +22,6 @@ def computing_alone() -> Generator[None]:
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        yield num_threads
     finally:
         torch.set_num_threads(num_threads)

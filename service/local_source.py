@@ -32,10 +32,16 @@ class LocalEngineSource:
     ) -> AsyncGenerator[EngineClient]:
         """Run the engine; see `EngineSource.running`."""
         async with AsyncExitStack() as stack:
-            starting = running_engine(
-                self._loaded, parts.blobs, parts.ensembles, parts.settings, metrics, on_pace
-            )
-            with computing_alone():
+            with computing_alone() as num_threads:
+                starting = running_engine(
+                    self._loaded,
+                    parts.blobs,
+                    parts.ensembles,
+                    parts.settings,
+                    metrics,
+                    on_pace,
+                    num_threads=num_threads,
+                )
                 running = await stack.enter_async_context(starting)
             metrics.watch_engine(running.residency)
             self._running = running

@@ -15,7 +15,14 @@ from prompt_store.blobs import BlobStore
 from service.inference.bank import ArtifactBank
 from service.inference.batcher import Batcher
 from service.inference.engine import BatchReport, Engine
-from service.inference.engine_parts import make_forward, residency_budgets, warm_up_engine
+from service.inference.engine_parts import (
+    default_max_batch_size,
+    make_forward,
+    num_streams,
+    residency_budgets,
+    use_cores,
+    warm_up_engine,
+)
 from service.inference.known_shapes import known_prompt_shapes
 from service.inference.local_engine import LocalEngine
 from service.inference.observer import InferenceObserver
@@ -44,6 +51,8 @@ async def running_engine(
     settings: ServiceSettings,
     observer: InferenceObserver,
     on_pace: Callable[[int, float], None],
+    *,
+    num_threads: int,
 ) -> AsyncGenerator[RunningEngine]:
     """Run the engine for as long as the context lasts; on leaving, finish what is queued.
 
@@ -54,11 +63,15 @@ async def running_engine(
         settings: Sizes and limits.
         observer: Told of what happens.
         on_pace: Told on the event loop how many images took how many seconds.
+        num_threads: Threads that may compute at once on a CPU.
     """
     loop = asyncio.get_running_loop()
-    bank = ArtifactBank(loaded.vit.device)
-    compute = make_forward(loaded.vit, settings)
-    batcher = Batcher(settings.max_batch_size)
+    device = loaded.vit.device
+    bank = ArtifactBank(device)
+    max_batch_size = settings.max_batch_size or default_max_batch_size(device)
+    compute = make_forward(loaded.vit, max_batch_size, cuda_graphs=settings.cuda_graphs)
+    streams = num_streams(device, num_threads)
+    batcher = Batcher(max_batch_size, num_streams=streams)
     loaders = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="load")
     copiers = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix="copy")
     residency = Residency(
@@ -67,7 +80,7 @@ async def running_engine(
         loaders=loaders,
         copiers=copiers,
         backbone_digest=loaded.info.digest,
-        budgets=residency_budgets(settings, loaded.vit.device),
+        budgets=residency_budgets(settings, device),
         observer=observer,
     )
     local = LocalEngine(residency, batcher)
@@ -77,12 +90,20 @@ async def running_engine(
 
     def observe(batch: BatchReport) -> None:
         observer.batch_ran(batch)
-        loop.call_soon_threadsafe(on_pace, batch.size, batch.forward_s)
+        # Under load, which is when the pace matters, every stream does as much meanwhile.
+        loop.call_soon_threadsafe(on_pace, batch.size, batch.forward_s / streams)
 
     if settings.warm_up:
         shapes = await asyncio.to_thread(known_prompt_shapes, ensembles, blobs, loaded.info.digest)
-        await asyncio.to_thread(warm_up_engine, compute, bank, loaded.info, settings, shapes)
-    engine = Engine(compute, batcher, deliver=deliver, report=observe)
+        await asyncio.to_thread(warm_up_engine, compute, bank, loaded.info, max_batch_size, shapes)
+    engine = Engine(
+        compute,
+        batcher,
+        deliver=deliver,
+        report=observe,
+        prepare=use_cores(streams),
+        num_streams=streams,
+    )
     engine.start()
     try:
         yield RunningEngine(local, engine, residency)

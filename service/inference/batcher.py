@@ -1,7 +1,8 @@
 """Which rows go into the next forward pass.
 
 Rows of one batch share their `batch_key`, so each key has its own `FairQueue`. Within and
-between those, the artifact that has been served the fewest rows goes first.
+between those, the artifact that has been served the fewest rows goes first. Several streams may
+compute at once; `Streams` says how much each takes.
 """
 
 import threading
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 
 from service.inference.fair_queue import FairQueue
 from service.inference.rows import BatchKey, Row
+from service.inference.streams import FIRST_STREAM, Streams
 
 
 @dataclass
@@ -21,24 +23,34 @@ class Batch:
     Attributes:
         rows: For one forward pass; none of them is late or cancelled.
         late: Their deadline passed in the queue; they took no room in `rows`.
+        exclusive: Whether no other batch is handed out before the next one is asked for.
     """
 
     rows: list[Row] = field(default_factory=list)
     late: list[Row] = field(default_factory=list)
+    exclusive: bool = False
 
 
 class Batcher:
-    """The queue between the requests and the engine thread. Thread-safe.
+    """The queue between the requests and the engine's threads. Thread-safe.
 
     It never refuses a row: `admission` bounds how many there are.
 
     Args:
         max_batch_size: Largest batch.
+        num_streams: Threads that ask for batches.
         clock: Monotonic seconds; the rows' deadlines are on it.
     """
 
-    def __init__(self, max_batch_size: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        max_batch_size: int,
+        *,
+        num_streams: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._max_batch_size = max_batch_size
+        self._streams = Streams(num_streams)
         self._clock = clock
         self._condition = threading.Condition()
         self._queues: dict[BatchKey, FairQueue[Row]] = defaultdict(FairQueue[Row])
@@ -52,36 +64,58 @@ class Batcher:
                 return False
             for row in rows:
                 self._queues[row.batch_key].push(row, row.entry.digest, self._level)
-            self._condition.notify()
+            self._condition.notify_all()
             return True
 
-    def next_batch(self) -> Batch | None:
-        """Wait for rows and return as many as fit, at once; None when closed and empty."""
+    def next_batch(self, stream: int = FIRST_STREAM) -> Batch | None:
+        """Wait for rows and return what there is at once; None when closed and empty.
+
+        Args:
+            stream: Who asks: from 0 up to the number of streams. By asking it says that what it
+                was given before is done.
+        """
         with self._condition:
+            if self._streams.release(stream):
+                self._condition.notify_all()
+            came_to_idle = False
             while True:
-                batch = self._take()
-                if batch.rows or batch.late:
-                    return batch
-                self._queues.clear()  # nothing waits: forget who was served how often
-                self._level = 0.0
-                if self._closed:
-                    return None
+                num_waiting = sum(queue.num_waiting for queue in self._queues.values())
+                if num_waiting:
+                    batch = self._batch_for(stream, num_waiting, came_to_idle=came_to_idle)
+                    if batch is not None:
+                        return batch
+                else:
+                    came_to_idle = True
+                    self._queues.clear()  # nothing waits: forget who was served how often
+                    self._level = 0.0
+                    if self._closed:
+                        self._condition.notify_all()  # of the streams that wait it is the end too
+                        return None
                 self._condition.wait()
 
     def close(self) -> None:
         """Refuse new rows; what is queued is still handed out."""
         with self._condition:
             self._closed = True
-            self._condition.notify()
+            self._condition.notify_all()
 
-    def _take(self) -> Batch:
+    def _batch_for(self, stream: int, num_waiting: int, *, came_to_idle: bool) -> Batch | None:
+        share = self._streams.share(stream, num_waiting, came_to_idle=came_to_idle)
+        if share is None:
+            return None
+        self._streams.start(stream, share)
+        batch = self._take(min(share.max_rows, self._max_batch_size))
+        batch.exclusive = share.exclusive
+        return batch
+
+    def _take(self, max_rows: int) -> Batch:
         """The next rows of the queue whose turn it is, and the late ones met on the way."""
         batch = Batch()
         queue = self._turn()
         if queue is None:
             return batch
         now_s = self._clock()
-        while len(batch.rows) < self._max_batch_size and (level := queue.least_served) is not None:
+        while len(batch.rows) < max_rows and (level := queue.least_served) is not None:
             digest, row = queue.pop()
             if row.deadline_s > now_s:
                 self._level = level

@@ -1,4 +1,4 @@
-"""The thread that owns the backbone and runs one forward pass after another."""
+"""The threads that own the backbone and run one forward pass after another."""
 
 import logging
 import threading
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from service.inference.batcher import Batcher
+from service.inference.batcher import Batch, Batcher
 from service.inference.errors import DeadlineExceededError, EngineFailedError, NotFiniteError
 from service.inference.forward import ComputedRow
 from service.inference.rows import Row, RowOutcome, RowResult
@@ -43,18 +43,24 @@ Compute = Callable[[list[Row]], list[ComputedRow]]
 Deliver = Callable[[list[tuple[Row, RowOutcome]]], None]
 
 
-class Engine:
-    """Runs batches until the batcher is closed and empty.
+def _do_nothing(_batch: Batch) -> None:
+    pass
 
-    Work-conserving: an idle engine takes what there is at once; while a batch runs, the next one
+
+class Engine:
+    """Runs batches until the batcher is closed and empty, on one thread for each stream.
+
+    Work-conserving: an idle stream takes what there is at once; while batches run, the next one
     fills. A batch that fails is tried again in halves, so that only the rows that fail alone get
     an error; then the next one runs.
 
     Args:
-        compute: The forward pass.
+        compute: The forward pass; with several streams, it runs on several threads at once.
         batcher: Where the rows come from.
-        deliver: Called on the engine's thread with the outcomes of each batch.
-        report: Called on the engine's thread after each forward pass.
+        deliver: Called on a stream's thread with the outcomes of each batch.
+        report: Called on a stream's thread after each forward pass.
+        prepare: Called on a stream's thread before each forward pass.
+        num_streams: As many as the batcher has.
         clock: Monotonic seconds.
     """
 
@@ -65,6 +71,8 @@ class Engine:
         *,
         deliver: Deliver,
         report: Callable[[BatchReport], None],
+        prepare: Callable[[Batch], None] = _do_nothing,
+        num_streams: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._compute = compute
@@ -72,37 +80,48 @@ class Engine:
         self._deliver = deliver
         self._report = report
         self._clock = clock
-        self._failures = 0
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._prepare = prepare
+        self._failures = [0] * num_streams  # of each stream, since its last success
+        self._threads = [
+            threading.Thread(target=self._run, args=(each,), name=f"engine-{each}", daemon=True)
+            for each in range(num_streams)
+        ]
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Finish what is queued and end the thread; False if that took longer than allowed."""
+        """Finish what is queued and end the threads; False if that took longer than allowed."""
         self._batcher.close()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        until_s = self._clock() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - self._clock()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     @property
     def healthy(self) -> bool:
-        """Whether the thread runs and its latest batches did not all fail."""
-        return self._thread.is_alive() and self._failures < UNHEALTHY_AFTER_FAILURES
+        """Whether every thread runs and on none of them the latest batches all failed."""
+        return (
+            all(thread.is_alive() for thread in self._threads)
+            and max(self._failures) < UNHEALTHY_AFTER_FAILURES
+        )
 
-    def _run(self) -> None:
-        while (batch := self._batcher.next_batch()) is not None:
+    def _run(self, stream: int) -> None:
+        while (batch := self._batcher.next_batch(stream)) is not None:
             if batch.late:
                 error = DeadlineExceededError("the deadline passed while the image was queued")
                 self._deliver([(row, error) for row in batch.late])
             if batch.rows:
-                self._run_batch(batch.rows)
+                self._prepare(batch)
+                self._run_batch(batch.rows, stream)
 
-    def _run_batch(self, rows: list[Row]) -> None:
+    def _run_batch(self, rows: list[Row], stream: int) -> None:
         started_s = self._clock()
         computed = self._computed(rows)
         num_failed = sum(each is None for each in computed)
-        self._failures = self._failures + 1 if num_failed == len(rows) else 0
+        self._failures[stream] = self._failures[stream] + 1 if num_failed == len(rows) else 0
         forward_s = self._clock() - started_s
         waits = tuple(started_s - row.submitted_s for row in rows)
         self._deliver(

@@ -1,11 +1,14 @@
 """The parts of the engine as the settings want them, on the backbone's device."""
 
+from collections.abc import Callable
+
 import torch
 
 from backbones.info import BackboneInfo
 from ensemble.prompted_vit import PromptedViT
 from service.inference.backbone_pass import EagerPass
 from service.inference.bank import ArtifactBank, PromptShape
+from service.inference.batcher import Batch
 from service.inference.bucketed_pass import BucketedPass, GraphCapture
 from service.inference.buckets import batch_buckets
 from service.inference.forward import Forward
@@ -15,12 +18,34 @@ from service.inference.warm_up import warm_up
 from service.settings import ServiceSettings
 
 
-def make_forward(vit: PromptedViT, settings: ServiceSettings) -> Forward:
+def default_max_batch_size(device: torch.device) -> int:
+    """Return the batch size that is as fast as any, and no larger: others wait for a pass to end.
+
+    On one core of a CPU more than 8 gain nothing (docs/serving-engine.md).
+    """
+    return 8 if device.type == "cpu" else 32
+
+
+def make_forward(vit: PromptedViT, max_batch_size: int, *, cuda_graphs: bool) -> Forward:
     """Return the forward pass: CUDA graphs by batch size on a GPU, as it comes on a CPU."""
-    if vit.device.type == "cuda" and settings.cuda_graphs:
-        buckets = batch_buckets(settings.max_batch_size)
+    if vit.device.type == "cuda" and cuda_graphs:
+        buckets = batch_buckets(max_batch_size)
         return Forward(BucketedPass(vit, buckets, GraphCapture()))
     return Forward(EagerPass(vit))
+
+
+def num_streams(device: torch.device, num_threads: int) -> int:
+    """Return how many forward passes run side by side: one for each thread of a CPU."""
+    return num_threads if device.type == "cpu" else 1
+
+
+def use_cores(num_threads: int) -> Callable[[Batch], None]:
+    """Return what has the calling thread compute a batch on its share of so many cores."""
+
+    def prepare(batch: Batch) -> None:
+        torch.set_num_threads(num_threads if batch.exclusive else 1)
+
+    return prepare
 
 
 def residency_budgets(settings: ServiceSettings, device: torch.device) -> ResidencyBudgets:
@@ -33,16 +58,17 @@ def warm_up_engine(
     compute: Forward,
     bank: ArtifactBank,
     backbone: BackboneInfo,
-    settings: ServiceSettings,
+    max_batch_size: int,
     shapes: set[PromptShape],
 ) -> None:
     """Run every batch size that a GPU is prepared for, or the smallest and the largest."""
-    largest = settings.max_batch_size
     warm_up(
         compute,
         bank,
         shapes=shapes,
-        sizes=batch_buckets(largest) if torch.cuda.is_available() else sorted({1, largest}),
+        sizes=batch_buckets(max_batch_size)
+        if torch.cuda.is_available()
+        else sorted({1, max_batch_size}),
         embed_dim=backbone.embed_dim,
         image_size_px=backbone.image_size_px,
     )

@@ -13,10 +13,10 @@ ComputedRow = tuple[np.ndarray, np.ndarray | None]
 
 
 class Forward:
-    """Computes batches. Used on one thread at a time.
+    """Computes batches.
 
     Args:
-        backbone: From rows to features.
+        backbone: From rows to features; used on as many threads at once as this is.
     """
 
     def __init__(self, backbone: BackbonePass) -> None:

@@ -42,9 +42,7 @@ def model_metadata(
     }
 
 
-def model_config(
-    model: str, served: Served, backbone: BackboneInfo, max_batch_size: int
-) -> dict[str, Any]:
+def model_config(model: str, served: Served, backbone: BackboneInfo) -> dict[str, Any]:
     """Return a model's configuration, as Triton's clients look for it."""
     side = backbone.image_size_px
     return {
@@ -67,6 +65,6 @@ def model_config(
             {"name": "label", "data_type": "TYPE_STRING", "dims": [-1]},
             {"name": "features", "data_type": "TYPE_FP32", "dims": [-1, backbone.embed_dim]},
         ],
-        "dynamic_batching": {"preferred_batch_size": [max_batch_size]},
+        "dynamic_batching": {},  # it is done
         "parameters": {"digest": {"string_value": served.digest}},
     }

@@ -72,11 +72,7 @@ async def metadata(request: Request) -> Response:
 async def config(request: Request) -> Response:
     """Answer `GET /v2/models/{model}/config`."""
     served, parts = await _resolve(request), parts_of(request)
-    return JSONResponse(
-        model_config(
-            request.path_params["model"], served, parts.backbone, parts.settings.max_batch_size
-        )
-    )
+    return JSONResponse(model_config(request.path_params["model"], served, parts.backbone))
 
 
 async def model_ready(request: Request) -> Response:

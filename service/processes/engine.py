@@ -61,8 +61,16 @@ async def _serve(
     blobs = BlobStore(objects)
     ensembles = EnsembleStore(objects, blobs, utc_now)
     async with AsyncExitStack() as stack:
-        starting = running_engine(loaded, blobs, ensembles, settings, metrics, pace.observe)
-        with computing_alone():
+        with computing_alone() as num_threads:
+            starting = running_engine(
+                loaded,
+                blobs,
+                ensembles,
+                settings,
+                metrics,
+                pace.observe,
+                num_threads=num_threads,
+            )
             running = await stack.enter_async_context(starting)
         metrics.watch_engine(running.residency)
         server = EngineServer(
