@@ -1,6 +1,7 @@
 """A server under test: started, waited for, and ended with all its processes."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -123,7 +124,9 @@ def running_service(
 
 
 def _service_url(log: str) -> str | None:
-    if "Uvicorn running on " not in log:
+    """The address in the line of one process, or in that of the front processes' supervisor."""
+    found = re.search(r"(?:Uvicorn running on|serving on) (http://[^\s\"]+)", log)
+    if found is None:
         return None
-    url = log.split("Uvicorn running on ")[1].split(maxsplit=1)[0]
+    url = found.group(1)
     return url if httpx.get(f"{url}/readyz").is_success else None

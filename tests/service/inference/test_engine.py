@@ -27,10 +27,15 @@ class Harness:
     """An engine over real parts, with the outcomes of its rows."""
 
     def __init__(
-        self, vit: PromptedViT, max_batch_size: int = 32, compute: Compute | None = None
+        self,
+        vit: PromptedViT,
+        max_batch_size: int = 32,
+        compute: Compute | None = None,
+        num_streams: int = 1,
     ) -> None:
         self.bank = ArtifactBank(vit.device)
-        self.batcher = Batcher(max_batch_size)
+        self.batcher = Batcher(max_batch_size, num_streams=num_streams)
+        self.num_threads = 1
         self.reports: list[BatchReport] = []
         self.outcomes: dict[Row, RowOutcome] = {}
         self._arrived = threading.Condition()
@@ -39,6 +44,8 @@ class Harness:
             self.batcher,
             deliver=self._deliver,
             report=self.reports.append,
+            prepare=lambda _: torch.set_num_threads(self.num_threads),
+            num_streams=num_streams,
         )
 
     def insert(self, digest: str, artifact: Artifact) -> BankEntry:
@@ -366,3 +373,64 @@ def test_features_come_with_the_rows_that_want_them_only(
         expected = loaded.vit(torch.from_numpy(pixels(1))[None], prompt)[0]
     assert found[1] is not None
     np.testing.assert_allclose(found[1], expected, atol=1e-5)
+
+
+def test_streams_compute_side_by_side(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    artifact = make_artifact(1)
+    forward = Forward(EagerPass(loaded.vit))
+    both = threading.Barrier(2)
+
+    def compute(rows: list[Row]) -> list[ComputedRow]:
+        both.wait(30)
+        return forward(rows)
+
+    harness = Harness(loaded.vit, compute=compute, num_streams=2)
+    entry = harness.insert("d", artifact)
+    rows = [row(i, entry) for i in range(6)]
+    harness.batcher.submit(rows)
+    harness.engine.start()
+    for i, outcome in enumerate(harness.wait(rows)):
+        expected = reference(loaded.vit, artifact, i)
+        np.testing.assert_allclose(probabilities(outcome), expected, atol=1e-5)
+    assert harness.engine.stop(30)
+    assert [report.size for report in harness.reports] == [3, 3]
+
+
+def test_one_stream_that_fails_makes_the_engine_unhealthy(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    forward = Forward(EagerPass(loaded.vit))
+
+    def compute(rows: list[Row]) -> list[ComputedRow]:
+        if threading.current_thread().name == "engine-1":
+            raise RuntimeError("its memory is broken")
+        return forward(rows)
+
+    harness = Harness(loaded.vit, compute=compute, num_streams=2)
+    entry = harness.insert("d", make_artifact(1))
+    harness.engine.start()
+    until_s = time.monotonic() + 30
+    while harness.engine.healthy:
+        assert time.monotonic() < until_s
+        outcomes = harness.classify([row(i, entry) for i in range(8)])
+        assert {type(each) for each in outcomes} <= {RowResult, EngineFailedError}
+    assert harness.engine.stop(30)
+
+
+def test_the_number_of_threads_changes_nothing(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    artifact = make_artifact(1)
+    usual = torch.get_num_threads()
+    try:
+        with running(loaded.vit) as harness:
+            mine = harness.insert("mine", artifact)
+            harness.num_threads = 1
+            alone = probabilities(harness.classify([row(0, mine)])[0])
+            harness.num_threads = 2
+            together = probabilities(harness.classify([row(0, mine)])[0])
+        np.testing.assert_array_equal(together, alone)
+    finally:
+        torch.set_num_threads(usual)

@@ -62,7 +62,7 @@ async def running(
     vit: LoadedBackbone, library: Library, budgets: ResidencyBudgets, compute: Compute
 ) -> AsyncIterator[LocalEngine]:
     loop = asyncio.get_running_loop()
-    batcher = Batcher(8)
+    batcher = Batcher(8, num_streams=2)
     with ThreadPoolExecutor(3) as loaders, ThreadPoolExecutor(2) as copiers:
         residency = Residency(
             ArtifactBank(vit.vit.device),
@@ -79,6 +79,7 @@ async def running(
             batcher,
             deliver=lambda outcomes: loop.call_soon_threadsafe(local.settle, outcomes),
             report=lambda _: None,
+            num_streams=2,
         )
         engine.start()
         try:
