@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from images.decoding import ImageLimits, decode_image
 from images.preprocessing import preprocess
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+BATCH_SIZE_OF_A_CORE = 8
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,24 @@ class BareLoop:
                 count += 1
         elapsed = time.perf_counter() - wall_s, time.process_time() - cpu_s
         return BareRate(count * batch_size, *elapsed)
+
+    def run_on_each_core(self, *, duration_s: float) -> BareRate | None:
+        """Run a loop of one thread on each core, side by side; None on a GPU."""
+        if self._prompt.device.type != "cpu":
+            return None
+        num_threads = torch.get_num_threads()
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+
+        def loop() -> int:
+            torch.set_num_threads(1)
+            return self.run(BATCH_SIZE_OF_A_CORE, duration_s=duration_s).images
+
+        with ThreadPoolExecutor(num_threads) as cores:
+            loops = [cores.submit(loop) for _ in range(num_threads)]
+            images = sum(each.result() for each in loops)
+        elapsed = time.perf_counter() - wall_s, time.process_time() - cpu_s
+        torch.set_num_threads(num_threads)
+        return BareRate(images, *elapsed)
 
     def single_ms(self, *, duration_s: float) -> tuple[float, float]:
         """Return the median milliseconds to decode one image, and of its forward pass."""

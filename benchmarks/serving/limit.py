@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from benchmarks.serving.bare import BareLoop
+from benchmarks.serving.bare import BareLoop, BareRate
 from benchmarks.serving.load import Load
 from benchmarks.serving.measuring import measure
 from benchmarks.serving.our_requests import classify_requests
@@ -96,13 +96,19 @@ def _round(
     server: RunningServer, bare: BareLoop, batch_size: int, one: Load, many: Load, plan: LimitPlan
 ) -> LimitRound:
     rate = bare.run(batch_size, duration_s=plan.bare_s)
+    cores = bare.run_on_each_core(duration_s=plan.bare_s)
     on_one = measure(server, one, num_clients=NUM_CLIENTS, duration_s=plan.http_s)
     on_many = measure(server, many, num_clients=NUM_CLIENTS, duration_s=plan.http_s)
     decode_ms, forward_ms = bare.single_ms(duration_s=plan.bare_s / 2)
     single = measure(server, one, num_clients=1, duration_s=plan.bare_s)
     return LimitRound(
-        bare=BareRun(images=rate.images, throughput=rate.throughput, cpu_s=rate.cpu_s),
+        bare=_bare_run(rate),
+        on_each_core=None if cores is None else _bare_run(cores),
         one=on_one,
         many=on_many,
         single=SingleRun(p50_ms=single.p50_ms, decode_ms=decode_ms, forward_ms=forward_ms),
     )
+
+
+def _bare_run(rate: BareRate) -> BareRun:
+    return BareRun(images=rate.images, throughput=rate.throughput, cpu_s=rate.cpu_s)

@@ -35,6 +35,10 @@ def write_limit_report(records: Sequence[LimitRecord], folder: Path) -> list[Pat
             f"{GOAL_RATIO}, and at most {GOAL_ADDED_MS:g} ms added to one image at one client."
         ),
         throughput_table(chosen),
+        (
+            "*A loop a core*: bare loops of one thread each, side by side, which is how the "
+            "service computes under load on a CPU."
+        ),
         "![ratios](limit.svg)",
         "## Processor time",
         (
@@ -70,18 +74,36 @@ def throughput_table(records: Sequence[LimitRecord]) -> str:
         [
             _title(r),
             f"{median_of(x.bare.throughput for x in r.rounds):.0f}",
+            _each_core(r),
             f"{median_of(x.one.throughput for x in r.rounds):.0f}",
             f"{median_of(x.many.throughput for x in r.rounds):.0f}",
             spread(ratios(r, lambda x: x.one.throughput)),
             spread(ratios(r, lambda x: x.many.throughput)),
             spread([x.many.throughput / x.one.throughput for x in r.rounds]),
+            _over_each_core(r),
         ]
         for r in records
     ]
     many = records[0].num_tenants if records else 0
-    header = ["backbone, image", "bare, images/s", "1 tenant", f"{many} tenants"]
-    header += ["1 tenant / bare", f"{many} / bare", f"{many} / 1"]
+    header = ["backbone, image", "bare, images/s", "a loop a core", "1 tenant", f"{many} tenants"]
+    header += ["1 tenant / bare", f"{many} / bare", f"{many} / 1", "1 tenant / a loop a core"]
     return table(header, rows)
+
+
+def _each_core(record: LimitRecord) -> str:
+    """Throughput of the bare loops side by side; a dash where there are none."""
+    found = [x.on_each_core.throughput for x in record.rounds if x.on_each_core is not None]
+    return f"{median_of(found):.0f}" if found else "-"
+
+
+def _over_each_core(record: LimitRecord) -> str:
+    """Throughput on one tenant over theirs."""
+    found = [
+        x.one.throughput / x.on_each_core.throughput
+        for x in record.rounds
+        if x.on_each_core is not None
+    ]
+    return spread(found) if found else "-"
 
 
 def cpu_table(records: Sequence[LimitRecord]) -> str:

@@ -117,12 +117,14 @@ class LimitRound(Record):
 
     Attributes:
         bare: The bare loop at its best batch size.
+        on_each_core: Bare loops of one thread side by side; None on a GPU.
         one: HTTP load on one tenant.
         many: HTTP load on all tenants.
         single: One client.
     """
 
     bare: BareRun
+    on_each_core: BareRun | None
     one: ServerRun
     many: ServerRun
     single: SingleRun

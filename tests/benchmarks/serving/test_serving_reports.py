@@ -55,6 +55,7 @@ def test_the_limit_is_the_median_of_the_rounds_ratios(
     rounds = tuple(
         LimitRound(
             bare=BareRun(images=200, throughput=100, cpu_s=2),
+            on_each_core=BareRun(images=200, throughput=120, cpu_s=2),
             one=run(one),
             many=run(50),
             single=SingleRun(p50_ms=7, decode_ms=1, forward_ms=4.5),
@@ -76,6 +77,7 @@ def test_the_limit_is_the_median_of_the_rounds_ratios(
     page, plot = limit_report.write_limit_report([older, record], tmp_path)
     text = page.read_text()
     assert "0.90 [0.80 - 0.99] | 0.50 [0.50 - 0.50] | 0.56" in text
+    assert "0.75 [0.67 - 0.82]" in text  # over 120
     assert "1.50 [1.50 - 1.50]" in text  # 7 - 1 - 4.5
     assert text.count("png48 |") == 4  # the newest only, once a table
     assert "the command" in text
