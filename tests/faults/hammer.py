@@ -1,4 +1,4 @@
-"""Clients that know nothing of draining: each request on its own connection, one after the other."""
+"""Clients that know nothing of draining: one request a connection, one after the other."""
 
 import http.client
 import threading
