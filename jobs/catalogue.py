@@ -1,5 +1,6 @@
 """Reading the durable side of fits from the object store."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -81,21 +82,32 @@ class EnsembleCatalogue:
         parts = (key.split("/") for key in keys_below)
         return tuple(sorted(int(part[0]) for part in parts if part[1:] == ["request.json"]))
 
-    def latest_succeeded(self, name: str) -> FitId | None:
-        """The newest version that succeeded, which is the one that serves; None if none has."""
-        for version in reversed(self.versions(name)):
+    def latest_succeeded(self, name: str, *, known: FitId | None = None) -> FitId | None:
+        """The newest version that succeeded, which is the one that serves; None if none has.
+
+        Args:
+            name: The ensemble.
+            known: A version that was the answer once. If nothing was asked for since, this costs
+                one look, and two more for each later version.
+        """
+        versions = self.versions(name) if known is None else self._versions_after(known)
+        for version in reversed(versions):
             outcome = self.outcome(FitId(name, version))
             if outcome is not None and outcome.status == "succeeded":
                 return FitId(name, version)
-        return None
+        return known
 
-    def current(self, name: str) -> FitId:
+    def current(self, name: str, *, known: FitId | None = None) -> FitId:
         """What the bare name means: the newest version that succeeded, else the newest.
+
+        Args:
+            name: The ensemble.
+            known: As for `latest_succeeded`.
 
         Raises:
             FitNotFoundError: The name is unknown.
         """
-        return self.latest_succeeded(name) or self.newest(name)
+        return self.latest_succeeded(name, known=known) or self.newest(name)
 
     def newest(self, name: str) -> FitId:
         """The newest version, whatever became of it.
@@ -145,6 +157,12 @@ class EnsembleCatalogue:
         """Fits that read a version of the prompt and have succeeded or may yet succeed."""
         marked = sorted(map(FitId.parse, self._keys_below(keys.prompt_folder(prompt))))
         return tuple(fit_id for fit_id in marked if self._counts(fit_id))
+
+    def _versions_after(self, fit_id: FitId) -> tuple[int, ...]:
+        """Later versions, ascending: numbers have no gaps, so the first one missing ends them."""
+        following = (FitId(fit_id.name, n) for n in itertools.count(fit_id.version + 1))
+        later = itertools.takewhile(lambda each: self._exists(keys.request_key(each)), following)
+        return tuple(each.version for each in later)
 
     def _counts(self, fit_id: FitId) -> bool:
         """Whether the fit exists and has not ended without an artifact."""

@@ -2,8 +2,9 @@
 
 On SIGTERM the process first says that it is leaving (`/readyz` fails, every response closes its
 connection) while it still answers, so that clients and load balancers go elsewhere of their own
-accord. Then the listening socket closes and running requests finish. A connection that the kernel
-had accepted by then is taken over, not reset, and one that has not spoken yet gets its turn.
+accord. Then the listening socket closes, after newcomers have been kept from it (`listeners`), and
+running requests finish. A connection that the kernel had accepted by then is taken over, not reset,
+and one that has not spoken yet gets its turn.
 """
 
 import asyncio
@@ -11,12 +12,15 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.listeners import HANDSHAKE_S, accept_waiting, drop_newcomers
 
 
 class Drain:
@@ -50,6 +54,9 @@ FIRST_REQUEST_S = 1.0
 
 POLL_S = 0.01
 
+LINGER_S = 2.0
+"""How long to read the rest of a request that has been answered."""
+
 
 class DrainingServer(uvicorn.Server):
     """A uvicorn server that drains on the first SIGTERM or SIGINT and stops on the second."""
@@ -57,11 +64,13 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
         super().__init__(config)
         self._drain = drain
+        self._was_told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Begin to drain; a second signal cuts it short. The process then exits with status 0."""
         if self._drain.begun.is_set():
             self.should_exit = True
+        self._was_told = True
         self._drain.begin()
 
     async def on_tick(self, counter: int) -> bool:
@@ -70,33 +79,47 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, hear out whoever has connected, and let running requests finish."""
-        if not sockets:  # else others may go on listening on them
-            for connection in self._stop_listening():
-                await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
-        patience_ends_s = time.monotonic() + FIRST_REQUEST_S
-        while self._has_silent_connection() and time.monotonic() < patience_ends_s:  # noqa: ASYNC110
-            await asyncio.sleep(POLL_S)  # uvicorn tells nobody when it begins
+        listeners = self._listeners()
+        if not sockets:
+            for each in listeners:
+                drop_newcomers(each)
+        await asyncio.sleep(HANDSHAKE_S)  # still accepting
+        for server in self.servers:
+            server.close()
+        for connection in self._take_over(listeners, shared=bool(sockets)):
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        await self._hear_out()
         await super().shutdown(sockets)
 
-    def _stop_listening(self) -> list[socket.socket]:
-        """Close the listening sockets; return the connections that waited to be accepted.
-
-        Closing a socket resets those, although their clients believe to be connected.
-        """
-        listening = [
+    def _listeners(self) -> list[socket.socket]:
+        """Return the listening sockets, open for as long as the caller needs them."""
+        return [
             socket.socket(fileno=os.dup(each.fileno()))
             for server in self.servers
             for each in server.sockets
         ]
-        for server in self.servers:
-            server.close()
+
+    def _take_over(self, listeners: list[socket.socket], *, shared: bool) -> list[socket.socket]:
+        """Close the listening sockets; return the connections that waited to be accepted.
+
+        Those of shared sockets are left to the others, unless all have been told to leave.
+        """
         waiting: list[socket.socket] = []
-        for each in listening:
+        for each in listeners:
             with each:
-                each.setblocking(False)
-                while (connection := _accept(each)) is not None:
-                    waiting.append(connection)
+                if not shared or self._was_told:
+                    waiting += accept_waiting(each)
         return waiting
+
+    async def _hear_out(self) -> None:
+        """Wait for the first requests of connections that have sent none yet."""
+        patience_ends_s = time.monotonic() + FIRST_REQUEST_S
+        is_last = False
+        while self._has_silent_connection() and not is_last:
+            is_last = time.monotonic() >= patience_ends_s
+            # Once more after the end: what has arrived is read even by a process that got no
+            # processor for so long.
+            await asyncio.sleep(POLL_S)  # uvicorn tells nobody when a request begins
 
     def _protocol(self) -> asyncio.Protocol:
         return HttpToolsProtocol(
@@ -111,15 +134,12 @@ class DrainingServer(uvicorn.Server):
         )
 
 
-def _accept(listening: socket.socket) -> socket.socket | None:
-    try:
-        return listening.accept()[0]
-    except BlockingIOError:
-        return None
-
-
 class CloseWhileDraining:
-    """ASGI middleware: while the process is leaving, each response closes its connection."""
+    """ASGI middleware: while the process is leaving, each response closes its connection.
+
+    A body that the application did not read is read first: closing a connection on which something
+    arrives resets it, and the client may lose the answer.
+    """
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self._app = app
@@ -127,10 +147,31 @@ class CloseWhileDraining:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, adding `Connection: close` to the response if need be."""
+        is_read = is_closing = False
+
+        async def watched_receive() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = not message.get("more_body", False)
+            return message
 
         async def closing_send(message: Message) -> None:
+            nonlocal is_closing
             if message["type"] == "http.response.start" and self._drain.begun.is_set():
+                is_closing = True
                 MutableHeaders(scope=message)["Connection"] = "close"
+            elif is_closing and not is_read and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await _discard(receive)
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
-        await self._app(scope, receive, closing_send)
+        await self._app(scope, watched_receive, closing_send)
+
+
+async def _discard(receive: Receive) -> None:
+    """Read the rest of a request's body, for as long as it is worth while."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass

@@ -153,11 +153,13 @@ class Resolver:
     def _read(self, key: Reference, known: _Target | None) -> _Target:
         if isinstance(key, AliasReference):
             return self._read_alias(key, known)
-        fit_id = (
-            self._ensembles.current(key.name)
-            if key.version is None
-            else FitId(key.name, key.version)
-        )
+        if key.version is not None:
+            return self._only(FitId(key.name, key.version))
+        before = None if known is None else FitId(key.name, next(iter(known.served)))
+        current = self._ensembles.current(key.name, known=before)
+        return known if known is not None and current == before else self._only(current)
+
+    def _only(self, fit_id: FitId) -> _Target:
         return _Target({fit_id.version: self._read_version(fit_id)}, {fit_id.version: 1.0})
 
     def _read_alias(self, key: AliasReference, known: _Target | None) -> _Target:

@@ -8,9 +8,10 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from service.listeners import drop_newcomers
 from service.processes.assignment import ENGINE, front_name
 from service.processes.child import SILENT_BEATS, ChildSpec, python_module
 from service.processes.restarts import RestartPolicy
@@ -81,9 +82,12 @@ async def _run(settings: ServiceSettings, folder: Path, listeners: Sequence[sock
         policy=RestartPolicy(),
     )
 
+    hurry = asyncio.Event()
+    leaving = asyncio.create_task(_stop_listening(supervisor, hurry, listeners, settings.drain_s))
+
     def stop() -> None:
-        for listener in listeners:
-            listener.close()  # the fronts still accept; once they are done, nobody does
+        if supervisor.stopping.is_set():
+            hurry.set()
         supervisor.stop()
 
     loop = asyncio.get_running_loop()
@@ -91,11 +95,31 @@ async def _run(settings: ServiceSettings, folder: Path, listeners: Sequence[sock
         loop.add_signal_handler(signum, stop)
     port = listeners[0].getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    await supervisor.run(
-        lambda: logger.info(
-            "serving on http://%s:%d with %d fronts", host, port, settings.front_processes
+    try:
+        await supervisor.run(
+            lambda: logger.info(
+                "serving on http://%s:%d with %d fronts", host, port, settings.front_processes
+            )
         )
-    )
+    finally:
+        hurry.set()
+        await leaving
+
+
+async def _stop_listening(
+    supervisor: Supervisor,
+    hurry: asyncio.Event,
+    listeners: Sequence[socket.socket],
+    drain_s: float,
+) -> None:
+    """Keep newcomers out once the fronts have drained; they take over whoever has connected."""
+    await supervisor.stopping.wait()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(drain_s):
+            await hurry.wait()
+    for listener in listeners:
+        drop_newcomers(listener)
+        listener.close()
 
 
 def _fronts(settings: ServiceSettings, listeners: Sequence[socket.socket]) -> list[ChildSpec]:

@@ -24,6 +24,9 @@ class Supervisor:
         beat_s: How often they give signs of life.
         policy: When to give up.
         clock: Monotonic seconds.
+
+    Attributes:
+        stopping: Set when the children are told to end, or will be at once.
     """
 
     def __init__(
@@ -42,14 +45,14 @@ class Supervisor:
         self._clock = clock
         self._children: dict[str, Child] = {}
         self._are_ready = {spec.name: asyncio.Event() for group in groups for spec in group}
-        self._stopping = asyncio.Event()
+        self.stopping = asyncio.Event()
         self._ending: Sequence[ChildSpec] = ()
 
     def stop(self) -> None:
         """End the children in order; the second call hurries those whose turn it is."""
-        if self._stopping.is_set():
+        if self.stopping.is_set():
             self._terminate(self._ending)
-        self._stopping.set()
+        self.stopping.set()
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Keep the children running until `stop` is called; none is left afterwards.
@@ -64,11 +67,11 @@ class Supervisor:
         specs = [spec for group in self._groups for spec in group]
         keeping = {spec.name: asyncio.create_task(self._keep(spec)) for spec in specs}
         first = asyncio.create_task(self._announce(on_ready))
-        stopping = asyncio.create_task(self._stopping.wait())
+        stopping = asyncio.create_task(self.stopping.wait())
         try:
             await asyncio.wait({stopping, *keeping.values()}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._stopping.set()
+            self.stopping.set()
             first.cancel()
             for group in self._groups:
                 await self._end(group, [keeping[spec.name] for spec in group])
@@ -78,12 +81,12 @@ class Supervisor:
     async def _keep(self, spec: ChildSpec) -> None:
         """Run a child again and again, until all are stopped."""
         restarts, is_ready = Restarts(self._policy, self._clock), self._are_ready[spec.name]
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             child = self._children[spec.name] = await Child.start(
                 spec, self._folder, self._beat_s, is_ready
             )
             how = await child.ended()
-            if self._stopping.is_set():
+            if self.stopping.is_set():
                 logger.info("%s", how, extra={"pid": child.pid})
                 return
             delay_s = restarts.failed() if is_ready.is_set() else None
@@ -92,7 +95,7 @@ class Supervisor:
             logger.error("%s; restarting it in %g s", how, delay_s, extra={"pid": child.pid})
             try:
                 async with asyncio.timeout(delay_s):
-                    await self._stopping.wait()
+                    await self.stopping.wait()
             except TimeoutError:
                 pass
 

@@ -1,19 +1,14 @@
 """SIGTERM under load: every request is answered or was never accepted, and nothing is left."""
 
-import http.client
 import io
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -23,54 +18,8 @@ from PIL import Image
 
 from jobs.records import FitId
 from tests.faults.conftest import Serve
+from tests.faults.hammer import PATH, check_nothing_lost, hammering, wait_until_answered
 from tests.faults.server import ROOT, TINY_BACKBONE
-
-PATH = "/v1/ensembles/zoo/classify"
-DOCUMENTED = {200, 429, 503}
-
-
-def hammer(url: str, data: bytes, results: Counter[str], stop: threading.Event) -> None:
-    """Send requests, each on its own connection, until connections are refused."""
-    host, port = url.removeprefix("http://").split(":")
-    while not stop.is_set():
-        connection = http.client.HTTPConnection(host, int(port), timeout=60)
-        try:
-            connection.connect()
-        except ConnectionRefusedError:
-            results["refused"] += 1
-            return
-        try:
-            connection.request("POST", PATH, body=data)
-            answer = connection.getresponse()
-            answer.read()
-            results[str(answer.status)] += 1
-        except (OSError, http.client.HTTPException) as error:
-            results[f"lost: {error!r}"] += 1
-        finally:
-            connection.close()
-
-
-@contextmanager
-def hammering(url: str, data: bytes, count: int) -> Generator[Counter[str]]:
-    """Run hammers beside the block; the results are complete once it has ended."""
-    results: Counter[str] = Counter()
-    stop = threading.Event()
-    with ThreadPoolExecutor(count) as pool:
-        runs = [pool.submit(hammer, url, data, results, stop) for _ in range(count)]
-        try:
-            yield results
-        except BaseException:
-            stop.set()
-            raise
-        for run in runs:
-            run.result(60)
-
-
-def check_nothing_lost(results: Counter[str], count: int) -> None:
-    assert results["200"] > 0
-    assert results["refused"] == count
-    assert {int(key) for key in results if key.isdigit()} <= DOCUMENTED, results
-    assert not [key for key in results if key.startswith("lost")], results
 
 
 def test_clients_that_do_not_listen_lose_no_request_either(
@@ -80,7 +29,7 @@ def test_clients_that_do_not_listen_lose_no_request_either(
     server = serve(drain_s=1.0, max_queue=4)
     url = server.wait_until_ready()
     with hammering(url, image(), 16) as results:
-        time.sleep(1.0)
+        wait_until_answered(results)
         server.terminate()
         told_s = time.monotonic()
         assert server.process.wait(30) == 0
@@ -221,7 +170,7 @@ def test_up_drains_requests_and_hands_its_fit_over(
     children = up.descendants()
     assert len(children) >= 4  # guardian, Redis, service, worker
     with hammering(url, image(), 4) as results:
-        time.sleep(1.0)
+        wait_until_answered(results)
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(60) == 0
     check_nothing_lost(results, 4)

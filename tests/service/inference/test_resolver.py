@@ -91,9 +91,9 @@ async def test_callers_at_once_share_one_look_and_may_go_away(
     looks: list[str] = []
     current = ensembles.current
 
-    def counted(name: str) -> FitId:
+    def counted(name: str, *, known: FitId | None = None) -> FitId:
         looks.append(name)
-        return current(name)
+        return current(name, known=known)
 
     monkeypatch.setattr(ensembles, "current", counted)
     calls = [asyncio.create_task(resolver.resolve(NameReference("zoo", None))) for _ in range(6)]
@@ -179,17 +179,56 @@ async def test_an_unmoved_alias_costs_one_look_however_often_it_moved(
         point(ensembles, "prod", v1=1.0)
         point(ensembles, "prod", v2=1.0)
     await resolver.resolve(PROD)
-    calls: list[str] = []
-    for method in ("size", "get", "list", "children"):
-        real = getattr(objects, method)
-        monkeypatch.setattr(
-            objects, method, lambda *a, real=real: (calls.append(a[0]), real(*a))[1]
-        )
-    monkeypatch.setattr(ensembles.aliases, "_objects", objects)
-    monkeypatch.setattr(ensembles, "_objects", objects)
+    calls = looks_into(objects, ensembles, monkeypatch)
     clock.now_s += 1
     assert (await resolver.resolve(PROD)).version == 2
     assert calls == ["ensembles/zoo/aliases/prod/00000041.json"]
+
+
+async def test_a_name_costs_one_look_while_nothing_is_fitted_however_many_versions_it_has(
+    resolver: Resolver,
+    clock: Clock,
+    publish: Publish,
+    ensembles: EnsembleStore,
+    objects: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for seed in range(5):
+        publish("zoo", seed=seed)
+    zoo = NameReference("zoo", None)
+    before = await resolver.resolve(zoo)
+    calls = looks_into(objects, ensembles, monkeypatch)
+    clock.now_s += 1
+    assert await resolver.resolve(zoo) == before
+    assert calls == ["ensembles/zoo/versions/00000006/request.json"]
+
+
+async def test_a_success_shows_behind_and_before_versions_that_did_not_succeed(
+    resolver: Resolver,
+    *,
+    clock: Clock,
+    publish: Publish,
+    ensembles: EnsembleStore,
+    objects: ObjectStore,
+    make_spec: Callable[..., object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish("zoo", seed=1)
+    zoo = NameReference("zoo", None)
+    assert (await resolver.resolve(zoo)).version == 1
+    ensembles.cancel(ensembles.create(make_spec("zoo")).fit_id)
+    running = ensembles.create(make_spec("zoo"))
+    clock.now_s += 1
+    assert (await resolver.resolve(zoo)).version == 1
+    _, fourth = publish("zoo", seed=4)
+    clock.now_s += 1
+    assert await resolver.resolve(zoo) == Served("zoo", 4, fourth)
+    ensembles.cancel(running.fit_id)
+    ensembles.create(make_spec("zoo"))
+    calls = looks_into(objects, ensembles, monkeypatch)
+    clock.now_s += 1
+    assert (await resolver.resolve(zoo)).version == 4
+    assert len(calls) == 3  # the fifth's request, the sixth's, the fifth's outcome
 
 
 async def test_a_split_alias_is_drawn_for_each_request_or_kept_by_key(
@@ -282,6 +321,21 @@ async def test_while_the_store_is_down_an_alias_stays_where_it_was(
     point(ensembles, "prod", v2=1.0)
     clock.now_s += 1
     assert {(await resolver.resolve(PROD, key)).version for key in "abcdefgh"} == {2}
+
+
+def looks_into(
+    objects: ObjectStore, ensembles: EnsembleStore, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Return the keys and folders that are looked at from now on."""
+    calls: list[str] = []
+    for method in ("size", "get", "list", "children"):
+        real = getattr(objects, method)
+        monkeypatch.setattr(
+            objects, method, lambda *a, real=real: (calls.append(a[0]), real(*a))[1]
+        )
+    monkeypatch.setattr(ensembles.aliases, "_objects", objects)
+    monkeypatch.setattr(ensembles, "_objects", objects)
+    return calls
 
 
 def break_store(objects: ObjectStore) -> Path:

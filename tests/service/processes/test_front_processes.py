@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.faults.hammer import check_nothing_lost, hammering, wait_until_answered
+
 sys.path.insert(0, str(Path(__file__).parent))
 from front_load import Load
 from running_host import ROOT, Host, children_of, eventually, is_alive
@@ -213,6 +215,38 @@ def test_sigterm_under_load_loses_no_request_and_leaves_no_process(
     assert '"level": "ERROR"' not in host.log
     ended = [line for line in host.log.splitlines() if "exited with 0" in line]
     assert ["engine" in line for line in ended] == [False, False, True], host.log[-4000:]
+
+
+def test_clients_that_do_not_listen_lose_no_request_to_the_last_front(
+    serve: Callable[..., Host], publish: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    publish("zoo", seed=1)
+    host = serve(drain_s=1.0)
+    host.wait_until_ready()
+    with hammering(host.url, image(), 16) as results:
+        wait_until_answered(results)
+        host.process.send_signal(signal.SIGTERM)
+        assert host.process.wait(60) == 0
+    check_nothing_lost(results, 16)
+
+
+def test_a_front_that_leaves_alone_keeps_nobody_from_the_others(
+    serve: Callable[..., Host], publish: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    publish("zoo", seed=1)
+    host = serve(drain_s=0.2)
+    host.wait_until_ready()
+    left = host.pids("front")[0]
+    with hammering(host.url, image(), 4) as results:
+        wait_until_answered(results)
+        os.kill(left, signal.SIGTERM)
+        eventually(lambda: not is_alive(left))
+        wait_until_answered(results, results["200"] + 100)
+        assert not results["refused"]
+        eventually(lambda: len(host.pids("front")) == 2)
+        host.process.send_signal(signal.SIGTERM)
+        assert host.process.wait(60) == 0
+    check_nothing_lost(results, 4)
 
 
 def test_a_killed_supervisor_takes_all_of_them_along(serve: Callable[..., Host]) -> None:
