@@ -23,7 +23,8 @@ from PIL import Image
 
 from jobs.records import FitId
 from tests.faults.conftest import Serve
-from tests.faults.server import ROOT, TINY_BACKBONE
+from tests.service_process import ROOT
+from tests.tiny_backbone import TINY_BACKBONE
 
 PATH = "/v1/ensembles/zoo/classify"
 DOCUMENTED = {200, 429, 503}

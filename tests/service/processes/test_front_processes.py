@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from front_load import Load
-from running_host import ROOT, Host, children_of, eventually, is_alive
+from tests.service.processes.front_load import Load
+from tests.service.processes.running_host import Host, children_of, is_alive
+from tests.service_process import ROOT, eventually
 
 UNAVAILABLE = (503, "urn:hgprompt:problem:engine-unavailable")
 OK = (200, None)
