@@ -10,7 +10,6 @@ from typing import Any, cast
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from jobs.catalogue import EnsembleCatalogue
 from prompt_store.names import DigestReference, NameReference, parse_reference
 from service.assignment import assignment_key
 from service.bodies import chunks
@@ -33,7 +32,7 @@ from service.oip.errors import PREFIX, bad_infer
 from service.oip.infer_request import InferRequest, parse_infer_request
 from service.oip.infer_response import infer_response
 from service.oip.metadata import model_config, model_metadata, server_metadata
-from service.oip.repository import repository_index
+from service.oip.repository import RepositoryIndex
 from service.oip.statistics import ModelStatistics
 from service.parts import parts_of
 from service.problems import problem_error
@@ -122,9 +121,8 @@ async def index(request: Request) -> Response:
     ready_only = document.get("ready", False)
     if not isinstance(ready_only, bool):
         raise bad_infer("ready is neither true nor false")
-    catalogue: EnsembleCatalogue = parts_of(request).ensembles
-    found = await asyncio.to_thread(repository_index, catalogue, ready_only=ready_only)
-    return JSONResponse(found)
+    repository = cast("RepositoryIndex", request.app.state.repository_index)
+    return await asyncio.to_thread(lambda: JSONResponse(repository.entries(ready_only=ready_only)))
 
 
 async def load(request: Request) -> Response:
