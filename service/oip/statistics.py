@@ -14,7 +14,7 @@ MAX_MODELS = 10_000
 _NS = 1_000_000_000
 
 
-@dataclass
+@dataclass(slots=True)
 class _Duration:
     count: int = 0
     seconds: float = 0.0
@@ -38,6 +38,7 @@ class _VersionStatistics:
         self.compute_input = _Duration()
         self.compute_infer = _Duration()
         self.compute_output = _Duration()
+        self.batches: dict[int, _Duration] = {}  # forward passes by their size
 
     def document(self, name: str, version: int) -> dict[str, Any]:
         durations = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
@@ -48,15 +49,27 @@ class _VersionStatistics:
             "inference_count": self.rows,
             "execution_count": self.passes,
             "inference_stats": {key: getattr(self, key).document() for key in durations},
-            "batch_stats": [],  # a pass mixes models: the batch size is none of one model's
+            "batch_stats": [_batch(*each) for each in sorted(self.batches.items())],
         }
+
+
+def _batch(size: int, passes: _Duration) -> dict[str, Any]:
+    """The entry of `batch_stats` for a size; what surrounds a pass is a request's, not a pass's."""
+    nothing = _Duration().document()
+    return {
+        "batch_size": size,
+        "compute_input": nothing,
+        "compute_infer": passes.document(),
+        "compute_output": nothing,
+    }
 
 
 class ModelStatistics:
     """Counts inference requests by ensemble version. Used on the event loop only.
 
     `inference_count` counts rows, `execution_count` the forward passes that each request took part
-    in; a pass that serves two requests counts for both.
+    in; a pass that serves two requests counts for both. `batch_stats` are these passes by their
+    size, which counts the rows of all models, as does a pass's duration.
 
     Args:
         wall_clock: Seconds since the epoch.
@@ -82,7 +95,10 @@ class ModelStatistics:
         found = self._of(served.name, served.version)
         found.last_s = self._wall_clock()
         found.rows += len(results)
-        found.passes += len({(result.queue_s, result.forward_s) for result in results})
+        passes = {(result.queue_s, result.forward_s, result.batch_size) for result in results}
+        found.passes += len(passes)
+        for _, pass_s, size in passes:
+            found.batches.setdefault(size, _Duration()).add(pass_s)
         found.success.add(total_s)
         found.queue.add(queue_s)
         found.compute_input.add(decode_s)
