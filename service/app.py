@@ -73,6 +73,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, errors.answer_error)
     if parts.settings.classifies:
         app.state.model_statistics = ModelStatistics(time.time)
+        app.state.collect_statistics = app.state.model_statistics.collect
         app.state.repository_index = RepositoryIndex(parts.ensembles)
         # First, so that the hot paths are found at once.
         app.router.routes.extend((classify.classify_route, *OIP_ROUTES))

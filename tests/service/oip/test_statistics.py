@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import httpx
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from jobs.records import FitId
 from service.inference.resolver import Served
 from service.inference.rows import RowResult
-from service.oip.statistics import MAX_MODELS, ModelStatistics
+from service.oip.statistics import MAX_MODELS, ModelStatistics, statistics_document
 
 LENGTH = "Inference-Header-Content-Length"
 
@@ -35,6 +36,11 @@ def row(queue_s: float, forward_s: float, batch_size: int) -> RowResult:
     return RowResult(np.array([1.0], np.float32), "sha256:0", queue_s, forward_s, batch_size)
 
 
+def document(statistics: ModelStatistics) -> list[dict[str, Any]]:
+    found = asyncio.run(statistics.collect(None))
+    return statistics_document(found)["model_stats"]
+
+
 def test_passes_are_counted_by_their_size_whoever_else_was_in_them() -> None:
     statistics = ModelStatistics(lambda: 0.0)
     zoo = Served("zoo", 1, "sha256:0")
@@ -44,7 +50,7 @@ def test_passes_are_counted_by_their_size_whoever_else_was_in_them() -> None:
         [row(0.0, 0.125, 32)],
     ):
         statistics.succeeded(zoo, rows, decode_s=0.0, total_s=1.0)
-    (found,) = statistics.document()["model_stats"]
+    (found,) = document(statistics)
     nothing = {"count": 0, "ns": 0}
     assert found["batch_stats"] == [
         {
@@ -89,6 +95,6 @@ def test_the_versions_remembered_are_bounded() -> None:
     statistics = ModelStatistics(lambda: 0.0)
     for version in range(1, MAX_MODELS + 11):
         statistics.failed(Served("zoo", version, "sha256:0"), total_s=0.0)
-    found = statistics.document()["model_stats"]
+    found = document(statistics)
     assert len(found) == MAX_MODELS
     assert found[0]["version"] == "11"
