@@ -76,6 +76,11 @@ class PromptAliasTarget(BaseModel):
 
     version: Version
 
+    @property
+    def split(self) -> Split:
+        """The same in the form of `AliasTarget`'s."""
+        return Split.only(self.version)
+
 
 class AliasView(BaseModel):
     """An alias after one of its moves.

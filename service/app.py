@@ -14,6 +14,7 @@ from service import errors
 from service.classify_docs import CLASSIFY_PATHS
 from service.drain import CloseWhileDraining
 from service.oip.docs import OIP_PATHS
+from service.oip.repository import RepositoryIndex
 from service.oip.routes import OIP_ROUTES
 from service.oip.statistics import ModelStatistics
 from service.openapi import install_openapi
@@ -72,6 +73,8 @@ def create_app(
     app.add_exception_handler(RequestValidationError, errors.answer_error)
     if parts.settings.classifies:
         app.state.model_statistics = ModelStatistics(time.time)
+        app.state.collect_statistics = app.state.model_statistics.collect
+        app.state.repository_index = RepositoryIndex(parts.ensembles)
         # First, so that the hot paths are found at once.
         app.router.routes.extend((classify.classify_route, *OIP_ROUTES))
     app.include_router(health.router)

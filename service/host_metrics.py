@@ -6,16 +6,17 @@ which Prometheus knows how to read, and sums are taken by whoever asks.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import msgspec
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.registry import Collector
 
+from service.host_sockets import answering, asked
+
 LABEL = "process"
-TIMEOUT_S = 1.0
 UP = "hgprompt_process_up"
 
 
@@ -37,10 +38,9 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
     samples: tuple[Sample, ...]
 
 
-@asynccontextmanager
-async def serving_metrics(
+def serving_metrics(
     collect: Callable[[], Awaitable[list[Family]]], folder: Path, name: str
-) -> AsyncGenerator[None]:
+) -> AbstractAsyncContextManager[None]:
     """Hand out a process's metrics to whoever connects, for as long as the context lasts.
 
     Args:
@@ -48,19 +48,7 @@ async def serving_metrics(
         folder: Where the socket goes.
         name: The process.
     """
-    path = _socket(folder, name)
-    path.unlink(missing_ok=True)
-
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(msgspec.msgpack.encode(await collect()))
-        writer.close()
-
-    server = await asyncio.start_unix_server(answer, path)
-    try:
-        yield
-    finally:
-        server.close()
-        path.unlink(missing_ok=True)
+    return answering(_socket(folder, name), lambda _: collect())
 
 
 class HostMetrics:
@@ -78,7 +66,9 @@ class HostMetrics:
 
     async def scrape(self) -> bytes:
         """Return the metrics in Prometheus' text format; those that do not answer are down."""
-        answers = await asyncio.gather(*(self._ask(name) for name in self._names))
+        answers = await asyncio.gather(
+            *(asked(_socket(self._folder, name), self._decoder) for name in self._names)
+        )
         merged: dict[str, Metric] = {}
         up = Metric(UP, "Whether a process of this host answers", "gauge")
         for name, families in zip(self._names, answers, strict=True):
@@ -91,17 +81,6 @@ class HostMetrics:
         registry = CollectorRegistry()
         registry.register(_Collected((up, *merged.values())))
         return generate_latest(registry)
-
-    async def _ask(self, name: str) -> tuple[Family, ...] | None:
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                reader, writer = await asyncio.open_unix_connection(_socket(self._folder, name))
-                try:
-                    return self._decoder.decode(await reader.read())
-                finally:
-                    writer.close()
-        except (OSError, TimeoutError, msgspec.MsgspecError):
-            return None
 
 
 class _Collected(Collector):

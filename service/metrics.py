@@ -67,8 +67,17 @@ class InferenceMetrics:
         )
 
     def watch_engine(self, residency: "Residency") -> None:
-        """Read at each scrape what is on the device."""
+        """Read at each scrape where artifacts are, and what they take there."""
         self._read("resident_artifacts", "Artifacts on the device", lambda: residency.num_resident)
+        self._read(
+            "resident_bytes", "Memory of artifacts on the device", lambda: residency.device_bytes
+        )
+        self._read(
+            "host_memory_artifacts",
+            "Artifacts in main memory that left the device",
+            lambda: residency.num_in_host_memory,
+        )
+        self._read("host_memory_bytes", "Memory of those", lambda: residency.host_bytes)
 
     def batch_ran(self, report: "BatchReport") -> None:
         """Record one forward pass."""

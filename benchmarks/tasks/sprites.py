@@ -70,9 +70,7 @@ def build_location(rng: np.random.Generator, num_pool: int, num_test: int) -> Ta
     return _build(
         rng,
         (num_pool, num_test),
-        lambda sprite, index: replace(
-            sprite, x=MARGIN + (1 - 2 * MARGIN) * within(index, LOCATIONS, rng)
-        ),
+        lambda sprite, index: replace(sprite, x=_coordinate(index, rng)),
         tuple(f"column-{index}" for index in range(LOCATIONS)),
     )
 
@@ -82,9 +80,7 @@ def build_row(rng: np.random.Generator, num_pool: int, num_test: int) -> Task:
     return _build(
         rng,
         (num_pool, num_test),
-        lambda sprite, index: replace(
-            sprite, y=MARGIN + (1 - 2 * MARGIN) * within(index, LOCATIONS, rng)
-        ),
+        lambda sprite, index: replace(sprite, y=_coordinate(index, rng)),
         tuple(f"row-{index}" for index in range(LOCATIONS)),
     )
 
@@ -134,6 +130,11 @@ def _build(
         ]
 
     return Task(*(half(count) for count in counts))
+
+
+def _coordinate(index: int, rng: np.random.Generator) -> float:
+    """Return a random place in one of the bins that a sprite's centre can be in."""
+    return MARGIN + (1 - 2 * MARGIN) * within(index, LOCATIONS, rng)
 
 
 def _random_sprite(rng: np.random.Generator) -> Sprite:

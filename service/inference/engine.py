@@ -126,7 +126,7 @@ class Engine:
         waits = tuple(started_s - row.submitted_s for row in rows)
         self._deliver(
             [
-                (row, _outcome(row, each, wait, forward_s))
+                (row, _outcome(row, each, wait, forward_s, len(rows)))
                 for row, each, wait in zip(rows, computed, waits, strict=True)
             ]
         )
@@ -166,7 +166,7 @@ def _tried(compute: Compute, rows: list[Row]) -> list[ComputedRow] | None:
 
 
 def _outcome(
-    row: Row, computed: ComputedRow | None, queue_s: float, forward_s: float
+    row: Row, computed: ComputedRow | None, queue_s: float, forward_s: float, batch_size: int
 ) -> RowOutcome:
     """The row's result, or why it has none."""
     if computed is None:
@@ -176,4 +176,4 @@ def _outcome(
         if row.pixels.dtype == np.uint8:
             return EngineFailedError("the image's probabilities are not finite")
         return NotFiniteError("the pixels hold values that give no finite probabilities")
-    return RowResult(probabilities, row.entry.digest, queue_s, forward_s, features)
+    return RowResult(probabilities, row.entry.digest, queue_s, forward_s, batch_size, features)

@@ -18,6 +18,7 @@ class RowResult:
         digest: The artifact that computed them.
         queue_s: From submission to the start of its forward pass.
         forward_s: Duration of that pass.
+        batch_size: Rows in it, of all artifacts.
         features: (D,) float32, if they were asked for.
     """
 
@@ -25,6 +26,7 @@ class RowResult:
     digest: str
     queue_s: float
     forward_s: float
+    batch_size: int
     features: np.ndarray | None = None
 
 

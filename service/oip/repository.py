@@ -4,36 +4,65 @@ from collections.abc import Iterator
 from typing import Any
 
 from jobs.catalogue import EnsembleCatalogue
-from jobs.records import FitId
+from jobs.records import FitId, OutcomeStatus
 
 _PAGE = 1000
 
 
-def repository_index(catalogue: EnsembleCatalogue, *, ready_only: bool) -> list[dict[str, Any]]:
-    """Return every version with its state, by name; reads the store once a version.
+class RepositoryIndex:
+    """The state of every version; how a fit ended never changes, so that it is read only once.
+
+    The first index reads the store once a version. A later one lists each ensemble's folder, and
+    reads only what is new or had not ended. Safe to use from several threads.
 
     Args:
         catalogue: The durable fits.
-        ready_only: Leave out those that cannot be used.
     """
-    entries = [_entry(catalogue, fit_id) for fit_id in _every(catalogue)]
-    return [each for each in entries if each["state"] == "READY" or not ready_only]
+
+    def __init__(self, catalogue: EnsembleCatalogue) -> None:
+        self._catalogue = catalogue
+        self._ends: dict[str, dict[int, OutcomeStatus]] = {}
+
+    def entries(self, *, ready_only: bool = False) -> list[dict[str, Any]]:
+        """Return every version with its state, by name.
+
+        Args:
+            ready_only: Leave out those that cannot be used.
+        """
+        return [
+            _entry(FitId(name, version), end)
+            for name in self._names()
+            for version, end in self._versions(name)
+            if end == "succeeded" or not ready_only
+        ]
+
+    def _names(self) -> Iterator[str]:
+        names = self._catalogue.names(limit=_PAGE)
+        yield from names
+        while len(names) == _PAGE:
+            names = self._catalogue.names(start_after=names[-1], limit=_PAGE)
+            yield from names
+
+    def _versions(self, name: str) -> list[tuple[int, OutcomeStatus | None]]:
+        """Versions, ascending, and how each one ended; None if it has not."""
+        ends = self._ends.setdefault(name, {})
+        found: list[tuple[int, OutcomeStatus | None]] = []
+        for version in self._catalogue.versions(name):
+            end = ends.get(version) or self._end(FitId(name, version))
+            if end is not None:
+                ends[version] = end
+            found.append((version, end))
+        return found
+
+    def _end(self, fit_id: FitId) -> OutcomeStatus | None:
+        outcome = self._catalogue.outcome(fit_id)
+        return None if outcome is None else outcome.status
 
 
-def _every(catalogue: EnsembleCatalogue) -> Iterator[FitId]:
-    names = catalogue.names(limit=_PAGE)
-    while names:
-        for name in names:
-            yield from (FitId(name, version) for version in catalogue.versions(name))
-        names = catalogue.names(start_after=names[-1], limit=_PAGE)
-
-
-def _entry(catalogue: EnsembleCatalogue, fit_id: FitId) -> dict[str, Any]:
-    outcome = catalogue.outcome(fit_id)
-    status = "unfinished" if outcome is None else outcome.status
+def _entry(fit_id: FitId, end: OutcomeStatus | None) -> dict[str, Any]:
     return {
         "name": fit_id.name,
         "version": str(fit_id.version),
-        "state": "READY" if status == "succeeded" else "UNAVAILABLE",
-        "reason": "" if status == "succeeded" else f"the fit is {status}",
+        "state": "READY" if end == "succeeded" else "UNAVAILABLE",
+        "reason": "" if end == "succeeded" else f"the fit is {end or 'unfinished'}",
     }

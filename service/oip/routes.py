@@ -10,7 +10,6 @@ from typing import Any, cast
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from jobs.catalogue import EnsembleCatalogue
 from prompt_store.names import DigestReference, NameReference, parse_reference
 from service.assignment import assignment_key
 from service.bodies import chunks
@@ -33,8 +32,8 @@ from service.oip.errors import PREFIX, bad_infer
 from service.oip.infer_request import InferRequest, parse_infer_request
 from service.oip.infer_response import infer_response
 from service.oip.metadata import model_config, model_metadata, server_metadata
-from service.oip.repository import repository_index
-from service.oip.statistics import ModelStatistics
+from service.oip.repository import RepositoryIndex
+from service.oip.statistics import Keys, ModelStatistics, statistics_document
 from service.parts import parts_of
 from service.problems import problem_error
 
@@ -84,12 +83,12 @@ async def model_ready(request: Request) -> Response:
 async def statistics(request: Request) -> Response:
     """Answer `GET /v2/models/{model}/stats`, for the version that would answer."""
     served = await _resolve(request)
-    return JSONResponse(_statistics(request).document([(served.name, served.version)]))
+    return await _collected(request, [(served.name, served.version)])
 
 
 async def all_statistics(request: Request) -> Response:
-    """Answer `GET /v2/models/stats`: every version used since the process began."""
-    return JSONResponse(_statistics(request).document())
+    """Answer `GET /v2/models/stats`: every version used since the service began."""
+    return await _collected(request, None)
 
 
 async def infer(request: Request) -> Response:
@@ -122,9 +121,8 @@ async def index(request: Request) -> Response:
     ready_only = document.get("ready", False)
     if not isinstance(ready_only, bool):
         raise bad_infer("ready is neither true nor false")
-    catalogue: EnsembleCatalogue = parts_of(request).ensembles
-    found = await asyncio.to_thread(repository_index, catalogue, ready_only=ready_only)
-    return JSONResponse(found)
+    repository = cast("RepositoryIndex", request.app.state.repository_index)
+    return await asyncio.to_thread(lambda: JSONResponse(repository.entries(ready_only=ready_only)))
 
 
 async def load(request: Request) -> Response:
@@ -255,6 +253,12 @@ def _engine(request: Request) -> EngineClient:
 
 def _statistics(request: Request) -> ModelStatistics:
     return cast("ModelStatistics", request.app.state.model_statistics)
+
+
+async def _collected(request: Request, keys: Keys) -> Response:
+    """The statistics of this process, or of all fronts of its host."""
+    found = await request.app.state.collect_statistics(keys)
+    return JSONResponse(statistics_document(found))
 
 
 def _both(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> list[Any]:

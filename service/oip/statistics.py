@@ -1,62 +1,26 @@
 """What each model has done in this process, in the form of Triton's statistics extension."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from service.inference.resolver import Served
 from service.inference.rows import RowResult
+from service.oip.version_statistics import Duration, VersionStatistics
 
 MAX_MODELS = 10_000
 """Versions remembered; past it the one not used for longest is forgotten."""
 
-_NS = 1_000_000_000
-
-
-@dataclass
-class _Duration:
-    count: int = 0
-    seconds: float = 0.0
-
-    def add(self, seconds: float, count: int = 1) -> None:
-        self.count += count
-        self.seconds += seconds
-
-    def document(self) -> dict[str, int]:
-        return {"count": self.count, "ns": round(self.seconds * _NS)}
-
-
-class _VersionStatistics:
-    def __init__(self) -> None:
-        self.last_s = 0.0
-        self.rows = 0
-        self.passes = 0
-        self.success = _Duration()
-        self.fail = _Duration()
-        self.queue = _Duration()
-        self.compute_input = _Duration()
-        self.compute_infer = _Duration()
-        self.compute_output = _Duration()
-
-    def document(self, name: str, version: int) -> dict[str, Any]:
-        durations = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
-        return {
-            "name": name,
-            "version": str(version),
-            "last_inference": round(1000 * self.last_s),
-            "inference_count": self.rows,
-            "execution_count": self.passes,
-            "inference_stats": {key: getattr(self, key).document() for key in durations},
-            "batch_stats": [],  # a pass mixes models: the batch size is none of one model's
-        }
+Keys = Sequence[tuple[str, int]] | None
+"""Names and versions whose statistics are asked for; None for all that were used."""
 
 
 class ModelStatistics:
     """Counts inference requests by ensemble version. Used on the event loop only.
 
     `inference_count` counts rows, `execution_count` the forward passes that each request took part
-    in; a pass that serves two requests counts for both.
+    in; a pass that serves two requests counts for both. `batch_stats` are these passes by their
+    size, which counts the rows of all models, as does a pass's duration.
 
     Args:
         wall_clock: Seconds since the epoch.
@@ -64,7 +28,7 @@ class ModelStatistics:
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock
-        self._versions: OrderedDict[tuple[str, int], _VersionStatistics] = OrderedDict()
+        self._versions: OrderedDict[tuple[str, int], VersionStatistics] = OrderedDict()
 
     def succeeded(
         self, served: Served, results: Sequence[RowResult], *, decode_s: float, total_s: float
@@ -79,10 +43,13 @@ class ModelStatistics:
         """
         queue_s = max(result.queue_s for result in results)
         forward_s = max(result.forward_s for result in results)
+        passes = {(result.queue_s, result.forward_s, result.batch_size) for result in results}
         found = self._of(served.name, served.version)
         found.last_s = self._wall_clock()
         found.rows += len(results)
-        found.passes += len({(result.queue_s, result.forward_s) for result in results})
+        found.passes += len(passes)
+        for _, pass_s, size in passes:
+            found.batches.setdefault(size, Duration()).add(pass_s)
         found.success.add(total_s)
         found.queue.add(queue_s)
         found.compute_input.add(decode_s)
@@ -93,17 +60,20 @@ class ModelStatistics:
         """Count a request that had no answer, for a version that exists."""
         self._of(served.name, served.version).fail.add(total_s)
 
-    def document(self, versions: Sequence[tuple[str, int]] | None = None) -> dict[str, Any]:
-        """Return the statistics of some versions, zero where nothing happened; None for all."""
-        keys = list(self._versions) if versions is None else versions
-        empty = _VersionStatistics()
-        return {
-            "model_stats": [self._versions.get(key, empty).document(*key) for key in keys],
-        }
+    async def collect(self, keys: Keys) -> list[VersionStatistics]:
+        """Return the statistics of some versions, zero where nothing happened."""
+        if keys is None:
+            return list(self._versions.values())
+        return [self._versions.get(key) or VersionStatistics(*key) for key in keys]
 
-    def _of(self, name: str, version: int) -> _VersionStatistics:
-        found = self._versions.setdefault((name, version), _VersionStatistics())
+    def _of(self, name: str, version: int) -> VersionStatistics:
+        found = self._versions.setdefault((name, version), VersionStatistics(name, version))
         self._versions.move_to_end((name, version))
         while len(self._versions) > MAX_MODELS:
             self._versions.popitem(last=False)
         return found
+
+
+def statistics_document(found: Iterable[VersionStatistics]) -> dict[str, Any]:
+    """Return statistics as the protocol has them."""
+    return {"model_stats": [each.document() for each in found]}

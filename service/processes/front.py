@@ -12,6 +12,7 @@ from prompt_store.errors import PromptStoreError
 from service.composition import compose
 from service.host_metrics import HostMetrics, scraped, serving_metrics
 from service.inference.remote.client import backbone_at
+from service.oip.host_statistics import HostStatistics, serving_statistics
 from service.processes.assignment import Assignment, assignment, process_names
 from service.processes.parent import die_with_parent
 from service.processes.pulse import beating
@@ -45,11 +46,13 @@ async def _serve(
     folder = Path(assigned.folder)
     names = process_names(settings.front_processes)
     app.state.scrape = HostMetrics(folder, names).scrape
+    app.state.collect_statistics = HostStatistics(folder, names[1:]).collect
     listeners = [socket.socket(fileno=descriptor) for descriptor in assigned.listener_fds]
     async with (
         serving_metrics(
             lambda: scraped(app.state.metrics, app.state.refresh), folder, assigned.name
         ),
+        serving_statistics(app.state.model_statistics, folder, assigned.name),
         beating(assigned.pulse_fd, assigned.beat_s, lambda: server.started or None),
     ):
         await server.serve(sockets=listeners)

@@ -35,7 +35,7 @@ def supervise(settings: ServiceSettings) -> int:
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="hgprompt-", dir=settings.runtime_dir))
         stack.callback(shutil.rmtree, folder)
-        longest = len(bytes(folder / front_name(settings.front_processes))) + len(".metrics")
+        longest = len(bytes(folder / front_name(settings.front_processes))) + len(".statistics")
         if longest > MAX_SOCKET_PATH_BYTES:
             sys.exit(
                 f"service: runtime_dir={settings.runtime_dir} is too long for the path of a "

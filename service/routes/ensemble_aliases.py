@@ -1,103 +1,22 @@
 """Aliases of ensembles: movable names for versions that have succeeded."""
 
-import asyncio
 from typing import cast
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from jobs.errors import FitNotFoundError
 from jobs.records import FitId
-from prompt_store.manifests import Page
-from prompt_store.splits import Split
-from service.aliases import (
-    READ,
-    WRITTEN,
-    AliasPath,
-    AliasTarget,
-    AliasView,
-    MoveCursor,
-    delete_alias,
-    page_of,
-    read_alias,
-    write_alias,
-)
-from service.bounded_route import BoundedRoute
+from service.aliases import WRITTEN, AliasPath, AliasTarget, AliasView
 from service.inference.classifier import Classifier
-from service.params import CursorQuery, LimitQuery, NamePath
+from service.params import NamePath
 from service.parts import Parts, PartsDep
-from service.preconditions import CONDITIONS, write_condition
+from service.preconditions import CONDITIONS
 from service.problems import ProblemError, problem_error
-
-router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"], route_class=BoundedRoute)
-
-
-@router.get("/{name}/aliases")
-def list_aliases(
-    name: NamePath, parts: PartsDep, limit: LimitQuery = 100, cursor: CursorQuery = None
-) -> Page[AliasView]:
-    """The aliases of an ensemble, in order."""
-    parts.ensembles.newest(name)  # raises if there is no such ensemble
-    return page_of(parts.ensembles.aliases.page(name, cursor, limit))
+from service.routes.aliases import ALIAS, Aliased, alias_router, put
 
 
-@router.get("/{name}/aliases/{alias}", response_model=AliasView, responses=READ)
-def get_alias(name: NamePath, alias: AliasPath, request: Request, parts: PartsDep) -> Response:
-    """Where an alias points now."""
-    return read_alias(parts.ensembles.aliases, name, alias, request.headers)
-
-
-@router.get("/{name}/aliases/{alias}/history")
-def get_history(
-    name: NamePath,
-    alias: AliasPath,
-    parts: PartsDep,
-    limit: LimitQuery = 100,
-    cursor: MoveCursor = None,
-) -> Page[AliasView]:
-    """Every move of an alias, the latest first; also of one that was deleted."""
-    return page_of(parts.ensembles.aliases.history(name, alias, cursor, limit))
-
-
-@router.put(
-    "/{name}/aliases/{alias}",
-    response_model=AliasView,
-    responses=WRITTEN,
-    openapi_extra=CONDITIONS,
-)
-async def put_alias(
-    name: NamePath, alias: AliasPath, target: AliasTarget, request: Request, parts: PartsDep
-) -> Response:
-    """Point an alias at a version, or split its requests between several.
-
-    `If-None-Match: *` creates it, `If-Match` moves it; of several writers who expect the same, one
-    succeeds and the others get 412. Only versions that have succeeded can be pointed at.
-    """
-    condition = write_condition(request.headers)
-    split = target.split
-    book = parts.ensembles.aliases
-    await asyncio.to_thread(_check_versions, parts, name, split)
-    response = await asyncio.to_thread(
-        write_alias, book, name, alias, split, condition, request.url.path
-    )
-    _notice_move(request, name, alias)
-    return response
-
-
-@router.delete("/{name}/aliases/{alias}", status_code=204, openapi_extra=CONDITIONS)
-async def remove_alias(name: NamePath, alias: AliasPath, request: Request, parts: PartsDep) -> None:
-    """Delete an alias, with `If-Match`; its history stays, and its moves are counted on."""
-    condition = write_condition(request.headers)
-    await asyncio.to_thread(delete_alias, parts.ensembles.aliases, name, alias, condition)
-    _notice_move(request, name, alias)
-
-
-def _check_versions(parts: Parts, name: str, split: Split) -> None:
-    parts.ensembles.newest(name)  # raises if there is no such ensemble
-    for version in split.weights:
-        _check_version(parts, FitId(name, version))
-
-
-def _check_version(parts: Parts, fit_id: FitId) -> None:
+def _check_version(parts: Parts, name: str, version: int) -> None:
+    fit_id = FitId(name, version)
     try:
         status = parts.ensembles.record(fit_id).status
     except FitNotFoundError as error:
@@ -115,8 +34,31 @@ def _unusable(status: int, slug: str, title: str, detail: str) -> ProblemError:
     return problem_error(status, slug, title, detail, field="version")
 
 
-def _notice_move(request: Request, name: str, alias: str) -> None:
+def _moved(request: Request, name: str, alias: str) -> None:
     """Let a classifier of this process serve what its caller has just been told about."""
     classifier = cast("Classifier | None", getattr(request.app.state, "classifier", None))
     if classifier is not None:
         classifier.resolver.forget(name, alias)
+
+
+_ENSEMBLES = Aliased(
+    plural="ensembles",
+    one="an ensemble",
+    book=lambda parts: parts.ensembles.aliases,
+    check_name=lambda parts, name: parts.ensembles.newest(name),
+    check_version=_check_version,
+    moved=_moved,
+)
+router = alias_router(_ENSEMBLES)
+
+
+@router.put(ALIAS, response_model=AliasView, responses=WRITTEN, openapi_extra=CONDITIONS)
+async def put_alias(
+    name: NamePath, alias: AliasPath, target: AliasTarget, request: Request, parts: PartsDep
+) -> Response:
+    """Point an alias at a version, or split its requests between several.
+
+    `If-None-Match: *` creates it, `If-Match` moves it; of several writers who expect the same, one
+    succeeds and the others get 412. Only versions that have succeeded can be pointed at.
+    """
+    return await put(_ENSEMBLES, request, parts, name, alias, target)

@@ -1,6 +1,6 @@
 """The registry of source prompts."""
 
-import asyncio
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -8,12 +8,12 @@ from fastapi import APIRouter, Query, Request, Response
 from prompt_store.codec import PromptLimits
 from prompt_store.manifests import Page, PromptManifest
 from prompt_store.vpt import read_upload
-from service.bodies import ReceivedFile, received_file
-from service.content import Content, content_response
+from service.bodies import ReceivedFile
 from service.openapi import BINARY_BODY, BINARY_RESPONSE, CREATED_OR_SAME
 from service.params import CursorQuery, LimitQuery, NamePath, VersionPath, VersionQuery
 from service.parts import Parts, PartsDep
 from service.problems import problem_error
+from service.uploads import store_upload, stored_file
 
 router = APIRouter(prefix="/v1/prompts", tags=["prompts"])
 
@@ -23,17 +23,13 @@ async def put_prompt(
     name: NamePath, request: Request, response: Response, parts: PartsDep
 ) -> PromptManifest:
     """Validate and store a prompt file as the next version; the same bytes again change nothing."""
-    settings = parts.settings
-    async with received_file(
+    return await store_upload(
         request,
-        settings.upload_dir,
-        limit_bytes=settings.max_prompt_bytes,
-        idle_timeout_s=settings.body_idle_timeout_s,
-    ) as file:
-        manifest, created = await asyncio.to_thread(_store, parts, name, file)
-    response.status_code = 201 if created else 200
-    response.headers["Location"] = f"/v1/prompts/{name}/versions/{manifest.version}"
-    return manifest
+        response,
+        f"/v1/prompts/{name}",
+        partial(_store, parts, name),
+        limit_bytes=parts.settings.max_prompt_bytes,
+    )
 
 
 @router.get("")
@@ -73,13 +69,7 @@ def get_content(
 ) -> Response:
     """The bytes of a prompt file; conditional and range requests are understood."""
     manifest = parts.prompts.get(name, version)
-    content = Content(
-        digest=manifest.digest,
-        size_bytes=manifest.size_bytes,
-        created_at=manifest.created_at,
-        filename=f"{name}-{manifest.version}.safetensors",
-    )
-    return content_response(request, parts.blobs, content, parts.settings.upload_dir)
+    return stored_file(request, manifest, "safetensors")
 
 
 @router.delete("/{name}", status_code=204)

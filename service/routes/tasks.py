@@ -1,17 +1,17 @@
 """The registry of tasks: labelled target images."""
 
-import asyncio
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
 from images.archive import ArchiveLimits, inspect_archive
 from images.decoding import ImageLimits
 from prompt_store.manifests import Page, TaskManifest
-from service.bodies import ReceivedFile, received_file
-from service.content import Content, content_response
+from service.bodies import ReceivedFile
 from service.openapi import BINARY_BODY, BINARY_RESPONSE, CREATED_OR_SAME
 from service.params import CursorQuery, LimitQuery, NamePath, VersionPath, VersionQuery
 from service.parts import Parts, PartsDep
+from service.uploads import store_upload, stored_file
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
@@ -21,17 +21,13 @@ async def put_task(
     name: NamePath, request: Request, response: Response, parts: PartsDep
 ) -> TaskManifest:
     """Validate and store a zip, tar or parquet file of labelled images as the next version."""
-    settings = parts.settings
-    async with received_file(
+    return await store_upload(
         request,
-        settings.upload_dir,
-        limit_bytes=settings.max_task_bytes,
-        idle_timeout_s=settings.body_idle_timeout_s,
-    ) as file:
-        manifest, created = await asyncio.to_thread(_store, parts, name, file)
-    response.status_code = 201 if created else 200
-    response.headers["Location"] = f"/v1/tasks/{name}/versions/{manifest.version}"
-    return manifest
+        response,
+        f"/v1/tasks/{name}",
+        partial(_store, parts, name),
+        limit_bytes=parts.settings.max_task_bytes,
+    )
 
 
 @router.get("")
@@ -67,13 +63,7 @@ def get_content(
 ) -> Response:
     """The archive as it was uploaded; conditional and range requests are understood."""
     manifest = parts.tasks.get(name, version)
-    content = Content(
-        digest=manifest.digest,
-        size_bytes=manifest.size_bytes,
-        created_at=manifest.created_at,
-        filename=f"{name}-{manifest.version}.{manifest.format}",
-    )
-    return content_response(request, parts.blobs, content, parts.settings.upload_dir)
+    return stored_file(request, manifest, manifest.format)
 
 
 @router.delete("/{name}", status_code=204)

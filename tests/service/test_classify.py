@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -420,7 +421,20 @@ async def test_more_ensembles_than_may_stay_resident(
             answers = [response.json() for response in await asyncio.gather(*calls)]
             assert [answer["ensemble"]["digest"] for answer in answers] == digests
             assert len({str(answer["predictions"]) for answer in answers}) == 12
-        assert "hgprompt_resident_artifacts 2.0" in (await client.get("/metrics")).text
+        for _ in range(100):  # copies to main memory end a moment later
+            gauges = await artifact_gauges(client)
+            if gauges["hgprompt_host_memory_artifacts"] == 2:
+                break
+            await asyncio.sleep(0.05)
+    assert gauges["hgprompt_resident_artifacts"] == gauges["hgprompt_host_memory_artifacts"] == 2
+    assert 16_000 < gauges["hgprompt_resident_bytes"] <= 25_000
+    assert 16_000 < gauges["hgprompt_host_memory_bytes"] <= 25_000
+
+
+async def artifact_gauges(client: httpx.AsyncClient) -> dict[str, float]:
+    text = (await client.get("/metrics")).text
+    found = re.findall(r"^(hgprompt_(?:resident|host_memory)_\w+) (\S+)$", text, re.MULTILINE)
+    return {name: float(value) for name, value in found}
 
 
 async def test_the_answer_is_always_that_of_the_digest_it_reports(

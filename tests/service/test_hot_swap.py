@@ -5,8 +5,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -26,19 +25,6 @@ SWAP_EVERY_S = 0.01
 MIN_MOVES = 50  # of some 500 on an idle machine
 ONE_ARTIFACT_BYTES = 12_000  # room for one of them, not for two
 URL = "/v1/ensembles/zoo"
-
-
-@pytest.fixture
-def serve(tmp_path: Path, store_url: str, redis_url: str) -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def start(**settings: object) -> Server:
-        servers.append(Server(tmp_path, store_url, redis_url, **settings))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 class Load:

@@ -3,29 +3,14 @@
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
-import pytest
 
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitId, FitSpec
 from tests.faults.server import Server
-
-
-@pytest.fixture
-def serve(tmp_path: Path, store_url: str, redis_url: str) -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def start(**settings: object) -> Server:
-        servers.append(Server(tmp_path, store_url, redis_url, **settings))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def test_it_survives_dropped_connections_and_leaves_without_losing_a_request(

@@ -14,22 +14,17 @@ from jobs.records import FitId
 from jobs.tracing import start_tracing
 from tests.faults.conftest import (  # noqa: F401 - fixtures
     Serve,
-    blobs,
-    ensembles,
     image,
     loaded,
     make_artifact,
     make_prompt,
     make_spec,
     make_task,
-    objects,
     publish,
-    redis_url,
     serve,
-    store_url,
-    valkey,
 )
-from tests.faults.server import ROOT, TINY_BACKBONE
+from tests.service_process import ROOT
+from tests.tiny_backbone import TINY_BACKBONE
 from tests.tracing.conftest import Collector
 from tests.tracing.spans import SentSpan
 

@@ -12,16 +12,12 @@ import torch
 from PIL import Image
 
 from backbones.info import LoadedBackbone
-from backbones.loading import load_backbone
 from jobs.context import FitContext
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitSpec, SourceRef, TaskRef
 from prompt_store.blobs import BlobStore
-from prompt_store.clock import utc_now
 from prompt_store.codec import PromptFile, write_prompt
-from prompt_store.objects import ObjectStore, open_object_store
-
-TINY_BACKBONE = "random:vit_tiny_patch16_224?seed=0&img_size=32&depth=2"
+from tests.tiny_backbone import TINY_BACKBONE, load_tiny_backbone
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,9 +27,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def backbone() -> LoadedBackbone:
-    return load_backbone(
-        TINY_BACKBONE, cache_dir=Path("unused"), device=torch.device("cpu"), precision="fp32"
-    )
+    return load_tiny_backbone()
 
 
 @pytest.fixture
@@ -43,26 +37,6 @@ def tiny_environment(monkeypatch: pytest.MonkeyPatch, store_url: str) -> None:
     monkeypatch.setenv("HGPROMPT_DEVICE", "cpu")
     monkeypatch.setenv("HGPROMPT_PRECISION", "fp32")
     monkeypatch.setenv("HGPROMPT_STORE_URL", store_url)
-
-
-@pytest.fixture
-def store_url(tmp_path: Path) -> str:
-    return (tmp_path / "store").as_uri()
-
-
-@pytest.fixture
-def objects(store_url: str) -> ObjectStore:
-    return open_object_store(store_url)
-
-
-@pytest.fixture
-def blobs(objects: ObjectStore) -> BlobStore:
-    return BlobStore(objects)
-
-
-@pytest.fixture
-def ensembles(objects: ObjectStore, blobs: BlobStore) -> EnsembleStore:
-    return EnsembleStore(objects, blobs, utc_now)
 
 
 class TaskFolder(NamedTuple):

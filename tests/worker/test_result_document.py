@@ -19,6 +19,7 @@ from ensemble.prompt_tuning import LabelledPixels
 from jobs.context import FitContext
 from jobs.records import FitRequest, FitSpec, SourceRef, TaskRef
 from prompt_store.blobs import BlobStore
+from tests.result_parts import RESULT_PARTS
 from worker import result_document as document_module
 from worker.fit_job import load_sources
 from worker.result_document import result_document
@@ -29,26 +30,6 @@ NAMES = ["zero", "one", "two", "three"]
 EVERYTHING = FitOptions(
     tuning_epochs=1, composition="exact", cotangent_refreshes=2, ablations=True, max_sources=3
 )
-PARTS = {
-    "weights",
-    "objective",
-    "sources",
-    "screening",
-    "gradient_cosine",
-    "composition_gap",
-    "leaderboard",
-    "chosen",
-    "ablations",
-    "validation",
-    "confusion_matrix",
-    "classes",
-    "embedding",
-    "objective_curve",
-    "composite_curve",
-    "advice",
-    "timings_s",
-    "lineage",
-}
 
 
 @dataclass(frozen=True)
@@ -124,7 +105,7 @@ def test_every_part_is_there_and_is_json(
     fit = describe(method, **({"options": options} if options else {}))
 
     document = fit.document
-    assert document.keys() == PARTS
+    assert document.keys() == set(RESULT_PARTS)
     kept = [NAMES[i] for i in fit.found.kept]
     assert kept == (NAMES if options is None or method in {"none", "vpt"} else kept[:3])
     weights = fit.found.weights.tolist()

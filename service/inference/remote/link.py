@@ -193,4 +193,6 @@ def _outcome(row: Result | Failure) -> RowOutcome:
         return error_of(row)
     features = None if row.features is None else np.frombuffer(row.features, np.float32)
     probabilities = np.frombuffer(row.probabilities, np.float32)
-    return RowResult(probabilities, row.digest, row.queue_s, row.forward_s, features)
+    return RowResult(
+        probabilities, row.digest, row.queue_s, row.forward_s, row.batch_size, features
+    )

@@ -11,7 +11,7 @@ import msgspec
 
 from backbones.info import BackboneInfo
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_ROWS = 4096
 
 Id = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
@@ -105,6 +105,7 @@ class Result(Message, tag="result", frozen=True):
     digest: str
     queue_s: float
     forward_s: float
+    batch_size: int
     features: bytes | None
 
 

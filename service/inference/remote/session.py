@@ -181,5 +181,6 @@ def _rows(outcomes: Iterable[RowOutcome]) -> Iterable[Result | Failure]:
                 outcome.digest,
                 outcome.queue_s,
                 outcome.forward_s,
+                outcome.batch_size,
                 None if features is None else features.astype(np.float32, copy=False).tobytes(),
             )

@@ -1,12 +1,16 @@
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from jobs.records import FitId
 from service.inference.resolver import Served
-from service.oip.statistics import MAX_MODELS, ModelStatistics
+from service.inference.rows import RowResult
+from service.oip.statistics import MAX_MODELS, ModelStatistics, statistics_document
 
 LENGTH = "Inference-Header-Content-Length"
 
@@ -28,10 +32,69 @@ async def test_a_request_refused_for_want_of_room_is_a_failure(
         assert (stats["fail"]["count"], stats["success"]["count"]) == (1, 1)
 
 
+def row(queue_s: float, forward_s: float, batch_size: int) -> RowResult:
+    return RowResult(np.array([1.0], np.float32), "sha256:0", queue_s, forward_s, batch_size)
+
+
+def document(statistics: ModelStatistics) -> list[dict[str, Any]]:
+    found = asyncio.run(statistics.collect(None))
+    return statistics_document(found)["model_stats"]
+
+
+def test_passes_are_counted_by_their_size_whoever_else_was_in_them() -> None:
+    statistics = ModelStatistics(lambda: 0.0)
+    zoo = Served("zoo", 1, "sha256:0")
+    for rows in (
+        [row(0.1, 0.5, 4), row(0.1, 0.5, 4), row(0.6, 0.25, 2)],  # two passes, the first of two
+        [row(0.2, 0.5, 4)],
+        [row(0.0, 0.125, 32)],
+    ):
+        statistics.succeeded(zoo, rows, decode_s=0.0, total_s=1.0)
+    (found,) = document(statistics)
+    nothing = {"count": 0, "ns": 0}
+    assert found["batch_stats"] == [
+        {
+            "batch_size": size,
+            "compute_input": nothing,
+            "compute_infer": {"count": count, "ns": ns},
+            "compute_output": nothing,
+        }
+        for size, count, ns in ((2, 1, 250_000_000), (4, 2, 1_000_000_000), (32, 1, 125_000_000))
+    ]
+    assert (found["inference_count"], found["execution_count"]) == (5, 4)
+
+
+@pytest.mark.anyio
+async def test_the_sizes_are_those_of_the_passes_that_the_engine_ran(
+    open_client: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]],
+    publish: Callable[..., tuple[FitId, str]],
+    image: Callable[..., bytes],
+) -> None:
+    publish("zoo", seed=1)
+    publish("ark", seed=2)
+    async with open_client(max_batch_size=4) as client:
+        posts = [
+            client.post(f"/v2/models/{name}/infer", content=image(i), headers={LENGTH: "0"})
+            for i in range(12)
+            for name in ("zoo", "ark")
+        ]
+        assert {each.status_code for each in await asyncio.gather(*posts)} == {200}
+        ran = (await client.get("/metrics")).text
+        for stats in (await client.get("/v2/models/stats")).json()["model_stats"]:
+            sizes = {each["batch_size"]: each for each in stats["batch_stats"]}
+            passes = [each["compute_infer"] for each in sizes.values()]
+            assert sizes.keys() <= {1, 2, 3, 4}
+            assert max(sizes) > 1
+            assert sum(each["count"] for each in passes) == stats["execution_count"] == 12
+            total_ns = stats["inference_stats"]["compute_infer"]["ns"]
+            assert sum(each["ns"] for each in passes) == pytest.approx(total_ns, abs=100)
+    assert "hgprompt_batch_size_sum 24.0" in ran
+
+
 def test_the_versions_remembered_are_bounded() -> None:
     statistics = ModelStatistics(lambda: 0.0)
     for version in range(1, MAX_MODELS + 11):
         statistics.failed(Served("zoo", version, "sha256:0"), total_s=0.0)
-    found = statistics.document()["model_stats"]
+    found = document(statistics)
     assert len(found) == MAX_MODELS
     assert found[0]["version"] == "11"

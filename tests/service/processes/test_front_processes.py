@@ -17,10 +17,9 @@ import httpx
 import pytest
 
 from tests.faults.hammer import check_nothing_lost, hammering, wait_until_answered
-
-sys.path.insert(0, str(Path(__file__).parent))
-from front_load import Load
-from running_host import ROOT, Host, children_of, eventually, is_alive
+from tests.service.processes.front_load import Load
+from tests.service.processes.running_host import Host, children_of, is_alive
+from tests.service_process import ROOT, eventually
 
 UNAVAILABLE = (503, "urn:hgprompt:problem:engine-unavailable")
 OK = (200, None)
@@ -129,6 +128,45 @@ def test_fronts_answer_as_one_process_does_and_leak_nothing(
     computed = metric(host, "hgprompt_batch_size_sum")
     assert computed["engine"] >= 2100
     assert computed["front-0"] == computed["front-1"] == 0
+
+
+def test_statistics_of_models_are_those_of_all_fronts(
+    serve: Callable[..., Host], publish: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    publish("zoo", seed=1)
+    host = serve()
+    host.wait_until_ready()
+    data, model = image(), f"{host.url}/v2/models/zoo"
+
+    def counted(url: str = model) -> tuple[int, int, int, int]:
+        (found,) = host.http.get(f"{url}/stats").json()["model_stats"]
+        passes = sum(each["compute_infer"]["count"] for each in found["batch_stats"])
+        stats = found["inference_stats"]
+        return found["inference_count"], passes, stats["success"]["count"], stats["fail"]["count"]
+
+    def infer(body: bytes) -> int:
+        headers = {"Inference-Header-Content-Length": "0"}
+        return host.http.post(f"{model}/infer", content=body, headers=headers).status_code
+
+    assert counted() == (0, 0, 0, 0)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(infer, [data] * 40)) == [200] * 40
+        assert list(pool.map(infer, [b"junk"] * 10)) == [400] * 10
+    for _ in range(6):  # either front
+        assert counted() == (40, 40, 40, 10)
+        assert counted(f"{host.url}/v2/models") == (40, 40, 40, 10)
+    answered = metric(host, "hgprompt_requests_total")
+    assert answered["front-0"] > 0
+    assert answered["front-1"] > 0
+
+    # A front that was started again begins at zero; the other's counts stay.
+    killed = host.pids("front")[0]
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: len(host.pids("front")) == 2 and killed not in host.pids("front"))
+    eventually(lambda: metric(host, "hgprompt_process_up")["front-0"] == 1)
+    rows, passes, successes, failures = counted()
+    assert rows == passes == successes <= 40
+    assert failures <= 10
 
 
 def test_killed_and_hanging_processes_are_replaced_under_load(

@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.result_parts import RESULT_PARTS
+
 pytestmark = pytest.mark.anyio
 
 Result = dict[str, Any]
@@ -108,29 +110,7 @@ async def test_the_report_shows_every_part(
     assert "&lt;script&gt;" in page
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        "weights",
-        "objective",
-        "sources",
-        "screening",
-        "gradient_cosine",
-        "composition_gap",
-        "leaderboard",
-        "chosen",
-        "ablations",
-        "validation",
-        "confusion_matrix",
-        "classes",
-        "embedding",
-        "timings_s",
-        "advice",
-        "objective_curve",
-        "composite_curve",
-        "lineage",
-    ],
-)
+@pytest.mark.parametrize("part", RESULT_PARTS)
 def test_any_part_may_be_missing_or_of_another_form(
     render: Render, result: Result, part: str
 ) -> None:

@@ -1,0 +1,68 @@
+from collections.abc import Callable
+
+import pytest
+
+from jobs.ensembles import EnsembleStore
+from jobs.records import FitError, FitId, FitSpec
+from prompt_store.objects import ObjectStore
+from service.oip.repository import RepositoryIndex
+
+
+@pytest.fixture
+def reads(objects: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keys read from the store, which goes on working."""
+    keys: list[str] = []
+    get = objects.get
+
+    def counted(key: str) -> bytes:
+        keys.append(key)
+        return get(key)
+
+    monkeypatch.setattr(objects, "get", counted)
+    return keys
+
+
+def states(index: RepositoryIndex, *, ready_only: bool = False) -> list[tuple[str, str, str, str]]:
+    keys = ("name", "version", "state", "reason")
+    return [tuple(each[key] for key in keys) for each in index.entries(ready_only=ready_only)]
+
+
+def test_every_version_has_a_state_and_an_end_is_read_once(
+    ensembles: EnsembleStore,
+    publish: Callable[..., tuple[FitId, str]],
+    make_spec: Callable[..., FitSpec],
+    reads: list[str],
+) -> None:
+    index = RepositoryIndex(ensembles)
+    assert states(index) == []
+    publish("zoo")
+    failing = ensembles.create(make_spec("zoo")).fit_id
+    publish("ark")
+    later = ("zoo", "2", "UNAVAILABLE", "the fit is unfinished")
+    ready = [("ark", "1", "READY", ""), ("zoo", "1", "READY", "")]
+    assert states(index) == [*ready, later]
+    assert states(index, ready_only=True) == ready
+
+    attempt = ensembles.claim_attempt(failing, "test-worker")
+    error = FitError(type="urn:hgprompt:problem:x", title="No", detail="no")
+    ensembles.publish_failure(failing, attempt, error)
+    failed = ("zoo", "2", "UNAVAILABLE", "the fit is failed")
+    assert states(index) == [*ready, failed]
+    reads.clear()
+    assert states(index) == [*ready, failed]
+    assert states(index, ready_only=True) == ready
+    assert reads == []  # listings alone
+    publish("zoo")
+    reads.clear()
+    assert states(index) == [*ready, failed, ("zoo", "3", "READY", "")]
+    assert len(reads) == 1
+
+
+def test_more_names_than_a_page_of_the_listing(
+    ensembles: EnsembleStore, make_spec: Callable[..., FitSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.oip.repository._PAGE", 2)
+    for count, name in enumerate("abcde"):
+        ensembles.create(make_spec(name))
+        found = [name for name, *_ in states(RepositoryIndex(ensembles))]
+        assert found == list("abcde")[: count + 1]
