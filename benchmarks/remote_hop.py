@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import torch
 import uvloop
 from prometheus_client import CollectorRegistry
 
@@ -66,13 +65,7 @@ async def measure(num_rounds: int, num_images: int) -> None:
         connecting = asyncio.create_task(remote.keep_connected(info))
         await remote.wait_connected()
         async with running_engine(
-            loaded,
-            blobs,
-            ensembles,
-            settings,
-            InferenceMetrics(CollectorRegistry()),
-            _ignore,
-            num_threads=torch.get_num_threads(),
+            loaded, blobs, ensembles, settings, InferenceMetrics(CollectorRegistry()), _ignore
         ) as running:
             found = await _compare(
                 {"local": running.client, "remote": remote}, digest, pixels, num_rounds, num_images

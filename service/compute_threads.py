@@ -13,8 +13,8 @@ import torch
 
 
 @contextmanager
-def computing_alone() -> Generator[int]:
-    """Compute without helpers for as long as the context lasts; gives the usual number of threads.
+def computing_alone() -> Generator[None]:
+    """Compute without helpers for as long as the context lasts.
 
     A thread takes its number of helpers when it computes for the first time. One that did so in
     the context stays alone after it; one that begins later has the helpers that were usual before.
@@ -22,6 +22,6 @@ def computing_alone() -> Generator[int]:
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield num_threads
+        yield
     finally:
         torch.set_num_threads(num_threads)

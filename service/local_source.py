@@ -1,10 +1,9 @@
 """The engine in this process, as one process for everything has it."""
 
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from backbones.info import LoadedBackbone
-from service.compute_threads import computing_alone
 from service.engine_source import Pace
 from service.health import NotHealthyError
 from service.inference.assembly import RunningEngine, running_engine
@@ -31,18 +30,9 @@ class LocalEngineSource:
         self, parts: Parts, metrics: InferenceMetrics, on_pace: Pace
     ) -> AsyncGenerator[EngineClient]:
         """Run the engine; see `EngineSource.running`."""
-        async with AsyncExitStack() as stack:
-            with computing_alone() as num_threads:
-                starting = running_engine(
-                    self._loaded,
-                    parts.blobs,
-                    parts.ensembles,
-                    parts.settings,
-                    metrics,
-                    on_pace,
-                    num_threads=num_threads,
-                )
-                running = await stack.enter_async_context(starting)
+        async with running_engine(
+            self._loaded, parts.blobs, parts.ensembles, parts.settings, metrics, on_pace
+        ) as running:
             metrics.watch_engine(running.residency)
             self._running = running
             yield running.client

@@ -12,9 +12,9 @@ from backbones.info import LoadedBackbone
 from benchmarks.serving.tenants import make_artifact
 from images.decoding import ImageLimits, decode_image
 from images.preprocessing import preprocess
+from service.inference.engine_parts import default_max_batch_size
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
-BATCH_SIZE_OF_A_CORE = 8
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,12 @@ class BareLoop:
         if self._prompt.device.type != "cpu":
             return None
         num_threads = torch.get_num_threads()
+        batch_size = default_max_batch_size(self._prompt.device)
         wall_s, cpu_s = time.perf_counter(), time.process_time()
 
         def loop() -> int:
             torch.set_num_threads(1)
-            return self.run(BATCH_SIZE_OF_A_CORE, duration_s=duration_s).images
+            return self.run(batch_size, duration_s=duration_s).images
 
         with ThreadPoolExecutor(num_threads) as cores:
             loops = [cores.submit(loop) for _ in range(num_threads)]

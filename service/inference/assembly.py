@@ -12,6 +12,7 @@ from backbones.info import LoadedBackbone
 from jobs.ensembles import EnsembleStore
 from prompt_store.artifacts import read_artifact
 from prompt_store.blobs import BlobStore
+from service.compute_threads import computing_alone
 from service.inference.bank import ArtifactBank
 from service.inference.batcher import Batcher
 from service.inference.engine import BatchReport, Engine
@@ -51,8 +52,6 @@ async def running_engine(
     settings: ServiceSettings,
     observer: InferenceObserver,
     on_pace: Callable[[int, float], None],
-    *,
-    num_threads: int,
 ) -> AsyncGenerator[RunningEngine]:
     """Run the engine for as long as the context lasts; on leaving, finish what is queued.
 
@@ -63,14 +62,13 @@ async def running_engine(
         settings: Sizes and limits.
         observer: Told of what happens.
         on_pace: Told on the event loop how many images took how many seconds.
-        num_threads: Threads that may compute at once on a CPU.
     """
     loop = asyncio.get_running_loop()
     device = loaded.vit.device
     bank = ArtifactBank(device)
     max_batch_size = settings.max_batch_size or default_max_batch_size(device)
     compute = make_forward(loaded.vit, max_batch_size, cuda_graphs=settings.cuda_graphs)
-    streams = num_streams(device, num_threads)
+    streams = num_streams(device)
     batcher = Batcher(max_batch_size, num_streams=streams)
     loaders = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="load")
     copiers = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix="copy")
@@ -94,8 +92,13 @@ async def running_engine(
         loop.call_soon_threadsafe(on_pace, batch.size, batch.forward_s / streams)
 
     if settings.warm_up:
-        shapes = await asyncio.to_thread(known_prompt_shapes, ensembles, blobs, loaded.info.digest)
-        await asyncio.to_thread(warm_up_engine, compute, bank, loaded.info, max_batch_size, shapes)
+        with computing_alone():
+            shapes = await asyncio.to_thread(
+                known_prompt_shapes, ensembles, blobs, loaded.info.digest
+            )
+            await asyncio.to_thread(
+                warm_up_engine, compute, bank, loaded.info, max_batch_size, shapes
+            )
     engine = Engine(
         compute,
         batcher,

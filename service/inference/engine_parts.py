@@ -34,9 +34,9 @@ def make_forward(vit: PromptedViT, max_batch_size: int, *, cuda_graphs: bool) ->
     return Forward(EagerPass(vit))
 
 
-def num_streams(device: torch.device, num_threads: int) -> int:
-    """Return how many forward passes run side by side: one for each thread of a CPU."""
-    return num_threads if device.type == "cpu" else 1
+def num_streams(device: torch.device) -> int:
+    """Return how many forward passes run side by side: one for each of torch's threads on a CPU."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def use_cores(num_threads: int) -> Callable[[Batch], None]:

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import sys
-from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -60,18 +59,7 @@ async def _serve(
     metrics = InferenceMetrics(registry)
     blobs = BlobStore(objects)
     ensembles = EnsembleStore(objects, blobs, utc_now)
-    async with AsyncExitStack() as stack:
-        with computing_alone() as num_threads:
-            starting = running_engine(
-                loaded,
-                blobs,
-                ensembles,
-                settings,
-                metrics,
-                pace.observe,
-                num_threads=num_threads,
-            )
-            running = await stack.enter_async_context(starting)
+    async with running_engine(loaded, blobs, ensembles, settings, metrics, pace.observe) as running:
         metrics.watch_engine(running.residency)
         server = EngineServer(
             running.client,
