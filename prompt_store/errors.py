@@ -43,10 +43,11 @@ class PreconditionFailedError(PromptStoreError):
     """What is stored is not what the writer said it would replace; nothing was changed.
 
     Attributes:
-        current: The number of what is there now, None if there is nothing.
+        current: What tells the present state from others, the number of an alias's last move or the
+            digest of a name's latest version; None if there is nothing.
     """
 
-    def __init__(self, message: str, *, current: int | None) -> None:
+    def __init__(self, message: str, *, current: int | str | None) -> None:
         super().__init__(message)
         self.current = current
 

@@ -11,7 +11,7 @@ from prompt_store.errors import ConflictError, NotFoundError
 from prompt_store.manifests import Manifest, Page, PromptManifest, TaskManifest
 from prompt_store.names import AliasReference, check_name, parse_reference
 from prompt_store.objects import ObjectStore
-from prompt_store.version_series import Entry, VersionSeries
+from prompt_store.version_series import Entry, Expected, VersionSeries, whatever
 
 
 class PromptRegistry:
@@ -32,8 +32,16 @@ class PromptRegistry:
         self._series = VersionSeries(objects, "prompts", Entry[PromptManifest])
         self.aliases = AliasBook(objects, "prompts", clock, self._lives)
 
+    def check(self, name: str, expected: Expected) -> None:
+        """Look whether a `put` would be refused. Raises `PreconditionFailedError` if so."""
+        self._series.check(check_name(name), expected)
+
     def put(
-        self, name: str, content: bytes | Path, prompt: PromptFile
+        self,
+        name: str,
+        content: bytes | Path,
+        prompt: PromptFile,
+        expected: Expected = whatever,
     ) -> tuple[PromptManifest, bool]:
         """Store a checked prompt file as the next version of `name`.
 
@@ -41,6 +49,7 @@ class PromptRegistry:
             name: `[a-z0-9][a-z0-9._-]{0,63}`.
             content: The file's bytes, or where they are.
             prompt: What `read_upload` (or `read_prompt`) made of them.
+            expected: The latest version, if the caller cares.
 
         Returns:
             The manifest, and False if a living version of `name` has the very same bytes: the
@@ -48,6 +57,7 @@ class PromptRegistry:
 
         Raises:
             NameInvalidError: The name is malformed; nothing is stored.
+            PreconditionFailedError: The latest version is not the expected one.
             ConflictError, StoreFullError, StoreUnavailableError: Nothing was acknowledged.
         """
         check_name(name)
@@ -64,7 +74,7 @@ class PromptRegistry:
             )
             return _describe(prompt, identity)
 
-        return self._series.create(name, digest, build)
+        return self._series.create(name, digest, build, expected)
 
     def get(self, name: str, version: int | None = None) -> PromptManifest:
         """Return a version, the latest by default. Raises `NotFoundError`, `NameInvalidError`."""
@@ -113,12 +123,13 @@ class PromptRegistry:
             raise ConflictError(f"{parsed} in prompts is for several versions; a prompt is one")
         return self.get(parsed.name, split.version)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, expected: Expected = whatever) -> None:
         """Delete every version of `name`; contents stay for ensembles that were made from them.
 
-        A later `put` continues the numbering. Raises `NotFoundError` if there is nothing.
+        A later `put` continues the numbering. Raises `NotFoundError` if there is nothing,
+        `PreconditionFailedError` if the latest version is not the expected one.
         """
-        self._series.delete(name, self._clock())
+        self._series.delete(name, self._clock(), expected)
 
     def _lives(self, name: str, version: int) -> bool:
         try:
@@ -136,6 +147,10 @@ class TaskRegistry:
         self._clock = clock
         self._series = VersionSeries(objects, "tasks", Entry[TaskManifest])
 
+    def check(self, name: str, expected: Expected) -> None:
+        """Look whether a `put` would be refused. Raises `PreconditionFailedError` if so."""
+        self._series.check(check_name(name), expected)
+
     def put(
         self,
         name: str,
@@ -144,6 +159,7 @@ class TaskRegistry:
         format: str,  # noqa: A002 - the field's name in the manifest
         classes: Sequence[str],
         counts: Sequence[int],
+        expected: Expected = whatever,
     ) -> tuple[TaskManifest, bool]:
         """Store a checked archive as the next version of `name`.
 
@@ -153,12 +169,14 @@ class TaskRegistry:
             format: What the archive's reader calls its format.
             classes: Class names in index order.
             counts: Images of each class, in the same order.
+            expected: The latest version, if the caller cares.
 
         Returns:
             The manifest, and False if a living version has the same bytes, as for prompts.
 
         Raises:
             NameInvalidError: The name is malformed; nothing is stored.
+            PreconditionFailedError: The latest version is not the expected one.
             ConflictError, StoreFullError, StoreUnavailableError: Nothing was acknowledged.
         """
         check_name(name)
@@ -178,7 +196,7 @@ class TaskRegistry:
                 num_images=sum(counts),
             )
 
-        return self._series.create(name, digest, build)
+        return self._series.create(name, digest, build, expected)
 
     def get(self, name: str, version: int | None = None) -> TaskManifest:
         """Return a version, the latest by default. Raises `NotFoundError`, `NameInvalidError`."""
@@ -196,9 +214,9 @@ class TaskRegistry:
         """Return what `name`, `name@3` or `sha256:<hex>` stands for now; as for prompts."""
         return self._series.resolve(reference)
 
-    def delete(self, name: str) -> None:
-        """Delete every version of `name`, as for prompts. Raises `NotFoundError`."""
-        self._series.delete(name, self._clock())
+    def delete(self, name: str, expected: Expected = whatever) -> None:
+        """Delete every version of `name`, as for prompts; raises the same."""
+        self._series.delete(name, self._clock(), expected)
 
 
 def _put_blob(blobs: BlobStore, content: bytes | Path) -> str:

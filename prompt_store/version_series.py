@@ -19,7 +19,12 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from prompt_store.documents import get_document, put_document
-from prompt_store.errors import ConflictError, NameInvalidError, NotFoundError
+from prompt_store.errors import (
+    ConflictError,
+    NameInvalidError,
+    NotFoundError,
+    PreconditionFailedError,
+)
 from prompt_store.manifests import Manifest, Page
 from prompt_store.names import (
     AliasReference,
@@ -34,6 +39,14 @@ _MAX_LOST_RACES = 1000
 _VERSION_FILE = re.compile(r"([0-9]{8})\.json")
 
 M = TypeVar("M", bound=Manifest)
+
+Expected = Callable[[str | None], bool]
+"""Says, given the digest of a name's latest version (None: there is none), whether to write."""
+
+
+def whatever(_: str | None) -> bool:
+    """Expect nothing: an `Expected` that is always met."""
+    return True
 
 
 class Entry(BaseModel, Generic[M]):
@@ -74,18 +87,30 @@ class VersionSeries(Generic[M]):
         self._root = root
         self._entry_model = entry_model
 
-    def create(self, name: str, digest: str, build: Callable[[int], M]) -> tuple[M, bool]:
+    def check(self, name: str, expected: Expected) -> None:
+        """Look whether a name stands as a writer expects it to, before there is much to write.
+
+        Raises:
+            PreconditionFailedError: It does not.
+        """
+        self._check(name, self._tail(name), expected)
+
+    def create(
+        self, name: str, digest: str, build: Callable[[int], M], expected: Expected = whatever
+    ) -> tuple[M, bool]:
         """Create the next version, unless a living one has this digest already.
 
         Args:
             name: The name to create it under.
             digest: What the new manifest's digest will be.
             build: Makes the manifest for a version number; called again when a race is lost.
+            expected: The condition; judged again whenever another writer was faster.
 
         Returns:
             The manifest, and whether this call created it.
 
         Raises:
+            PreconditionFailedError: The name does not stand as expected; nothing was written.
             ConflictError: Other writers took 1000 numbers in a row.
             StoreFullError, StoreUnavailableError: Nothing was acknowledged.
         """
@@ -93,6 +118,7 @@ class VersionSeries(Generic[M]):
             # The tail is read before the digest is looked up: a twin that creates the number after
             # this tail makes our own creation fail, one that came earlier is found.
             tail = self._tail(name)
+            self._check(name, tail, expected)
             existing = self._find_in(name, digest, tail.since)
             if existing is not None:
                 # Its writer may have been killed before it could make sure of this.
@@ -105,15 +131,18 @@ class VersionSeries(Generic[M]):
                 return manifest, True
         raise self._starved(name)
 
-    def delete(self, name: str, deleted_at: datetime) -> None:
+    def delete(self, name: str, deleted_at: datetime, expected: Expected = whatever) -> None:
         """Mark everything under `name` as deleted; its content stays for those who refer to it.
 
         Raises:
             NotFoundError: There is nothing under this name.
+            PreconditionFailedError: The name does not stand as expected; nothing was written.
             ConflictError: Other writers took 1000 numbers in a row.
         """
         for _ in range(_MAX_LOST_RACES):
-            number = self._living_tail(name).number + 1
+            tail = self._living_tail(name)
+            self._check(name, tail, expected)
+            number = tail.number + 1
             entry = self._entry_model(since=number, deleted_at=deleted_at)
             if put_document(self._objects, self._key(name, number), entry):
                 return
@@ -216,6 +245,12 @@ class VersionSeries(Generic[M]):
             state = "has been deleted from" if tail.number else "is not in"
             raise NotFoundError(f"{name} {state} {self._root}")
         return tail
+
+    def _check(self, name: str, tail: _Tail[M], expected: Expected) -> None:
+        current = None if tail.manifest is None else tail.manifest.digest
+        if not expected(current):
+            state = f"is {current}" if current else "does not exist"
+            raise PreconditionFailedError(f"{name} in {self._root} {state}", current=current)
 
     def _numbers(self, name: str) -> list[int]:
         keys = self._objects.list(f"{self._root}/{name}/versions")

@@ -13,8 +13,7 @@ from prompt_store.errors import PreconditionFailedError
 from prompt_store.manifests import Page
 from prompt_store.names import NAME_PATTERN
 from prompt_store.splits import MAX_VERSIONS, Share, Split, Version
-from service.preconditions import WriteCondition, entity_tags, etag
-from service.problems import Problem, ProblemError
+from service.preconditions import WriteCondition, entity_tags, etag, lost
 
 AliasPath = Annotated[
     str, Path(pattern=f"^{NAME_PATTERN}$", description="Lower-case name, not only digits")
@@ -151,7 +150,7 @@ def write_alias(
     try:
         move, created = book.move(name, alias, split, condition)
     except PreconditionFailedError as error:
-        raise _lost(error, condition) from error
+        raise lost(error, condition) from error
     return _answer(move, 201, Location=path) if created else _answer(move, 200)
 
 
@@ -165,7 +164,7 @@ def delete_alias(book: AliasBook, name: str, alias: str, condition: WriteConditi
     try:
         book.delete(name, alias, condition)
     except PreconditionFailedError as error:
-        raise _lost(error, condition) from error
+        raise lost(error, condition) from error
 
 
 def _answer(move: Move, status: int, **headers: str) -> Response:
@@ -179,16 +178,3 @@ def _answer(move: Move, status: int, **headers: str) -> Response:
 
 def _headers(move: Move) -> dict[str, str]:
     return {"ETag": etag(move.number), "Cache-Control": "no-cache"}
-
-
-def _lost(error: PreconditionFailedError, condition: WriteCondition) -> ProblemError:
-    return ProblemError(
-        Problem(
-            412,
-            "precondition-failed",
-            "The alias is not as the request expects it",
-            f"{error}; nothing was changed",
-            {"field": condition.field},
-            {} if error.current is None else {"ETag": etag(error.current)},
-        )
-    )

@@ -60,8 +60,7 @@ async def _multipart(headers: Headers, body: bytes, max_images: int) -> list[byt
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        too_many = error.message.startswith("Too many files")
-        raise (_too_many(max_images) if too_many else _malformed(error.message)) from error
+        raise _refused(error.message, max_images) from error
     except KeyError as error:
         raise _malformed("the boundary is missing from Content-Type") from error
     try:
@@ -73,6 +72,15 @@ async def _multipart(headers: Headers, body: bytes, max_images: int) -> list[byt
         return images
     finally:
         await form.close()
+
+
+def _refused(message: str, max_images: int) -> ProblemError:
+    """What the parser refuses, in words that do not need its own limits to be known."""
+    if message.startswith("Too many files"):
+        return _too_many(max_images)
+    if message.startswith("Too many fields"):
+        return _malformed(f"a part is not a file; each must be a file named {FIELD!r}")
+    return _malformed(message)
 
 
 def _json(body: bytes, max_images: int) -> list[bytes]:

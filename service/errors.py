@@ -21,6 +21,7 @@ from service.oip.errors import is_oip, oip_response
 from service.openapi import allowed_methods
 from service.problems import Problem, ProblemError
 from service.request_metrics import REFUSAL
+from service.validation import validation_problem
 
 logger = logging.getLogger(__name__)
 
@@ -107,19 +108,6 @@ def problem_of(error: Exception) -> Problem:
     )
 
 
-def validation_problem(error: RequestValidationError) -> Problem:
-    """Return 422 (400 for malformed JSON) naming each offending value and its limit."""
-    entries = [_validation_entry(item) for item in error.errors()]
-    malformed = any(item["type"] == "json_invalid" for item in error.errors())
-    return Problem(
-        400 if malformed else 422,
-        "malformed-json" if malformed else "invalid-request",
-        "The body is not JSON" if malformed else "The request is not valid",
-        "; ".join(f"{entry['field']}: {entry['detail']}" for entry in entries),
-        {"field": entries[0]["field"], "errors": entries} if entries else {},
-    )
-
-
 def http_problem(request: Request, error: HTTPException) -> Problem:
     """Return the problem for what the framework refuses itself: unknown routes and methods."""
     headers = dict(error.headers or {})
@@ -168,11 +156,3 @@ def _headers(error: Exception, kind: Kind) -> dict[str, str]:
     if isinstance(error, inference.QueueFullError):
         return {"Retry-After": str(math.ceil(error.retry_after_s))}
     return {"Retry-After": str(RETRY_S)} if kind.status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-
-
-def _validation_entry(item: dict[str, Any]) -> dict[str, str]:
-    """One entry of a validation error; the received value itself is not repeated."""
-    place = [str(part) for part in item["loc"]]
-    if place and place[0] in ("path", "query", "header", "body") and len(place) > 1:
-        place = place[1:]
-    return {"field": ".".join(place), "detail": item["msg"]}

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from starlette.routing import compile_path
 
 from service.oip.errors import is_oip
+from service.preconditions import CONDITIONS
 from service.problems import MEDIA_TYPE, ProblemDocument
 
 _BINARY = {"type": "string", "format": "binary"}
@@ -23,7 +24,8 @@ BINARY_BODY: dict[str, Any] = {
             "required": False,
             "description": "RFC 9530; `sha-256` is checked",
             "schema": {"type": "string"},
-        }
+        },
+        *CONDITIONS["parameters"],
     ],
 }
 """`openapi_extra` of a route that takes a file as its body."""

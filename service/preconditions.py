@@ -1,6 +1,7 @@
-"""`If-Match` and `If-None-Match` of requests that read or change an alias (RFC 9110, 13.1).
+"""`If-Match` and `If-None-Match` of requests that read or change something (RFC 9110, 13.1).
 
-An alias's entity tag is the number of its last move in quotes, such as `"7"`.
+An alias's entity tag is the number of its last move in quotes, such as `"7"`; that of a prompt or a
+task is the digest of its latest version, which its content has too.
 """
 
 import re
@@ -9,7 +10,8 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
-from service.problems import ProblemError, problem_error
+from prompt_store.errors import PreconditionFailedError
+from service.problems import Problem, ProblemError, problem_error
 
 _QUOTED = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 _TAG = re.compile(_QUOTED)
@@ -26,12 +28,12 @@ CONDITIONS: dict[str, Any] = {
             "schema": {"type": "string"},
         }
         for name, description in (
-            ("If-Match", "Entity tag, or several, of the alias as it is now; `*` for any"),
-            ("If-None-Match", "`*`: only if the alias does not exist"),
+            ("If-Match", "Entity tag, or several, of what is there now; `*` for any"),
+            ("If-None-Match", "`*`: only if there is nothing yet"),
         )
     ]
 }
-"""`openapi_extra` of a route that changes an alias."""
+"""`openapi_extra` of a route that changes something."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,15 @@ class EntityTags:
     strong: frozenset[str]
     weak: frozenset[str]
 
-    def match(self, number: int, *, weakly: bool = False) -> bool:
-        """Say whether the tag of a move is among them; a weak one counts only `weakly`."""
+    def match(self, state: int | str, *, weakly: bool = False) -> bool:
+        """Say whether the tag of a state is among them; a weak one counts only `weakly`."""
         found = self.strong | self.weak if weakly else self.strong
-        return self.everything or str(number) in found
+        return self.everything or str(state) in found
 
 
-def etag(number: int) -> str:
-    """Return the entity tag of a move."""
-    return f'"{number}"'
+def etag(state: int | str) -> str:
+    """Return the entity tag of a state: the number of a move, or a digest."""
+    return f'"{state}"'
 
 
 def entity_tags(headers: Headers, name: str) -> EntityTags | None:
@@ -79,18 +81,18 @@ def entity_tags(headers: Headers, name: str) -> EntityTags | None:
 
 @dataclass(frozen=True)
 class WriteCondition:
-    """What a request expects of an alias that it changes; an `Expected`.
+    """What a request expects of what it changes; an `Expected` of either kind.
 
     Attributes:
-        if_match: The alias must exist, in one of these states.
-        must_be_new: The alias must not exist.
+        if_match: It must exist, in one of these states.
+        must_be_new: It must not exist.
     """
 
     if_match: EntityTags | None
     must_be_new: bool
 
-    def __call__(self, current: int | None) -> bool:
-        """Say whether the alias, at this move or without any, is as expected."""
+    def __call__(self, current: int | str | None) -> bool:
+        """Say whether it is as expected, in this state or not there at all."""
         if current is None:
             return self.if_match is None
         return not self.must_be_new and self.if_match is not None and self.if_match.match(current)
@@ -105,11 +107,10 @@ def write_condition(headers: Headers) -> WriteCondition:
     """Return the condition that a request sets for changing an alias.
 
     Raises:
-        ProblemError: 428, it sets none; 400, a header is malformed or `If-None-Match` is not `*`.
+        ProblemError: 428, it sets none; 400, as `optional_condition`.
     """
-    if_match = entity_tags(headers, "If-Match")
-    if_none_match = entity_tags(headers, "If-None-Match")
-    if if_match is None and if_none_match is None:
+    condition = optional_condition(headers)
+    if condition is None:
         raise problem_error(
             428,
             "precondition-required",
@@ -118,11 +119,38 @@ def write_condition(headers: Headers) -> WriteCondition:
             "read with to move or delete it; If-Match: * replaces whatever is there",
             field="If-Match",
         )
+    return condition
+
+
+def optional_condition(headers: Headers) -> WriteCondition | None:
+    """Return the condition that a request sets for a change, None if it sets none.
+
+    Raises:
+        ProblemError: 400, a header is malformed or `If-None-Match` is not `*`.
+    """
+    if_match = entity_tags(headers, "If-Match")
+    if_none_match = entity_tags(headers, "If-None-Match")
+    if if_match is None and if_none_match is None:
+        return None
     if if_none_match is not None and not if_none_match.everything:
         raise _malformed(
             "If-None-Match", "If-None-Match takes only * here; If-Match names what to replace"
         )
     return WriteCondition(if_match, must_be_new=if_none_match is not None)
+
+
+def lost(error: PreconditionFailedError, condition: WriteCondition) -> ProblemError:
+    """Return 412 for a condition that was not met; its `ETag` tells how things stand."""
+    return ProblemError(
+        Problem(
+            412,
+            "precondition-failed",
+            "What is stored is not what the request would replace",
+            f"{error}; nothing was changed",
+            {"field": condition.field},
+            {} if error.current is None else {"ETag": etag(error.current)},
+        )
+    )
 
 
 def _malformed(field: str, detail: str) -> ProblemError:

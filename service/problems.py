@@ -21,6 +21,7 @@ class FieldProblem(BaseModel):
 
     field: str
     detail: str
+    limit: float | None = None
 
 
 class ProblemDocument(BaseModel):

@@ -1,16 +1,21 @@
 """What the registries of prompts and of tasks have in common over HTTP: files in, files out."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TypeVar
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
+from prompt_store.errors import PreconditionFailedError
 from prompt_store.manifests import Manifest
+from prompt_store.version_series import Expected, whatever
 from service.bodies import ReceivedFile, received_file
 from service.content import Content, content_response
 from service.parts import parts_of
+from service.preconditions import lost, optional_condition
 
 _Manifest = TypeVar("_Manifest", bound=Manifest)
 
@@ -19,7 +24,8 @@ async def store_upload(
     request: Request,
     response: Response,
     path: str,
-    store: Callable[[ReceivedFile], tuple[_Manifest, bool]],
+    check: Callable[[Expected], None],
+    store: Callable[[ReceivedFile, Expected], tuple[_Manifest, bool]],
     *,
     limit_bytes: int,
 ) -> _Manifest:
@@ -29,23 +35,44 @@ async def store_upload(
         request: Its body is the file.
         response: Gets the status and `Location`.
         path: Of the name that the file is stored under.
-        store: Checks and stores the file, on a thread.
+        check: Raises `PreconditionFailedError` if the name is not as the request expects it.
+        store: Checks and stores the file, on a thread; raises the same.
         limit_bytes: The largest file.
 
     Raises:
-        ProblemError, ClientDisconnect: As `received_file`, and what `store` raises.
+        ProblemError, ClientDisconnect: As `received_file` and `as_expected`, and what `store`
+            raises.
     """
     settings = parts_of(request).settings
-    async with received_file(
-        request,
-        settings.upload_dir,
-        limit_bytes=limit_bytes,
-        idle_timeout_s=settings.body_idle_timeout_s,
-    ) as file:
-        manifest, created = await asyncio.to_thread(store, file)
+    with as_expected(request.headers) as expected:
+        await asyncio.to_thread(check, expected)
+        async with received_file(
+            request,
+            settings.upload_dir,
+            limit_bytes=limit_bytes,
+            idle_timeout_s=settings.body_idle_timeout_s,
+        ) as file:
+            manifest, created = await asyncio.to_thread(store, file, expected)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{path}/versions/{manifest.version}"
     return manifest
+
+
+@contextmanager
+def as_expected(headers: Headers) -> Generator[Expected]:
+    """Give the condition that a request sets for its change, by `If-Match` or `If-None-Match`.
+
+    Raises:
+        ProblemError: 400, a header is malformed; 412, what is done inside did not meet it.
+    """
+    condition = optional_condition(headers)
+    if condition is None:
+        yield whatever
+        return
+    try:
+        yield condition
+    except PreconditionFailedError as error:
+        raise lost(error, condition) from error
 
 
 def stored_file(request: Request, manifest: Manifest, suffix: str) -> Response:

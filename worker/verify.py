@@ -20,6 +20,11 @@ from prompt_store.codec import PromptLimits, read_prompt
 from prompt_store.errors import PromptStoreError
 from prompt_store.objects import open_object_store
 
+EPILOG = (
+    "The ensemble is read from the store, not over HTTP: with --data-dir from that of "
+    "`hgprompt up --data-dir`, else from HGPROMPT_STORE_URL, else from that of `hgprompt up`."
+)
+
 
 def recomputed_digest(artifact: Artifact, blobs: BlobStore) -> str:
     """Return the digest of the composite made anew from the stored sources and weights.
@@ -45,7 +50,7 @@ def recomputed_digest(artifact: Artifact, blobs: BlobStore) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare digests; 0 if they agree, 1 if not or if the ensemble cannot be read."""
-    parser = argparse.ArgumentParser(prog="hgprompt verify", description=__doc__)
+    parser = argparse.ArgumentParser(prog="hgprompt verify", description=__doc__, epilog=EPILOG)
     parser.add_argument("ensemble", help="name@version")
     ensemble = parser.parse_args(arguments).ensemble
     try:
@@ -55,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         store = EnsembleStore(objects, blobs, utc_now, max_attempts=deployment.max_attempts)
         outcome = store.outcome(FitId.parse(ensemble))
         if outcome is None or outcome.artifact_digest is None:
-            sys.stderr.write(f"{ensemble} has no published artifact\n")
+            where = deployment.store_url
+            sys.stderr.write(f"{ensemble} has no published artifact in {where}\n")
             return 1
         artifact = read_artifact(blobs.get_bytes(outcome.artifact_digest))
         own_prompt = artifact.prompt_embeddings.size > 0 and not artifact.sources

@@ -25,6 +25,7 @@ from client.replies import Ensemble
 
 app = typer.Typer(help="Ensembles: ls, show.", no_args_is_help=True)
 
+METHODS = "hgprompt, none, vpt, single, mean, spot, panda, h_ensemble or logme."
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -32,7 +33,7 @@ def fit(  # noqa: PLR0917  one parameter an option
     name: EnsembleArgument,
     task: Annotated[str, typer.Option(help="Labelled images: name, name@version or digest.")],
     sources: Annotated[str, typer.Option(help="Source prompts, comma-separated, or all.")] = "all",
-    method: Annotated[str, typer.Option(help="hgprompt, none, single or mean.")] = "hgprompt",
+    method: Annotated[str, typer.Option(help=METHODS)] = "hgprompt",
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the fit; repeatable.")
     ] = None,

@@ -28,12 +28,14 @@ HealthDep = Annotated[Health, Depends(_health)]
 
 
 @router.get("/livez")
+@router.head("/livez")
 async def livez(health: HealthDep) -> HealthView:
     """Whether the process works at all; if not, it should be restarted."""
     return _view("alive", await health.liveness())
 
 
 @router.get("/readyz")
+@router.head("/readyz")
 async def readyz(health: HealthDep, parts: PartsDep) -> HealthView:
     """Whether the process can serve now, with the parts it depends on."""
     checks = await health.readiness()
@@ -42,6 +44,7 @@ async def readyz(health: HealthDep, parts: PartsDep) -> HealthView:
 
 
 @router.get("/metrics", response_class=Response)
+@router.head("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Prometheus metrics of this process or, where it is a front, of all processes of its host."""
     return Response(await request.app.state.scrape(), media_type=CONTENT_TYPE_LATEST)

@@ -7,13 +7,15 @@ from fastapi import APIRouter, Query, Request, Response
 
 from prompt_store.codec import PromptLimits
 from prompt_store.manifests import Page, PromptManifest
+from prompt_store.version_series import Expected
 from prompt_store.vpt import read_upload
 from service.bodies import ReceivedFile
 from service.openapi import BINARY_BODY, BINARY_RESPONSE, CREATED_OR_SAME
 from service.params import CursorQuery, LimitQuery, NamePath, VersionPath, VersionQuery
 from service.parts import Parts, PartsDep
+from service.preconditions import CONDITIONS
 from service.problems import problem_error
-from service.uploads import store_upload, stored_file
+from service.uploads import as_expected, store_upload, stored_file
 
 router = APIRouter(prefix="/v1/prompts", tags=["prompts"])
 
@@ -22,11 +24,16 @@ router = APIRouter(prefix="/v1/prompts", tags=["prompts"])
 async def put_prompt(
     name: NamePath, request: Request, response: Response, parts: PartsDep
 ) -> PromptManifest:
-    """Validate and store a prompt file as the next version; the same bytes again change nothing."""
+    """Validate and store a prompt file as the next version; the same bytes again change nothing.
+
+    `If-None-Match: *` stores it only under a name that is free, `If-Match` only over the latest
+    version, whose content has that `ETag`; else 412.
+    """
     return await store_upload(
         request,
         response,
         f"/v1/prompts/{name}",
+        partial(parts.prompts.check, name),
         partial(_store, parts, name),
         limit_bytes=parts.settings.max_prompt_bytes,
     )
@@ -72,8 +79,8 @@ def get_content(
     return stored_file(request, manifest, "safetensors")
 
 
-@router.delete("/{name}", status_code=204)
-def delete_prompt(name: NamePath, parts: PartsDep) -> None:
+@router.delete("/{name}", status_code=204, openapi_extra=CONDITIONS)
+def delete_prompt(name: NamePath, request: Request, parts: PartsDep) -> None:
     """Delete every version of a prompt that no ensemble depends on."""
     dependents = [str(fit_id) for fit_id in parts.ensembles.dependents(name)]
     if dependents:
@@ -85,10 +92,13 @@ def delete_prompt(name: NamePath, parts: PartsDep) -> None:
             field="name",
             ensembles=dependents,
         )
-    parts.prompts.delete(name)
+    with as_expected(request.headers) as expected:
+        parts.prompts.delete(name, expected)
 
 
-def _store(parts: Parts, name: str, file: ReceivedFile) -> tuple[PromptManifest, bool]:
+def _store(
+    parts: Parts, name: str, file: ReceivedFile, expected: Expected
+) -> tuple[PromptManifest, bool]:
     limits = PromptLimits(max_bytes=parts.settings.max_prompt_bytes)
     data, prompt = read_upload(file.path, limits, parts.backbone_shape)
-    return parts.prompts.put(name, data, prompt)
+    return parts.prompts.put(name, data, prompt, expected)

@@ -7,11 +7,13 @@ from fastapi import APIRouter, Request, Response
 from images.archive import ArchiveLimits, inspect_archive
 from images.decoding import ImageLimits
 from prompt_store.manifests import Page, TaskManifest
+from prompt_store.version_series import Expected
 from service.bodies import ReceivedFile
 from service.openapi import BINARY_BODY, BINARY_RESPONSE, CREATED_OR_SAME
 from service.params import CursorQuery, LimitQuery, NamePath, VersionPath, VersionQuery
 from service.parts import Parts, PartsDep
-from service.uploads import store_upload, stored_file
+from service.preconditions import CONDITIONS
+from service.uploads import as_expected, store_upload, stored_file
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
@@ -20,11 +22,15 @@ router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 async def put_task(
     name: NamePath, request: Request, response: Response, parts: PartsDep
 ) -> TaskManifest:
-    """Validate and store a zip, tar or parquet file of labelled images as the next version."""
+    """Validate and store a zip, tar or parquet file of labelled images as the next version.
+
+    `If-Match` and `If-None-Match: *` as for prompts.
+    """
     return await store_upload(
         request,
         response,
         f"/v1/tasks/{name}",
+        partial(parts.tasks.check, name),
         partial(_store, parts, name),
         limit_bytes=parts.settings.max_task_bytes,
     )
@@ -66,13 +72,16 @@ def get_content(
     return stored_file(request, manifest, manifest.format)
 
 
-@router.delete("/{name}", status_code=204)
-def delete_task(name: NamePath, parts: PartsDep) -> None:
+@router.delete("/{name}", status_code=204, openapi_extra=CONDITIONS)
+def delete_task(name: NamePath, request: Request, parts: PartsDep) -> None:
     """Delete every version of a task; fits that were acknowledged keep its content."""
-    parts.tasks.delete(name)
+    with as_expected(request.headers) as expected:
+        parts.tasks.delete(name, expected)
 
 
-def _store(parts: Parts, name: str, file: ReceivedFile) -> tuple[TaskManifest, bool]:
+def _store(
+    parts: Parts, name: str, file: ReceivedFile, expected: Expected
+) -> tuple[TaskManifest, bool]:
     settings = parts.settings
     summary = inspect_archive(
         file.path,
@@ -80,5 +89,10 @@ def _store(parts: Parts, name: str, file: ReceivedFile) -> tuple[TaskManifest, b
         ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
     )
     return parts.tasks.put(
-        name, file.path, format=summary.format, classes=summary.classes, counts=summary.counts
+        name,
+        file.path,
+        format=summary.format,
+        classes=summary.classes,
+        counts=summary.counts,
+        expected=expected,
     )

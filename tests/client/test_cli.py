@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
 from client.cli import main
+from ensemble.options import Method
 
 if TYPE_CHECKING:
     from tests.client.conftest import ScriptedServer
@@ -131,6 +132,11 @@ def test_a_task_is_pushed(run: Run, server: "ScriptedServer", tmp_path: Path) ->
     ran = run("tasks", "push", tmp_path / "pets.tar.gz")
     assert ran.out == "pets@1  cc  2 images, 2 classes\n"
     assert server.received[0].target == "/v1/tasks/pets"
+
+
+def test_the_help_of_fit_names_every_method(run: Run) -> None:
+    words = run("fit", "--help").out.replace(",", " ").replace(".", " ").split()
+    assert set(get_args(Method)) <= set(words)
 
 
 def test_fit_sends_what_was_asked_for_and_shows_the_result(

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from prompt_store.errors import CorruptDocumentError, NameInvalidError, NotFoundError
+from prompt_store.errors import (
+    CorruptDocumentError,
+    NameInvalidError,
+    NotFoundError,
+    PreconditionFailedError,
+)
 from prompt_store.manifests import TaskManifest
 from prompt_store.names import digest_of
 from prompt_store.objects import ObjectStore
@@ -200,3 +205,75 @@ def test_a_damaged_manifest_is_named(
     path.write_text(json.dumps(document))
     with pytest.raises(CorruptDocumentError, match=r"versions/00000001.json .*manifest.digest"):
         series.get("a")
+
+
+def test_a_writer_who_expects_another_state_changes_nothing(
+    series: VersionSeries[TaskManifest], put: Put, objects: ObjectStore
+) -> None:
+    seen: list[str | None] = []
+
+    def refuse(current: str | None) -> bool:
+        seen.append(current)
+        return False
+
+    def create() -> None:
+        series.create("a", digest_of(b"2"), builder("a", b"2"), refuse)
+
+    for call in (create, lambda: series.check("a", refuse)):
+        with pytest.raises(PreconditionFailedError, match="a in tasks does not exist") as missing:
+            call()
+        assert missing.value.current is None
+    assert objects.list("tasks") == []
+    first, _ = put("a", b"1")
+    before = objects.list("tasks")
+    for call in (
+        create,
+        lambda: series.check("a", refuse),
+        lambda: series.delete("a", NOW, refuse),
+    ):
+        with pytest.raises(PreconditionFailedError, match=f"a in tasks is {first.digest}") as lost:
+            call()
+        assert lost.value.current == first.digest
+    assert seen == [None, None, first.digest, first.digest, first.digest]
+    assert objects.list("tasks") == before
+    series.delete("a", NOW)
+    with pytest.raises(PreconditionFailedError, match="does not exist"):
+        create()
+    with pytest.raises(NotFoundError):
+        series.delete("a", NOW, refuse)
+
+
+def test_what_a_writer_expects_is_judged_again_after_a_lost_race(
+    series: VersionSeries[TaskManifest], put: Put
+) -> None:
+    first, _ = put("a", b"1")
+
+    def overtaken(current: str | None) -> bool:
+        """The state is as expected when it is looked at, and not when it is written."""
+        met = current == first.digest
+        if met:
+            put("a", b"2")
+        return met
+
+    with pytest.raises(PreconditionFailedError, match=digest_of(b"2")):
+        series.create("a", digest_of(b"3"), builder("a", b"3"), overtaken)
+    assert [version.digest for version in series.versions("a")] == [
+        digest_of(b"1"),
+        digest_of(b"2"),
+    ]
+
+
+def test_a_deletion_is_judged_again_after_a_lost_race(
+    series: VersionSeries[TaskManifest], put: Put
+) -> None:
+    first, _ = put("a", b"1")
+
+    def overtaken(current: str | None) -> bool:
+        met = current == first.digest
+        if met:
+            put("a", b"2")
+        return met
+
+    with pytest.raises(PreconditionFailedError, match=digest_of(b"2")):
+        series.delete("a", NOW, overtaken)
+    assert series.get("a").digest == digest_of(b"2")

@@ -171,6 +171,18 @@ async def test_a_broken_request_is_refused(
         assert (response.status_code, slug(response)) == (status, problem)
 
 
+@pytest.mark.parametrize("names", [["top_k"], ["images"], ["top_k", "images"]])
+async def test_a_part_that_is_no_file_is_told_so(
+    client: httpx.AsyncClient, publish: Publish, image: Images, names: list[str]
+) -> None:
+    publish("zoo")
+    fields = [(name, (None, "3")) for name in names]
+    refused = await client.post(URL, files=[("images", image(1)), *fields])
+    assert (refused.status_code, slug(refused)) == (400, "malformed-images")
+    assert refused.json()["detail"] == "a part is not a file; each must be a file named 'images'"
+    assert refused.json()["field"] == "images"
+
+
 async def test_an_image_above_the_limit_is_413(
     open_client: Opener, publish: Publish, image: Images
 ) -> None:

@@ -29,11 +29,110 @@ async def test_unknown_routes_and_methods_are_problems(client: httpx.AsyncClient
     )
 
 
-async def test_malformed_json_is_400(client: httpx.AsyncClient) -> None:
-    headers = {"Content-Type": "application/json"}
-    response = await client.post("/v1/ensembles", content=b'{"name": ', headers=headers)
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"name": ', "Expecting value at character 9"),
+        (b'{"name": "\xff"}', "'utf-8' codec can't decode byte 0xff in position 10"),
+        (b"[" * 100_000, "maximum recursion depth exceeded"),
+        (b'{"seed": %s}' % (b"9" * 5000), "value has 5000 digits"),
+    ],
+)
+async def test_malformed_json_is_400_and_says_why(
+    client: httpx.AsyncClient, content: bytes, reason: str
+) -> None:
+    response = await client.post("/v1/ensembles", content=content, headers=JSON)
+    problem = response.json()
     assert response.status_code == 400
-    assert response.json()["type"] == "urn:hgprompt:problem:malformed-json"
+    assert (problem["type"], problem["field"]) == ("urn:hgprompt:problem:malformed-json", "body")
+    assert reason in problem["detail"]
+
+
+@pytest.mark.parametrize("media_type", ["application/x-www-form-urlencoded", "text/plain", ""])
+async def test_json_under_another_media_type_is_415(
+    client: httpx.AsyncClient, media_type: str
+) -> None:
+    """`curl --data '{…}'` sends the first."""
+    headers = {"If-None-Match": "*", **({"Content-Type": media_type} if media_type else {})}
+    body = b'{"name": "zoo", "task": "t", "sources": "all"}'
+    for refused in (
+        await client.post("/v1/ensembles", content=body, headers=headers),
+        await client.put("/v1/ensembles/a/aliases/b", content=b'{"version": 1}', headers=headers),
+        await client.put("/v1/prompts/a/aliases/b", content=b'{"version": 1}', headers=headers),
+    ):
+        assert refused.status_code == 415
+        assert refused.json() == {
+            "type": "urn:hgprompt:problem:media-type-not-supported",
+            "title": "The body's media type is not supported",
+            "status": 415,
+            "detail": f"Content-Type {media_type!r} is not application/json",
+            "field": "Content-Type",
+            "limit": "application/json",
+        }
+
+
+@pytest.mark.parametrize(
+    "media_type", ["application/json; charset=utf-8", "Application/JSON", "application/foo+json"]
+)
+async def test_json_is_known_by_its_media_type(client: httpx.AsyncClient, media_type: str) -> None:
+    headers = {"Content-Type": media_type}
+    body = b'{"name": "zoo", "task": "missing", "sources": "all"}'
+    answer = await client.post("/v1/ensembles", content=body, headers=headers)
+    assert answer.json()["type"] == "urn:hgprompt:problem:unknown-task"
+
+
+async def test_a_body_that_no_route_reads_may_have_any_media_type(
+    client: httpx.AsyncClient,
+) -> None:
+    headers = {"Content-Type": "text/plain"}
+    answer = await client.post("/v1/ensembles/zoo/cancel", content=b"x", headers=headers)
+    assert answer.json()["type"] == "urn:hgprompt:problem:ensemble-not-found"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "detail", "limit"),
+    [
+        ({"seed": -1}, "seed", "Input should be greater than or equal to 0", 0),
+        ({"seed": 2**63}, "seed", f"Input should be less than {2**63}", 2**63),
+        ({"options": {"shrinkage": 0}}, "options.shrinkage", "Input should be greater than 0", 0),
+        ({"options": {"max_sources": 101}}, "options.max_sources", None, 100),
+        ({"task": "t" * 130}, "task", None, 129),
+        ({"sources": "some"}, "sources", None, None),
+        ({"sources": ["count", ""]}, "sources[1]", None, 1),
+        ({"sources": ["count", 3]}, "sources[1]", "Input should be a valid string", None),
+        ({"literal['all']": 1}, "literal['all']", "Extra inputs are not permitted", None),
+    ],
+)
+async def test_a_wrong_value_has_its_callers_name_and_its_limit(
+    client: httpx.AsyncClient,
+    fields: dict[str, object],
+    field: str,
+    detail: str | None,
+    limit: float | None,
+) -> None:
+    body = {"name": "zoo", "task": "t", "sources": "all", **fields}
+    problem = (await client.post("/v1/ensembles", json=body)).json()
+    first = problem["errors"][0]
+    assert (problem["field"], first["field"]) == (field, field)
+    assert (problem.get("limit"), first.get("limit")) == (limit, limit)
+    assert detail in (None, first["detail"])
+    assert problem["detail"].startswith(f"{field}: ")
+
+
+async def test_a_wrong_query_parameter_has_its_limit(client: httpx.AsyncClient) -> None:
+    problem = (await client.get("/v1/prompts?limit=1001")).json()
+    assert (problem["field"], problem["limit"]) == ("limit", 1000)
+
+
+async def test_a_rule_over_several_values_is_told_as_it_was_written(
+    client: httpx.AsyncClient,
+) -> None:
+    headers = {"If-Match": "*"}
+    answer = await client.put("/v1/ensembles/a/aliases/b", json={}, headers=headers)
+    assert answer.json()["detail"] == "body: exactly one of version and versions is needed"
 
 
 async def test_every_wrong_value_is_listed_and_none_is_repeated(client: httpx.AsyncClient) -> None:

@@ -43,6 +43,12 @@ async def test_each_role_checks_the_parts_it_needs(
         assert (await client.get(missing)).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+async def test_probes_may_ask_with_head(client: httpx.AsyncClient, path: str) -> None:
+    head, get = await client.head(path), await client.get(path)
+    assert (head.status_code, head.headers["content-type"]) == (200, get.headers["content-type"])
+
+
 async def test_redis_away_makes_it_unready_refuses_fits_and_leaves_the_rest(  # noqa: PLR0917
     loaded: LoadedBackbone,
     store_url: str,

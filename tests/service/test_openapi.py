@@ -87,7 +87,9 @@ async def test_the_contract_is_complete(document: dict[str, dict[str, object]]) 
             ("GET", "/{alias}/history"),
         )
     }
-    operations = {"GET /v1/backbone", "GET /livez", "GET /readyz", "GET /metrics"}
+    operations = {"GET /v1/backbone"} | {
+        f"{call} /{path}" for call in ("GET", "HEAD") for path in ("livez", "readyz", "metrics")
+    }
     models = {
         f"{call} /v2/models/{{model}}{version}{rest}"
         for version in ("", "/versions/{version}")

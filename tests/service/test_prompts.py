@@ -229,6 +229,75 @@ async def test_deleting_hides_a_prompt_unless_an_ensemble_depends_on_it(
     assert (await client.put("/v1/prompts/fashion", content=make_prompt(1))).json()["version"] == 3
 
 
+NEW = {"If-None-Match": "*"}
+
+
+@pytest.fixture(params=["prompts", "tasks"])
+def uploads(
+    request: pytest.FixtureRequest,
+    make_prompt: Callable[..., bytes],
+    make_task: Callable[..., bytes],
+) -> tuple[str, bytes, bytes]:
+    """The URL of a name, and two different files for it."""
+    if request.param == "prompts":
+        return "/v1/prompts/a", make_prompt(1), make_prompt(2)
+    return "/v1/tasks/a", make_task(cat=2, dog=2), make_task(cat=3, dog=2)
+
+
+async def test_an_upload_replaces_only_what_it_says(
+    client: httpx.AsyncClient, uploads: tuple[str, bytes, bytes], blobs: BlobStore
+) -> None:
+    url, old, new = uploads
+    replacing_nothing = await client.put(url, content=old, headers={"If-Match": "*"})
+    assert (replacing_nothing.status_code, slug(replacing_nothing)) == (412, "precondition-failed")
+    assert replacing_nothing.json()["field"] == "If-Match"
+    assert "etag" not in replacing_nothing.headers
+    assert not blobs.exists(digest_of(old))
+    assert (await client.put(url, content=old, headers=NEW)).status_code == 201
+    tag = (await client.head(f"{url}/content")).headers["etag"]
+    for headers in (NEW, {"If-Match": f'"{digest_of(new)}"'}, {"If-Match": f"W/{tag}"}):
+        refused = await client.put(url, content=new, headers=headers)
+        assert (refused.status_code, slug(refused)) == (412, "precondition-failed")
+        assert refused.json()["field"] in headers
+        assert refused.json()["detail"].endswith(f"is {digest_of(old)}; nothing was changed")
+        assert refused.headers["etag"] == tag
+    assert not blobs.exists(digest_of(new))
+    assert (await client.get(url)).json()["version"] == 1
+    replaced = await client.put(url, content=new, headers={"If-Match": f'"x", {tag}'})
+    assert (replaced.status_code, replaced.json()["version"]) == (201, 2)
+
+
+async def test_a_deletion_that_expects_another_version_deletes_nothing(
+    client: httpx.AsyncClient, uploads: tuple[str, bytes, bytes]
+) -> None:
+    url, old, new = uploads
+    await client.put(url, content=old)
+    tag = (await client.head(f"{url}/content")).headers["etag"]
+    await client.put(url, content=new)
+    for headers in ({"If-Match": tag}, NEW):
+        refused = await client.delete(url, headers=headers)
+        assert (refused.status_code, slug(refused)) == (412, "precondition-failed")
+    assert (await client.get(url)).json()["digest"] == digest_of(new)
+    tag = (await client.head(f"{url}/content")).headers["etag"]
+    assert (await client.delete(url, headers={"If-Match": tag})).status_code == 204
+    assert (await client.delete(url, headers={"If-Match": tag})).status_code == 404
+    assert (await client.put(url, content=old, headers=NEW)).status_code == 201
+
+
+@pytest.mark.parametrize("headers", [{"If-Match": "7"}, {"If-None-Match": '"x"'}, {"If-Match": ""}])
+async def test_a_precondition_that_says_nothing_is_refused(
+    client: httpx.AsyncClient, uploads: tuple[str, bytes, bytes], headers: dict[str, str]
+) -> None:
+    url, old, _ = uploads
+    for refused in (
+        await client.put(url, content=old, headers=headers),
+        await client.delete(url, headers=headers),
+    ):
+        assert (refused.status_code, slug(refused)) == (400, "malformed-precondition")
+        assert refused.json()["field"] in headers
+    assert (await client.get(url)).status_code == 404
+
+
 @pytest.mark.parametrize("name", ["Fashion", "-x", "a" * 65, "%2e%2e", "a%20b"])
 async def test_a_malformed_name_is_named(client: httpx.AsyncClient, name: str) -> None:
     response = await client.get(f"/v1/prompts/{name}")

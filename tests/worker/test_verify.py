@@ -140,15 +140,16 @@ def test_what_cannot_be_verified_is_said_in_a_line(
     make_spec: MakeSpec,
     ensembles: EnsembleStore,
     objects: ObjectStore,
+    store_url: str,
 ) -> None:
     spec = make_spec(method="mean")
     assert verify("inks") == (
         1,
         "cannot verify inks: 'inks' is not a fit id; expected name@version\n",
     )
-    assert "inks@1 has no published artifact" in verify("inks@1")[1]
+    assert verify("inks@1") == (1, f"inks@1 has no published artifact in {store_url}\n")
     ensembles.create(spec)
-    assert "inks@1 has no published artifact" in verify("inks@1")[1]
+    assert verify("inks@1") == (1, f"inks@1 has no published artifact in {store_url}\n")
 
     fit_id = publish(spec)
     digest = spec.sources[1].digest[7:]
