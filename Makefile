@@ -122,6 +122,10 @@ bench-serving-tune: $(READY) $(VENV)-peers/.packages ## Find the peers' best con
 bench-serving-peers: $(READY) $(VENV)-peers/.packages ## The service against other servers
 	$(BIN)/python -m benchmarks.serving peers $(ARGS)
 
+.PHONY: bench-serving-fairness
+bench-serving-fairness: $(READY) ## A tenant's latency beside a greedy one
+	$(BIN)/python -m benchmarks.serving fairness $(ARGS)
+
 .PHONY: bench-serving-growth
 bench-serving-growth: $(READY) ## Time and memory against what grows
 	$(BIN)/python -m benchmarks.serving growth $(ARGS)

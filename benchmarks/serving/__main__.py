@@ -3,6 +3,7 @@
 limit    HTTP throughput of the service over that of the backbone in a bare loop
 peers    the service against LitServe, Mosec, BentoML and Ray Serve
 tune     try out configurations of the peers; `peers` takes the best one found
+fairness a tenant's latency beside one that asks for ten times its share
 growth   time and memory against tenants, classes, batch size, and what a fit is given
 report   write the tables and plots of what has been measured
 

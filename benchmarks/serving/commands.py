@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from rich.console import Console
 
+from benchmarks.serving.fairness import FairnessPlan, fairness_key, measure_fairness
 from benchmarks.serving.growth import CURVES, growth_key, measure_growth
 from benchmarks.serving.limit import LimitPlan, measure_limit
 from benchmarks.serving.peer_catalogue import PEERS
@@ -25,7 +26,13 @@ from benchmarks.serving.peer_servers.job import VARIANTS
 from benchmarks.serving.peers import Arena
 from benchmarks.serving.pictures import Picture, load_pictures
 from benchmarks.serving.provenance import LABELS, Measured
-from benchmarks.serving.records import GrowthRecord, LimitRecord, PeerRecord, TuningRecord
+from benchmarks.serving.records import (
+    FairnessRecord,
+    GrowthRecord,
+    LimitRecord,
+    PeerRecord,
+    TuningRecord,
+)
 from benchmarks.serving.results_file import ResultsFile
 from benchmarks.serving.tenants import publish_tenants
 
@@ -47,6 +54,7 @@ def add_commands(commands: Subparsers, results: Path) -> None:
     _add_limit(_parser(commands, "limit", results, _limit))
     _add_peers(_parser(commands, "peers", results, _peers))
     _add_peers(_parser(commands, "tune", results, _tune))
+    _add_one(_parser(commands, "fairness", results, _fairness))
     _add_growth(_parser(commands, "growth", results, _growth))
     _parser(commands, "report", results, _report)
 
@@ -103,9 +111,19 @@ def _add_peers(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--peer", nargs="+", choices=tuple(PEERS), default=tuple(PEERS))
     add("--variant", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS))
+    _add_one(parser)
+
+
+def _add_one(parser: argparse.ArgumentParser) -> None:
+    """Arguments of commands that measure one backbone with one kind of image."""
+    _add_backbone(parser)
+    parser.add_argument("--picture", choices=get_args(Picture), default="png48")
+
+
+def _add_backbone(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--backbone", default="84px", help=f"of {', '.join(LABELS)} (default: 84px)")
     add("--precision", default="bf16", help="fp32 or bf16 (default: bf16)")
-    add("--picture", choices=get_args(Picture), default="png48")
 
 
 def _peer_plan(args: argparse.Namespace) -> PeerPlan:
@@ -154,9 +172,21 @@ def _tune(args: argparse.Namespace) -> Sequence[Path]:
     return _report(args)
 
 
+def _fairness(args: argparse.Namespace) -> Sequence[Path]:
+    results = ResultsFile(args.out / "fairness.jsonl")
+    unit = (args.backbone, args.precision, args.picture)
+    done = {fairness_key(r) for r in results.read(FairnessRecord) if not args.fresh}
+    if unit not in done:
+        plan = FairnessPlan(rounds=2, duration_s=2.0) if args.quick else FairnessPlan()
+        with tempfile.TemporaryDirectory() as scratch:
+            measured = Measured(args.backbone, args.precision)
+            found = measure_fairness(measured, args.picture, plan, args.store, Path(scratch))
+        results.add(found)
+    return _report(args)
+
+
 def _add_growth(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backbone", default="84px", help=f"of {', '.join(LABELS)}")
-    parser.add_argument("--precision", default="bf16", help="fp32 or bf16 (default: bf16)")
+    _add_backbone(parser)
     parser.add_argument("--curve", nargs="+", choices=tuple(CURVES), default=tuple(CURVES))
 
 

@@ -1,109 +1,121 @@
-"""How much a greedy ensemble delays another: `python -m benchmarks.serving.fairness URL A B`.
+"""How much a greedy tenant delays another.
 
-Against a service that runs and has two ensembles. One client sends single images to the second
-ensemble, one after the other; first alone, then beside clients of the first ensemble that send as
-many requests of many images as are admitted, in alternation. Prints the quantiles of the single
-images' latency, quiet and disturbed, and their ratio.
+The modest tenant keeps a few requests in flight: alone, beside a neighbour that keeps as many, and
+beside one that keeps ten times as many. What a tenant may have is half of the service once there
+are two of them, whatever the other asks for, so the last two should differ little.
 """
 
-import argparse
-import asyncio
-import io
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from http import HTTPStatus
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 
-import httpx
-import numpy as np
-from PIL import Image
+from rich.progress import track
 
-QUANTILES = (0.5, 0.9, 0.99)
+from benchmarks.serving.load import Load, LoadResult
+from benchmarks.serving.measuring import settle
+from benchmarks.serving.our_requests import classify_requests
+from benchmarks.serving.pictures import Picture, load_pictures
+from benchmarks.serving.provenance import Measured
+from benchmarks.serving.records import ClientRun, FairnessRecord, FairnessRound, Neighbours
+from benchmarks.serving.server import RunningServer, running_service
+from benchmarks.serving.tenants import publish_tenants
 
-
-def jpeg(size_px: int, seed: int) -> bytes:
-    """A JPEG of noise, `size_px` wide and high."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (size_px, size_px, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-async def be_greedy(client: httpx.AsyncClient, path: str, body: bytes, images: int) -> None:
-    """Send requests of many images until cancelled."""
-    while True:
-        files = [("images", (str(i), body)) for i in range(images)]
-        if (await client.post(path, files=files)).status_code != HTTPStatus.OK:
-            await asyncio.sleep(0.05)
+LEAD_S = 1.0
+"""How much longer than the modest tenant's load its neighbour's lasts, before and after it."""
 
 
-@asynccontextmanager
-async def greedy_clients(
-    client: httpx.AsyncClient, path: str, *, clients: int, size_px: int, images: int
-) -> AsyncGenerator[None]:
-    """Run them beside the block, after a second's start."""
-    body = jpeg(size_px, 0)
-    tasks = [asyncio.create_task(be_greedy(client, path, body, images)) for _ in range(clients)]
-    await asyncio.sleep(1.0)
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+@dataclass(frozen=True)
+class FairnessPlan:
+    """How long and how much.
+
+    Attributes:
+        clients: Requests that the modest tenant keeps in flight.
+        greed: Times as many of the greedy one.
+        rounds: Interleaved rounds.
+        duration_s: Seconds of each load.
+    """
+
+    clients: int = 4
+    greed: int = 10
+    rounds: int = 5
+    duration_s: float = 8.0
 
 
-async def latencies_s(
-    client: httpx.AsyncClient, path: str, count: int, statuses: Counter[int]
-) -> list[float]:
-    """Seconds that single images take, one after the other."""
-    body, found = jpeg(224, 1), list[float]()
-    for _ in range(count):
-        started_s = time.perf_counter()
-        statuses[(await client.post(path, content=body)).status_code] += 1
-        found.append(time.perf_counter() - started_s)
+def measure_fairness(
+    measured: Measured, picture: Picture, plan: FairnessPlan, store: Path, scratch: Path
+) -> FairnessRecord:
+    """Measure one backbone with one kind of image.
+
+    Args:
+        measured: The backbone.
+        picture: What is sent.
+        plan: Sizes.
+        store: Folder for published tenants, kept between runs.
+        scratch: Folder for requests and logs.
+
+    Raises:
+        BenchmarkError: The server or the load generator failed.
+    """
+    pictures = load_pictures(picture)
+    tenants = publish_tenants(measured.loaded.info, 2, store)
+    with running_service(tenants, measured.environment, scratch) as server:
+        modest, neighbour = (
+            Load(server.url, classify_requests([name], pictures), scratch, name)
+            for name in tenants.names
+        )
+        for load in (modest, neighbour):
+            load.warm_up(num_clients=plan.clients)
+        rounds = [
+            _round(server, modest, neighbour, plan)
+            for _ in track(range(plan.rounds), description=f"{measured.label} {picture}")
+        ]
+    return FairnessRecord(
+        provenance=measured.provenance(),
+        backbone=measured.record,
+        picture=picture,
+        clients=plan.clients,
+        greed=plan.greed,
+        rounds=tuple(rounds),
+    )
+
+
+def fairness_key(record: FairnessRecord) -> tuple[str, str, str]:
+    """Return what tells a record from the others: backbone, precision, kind of image."""
+    return record.backbone.label, record.backbone.precision, record.picture
+
+
+def _round(
+    server: RunningServer, modest: Load, neighbour: Load, plan: FairnessPlan
+) -> FairnessRound:
+    alone = _client_run(modest.run(num_clients=plan.clients, duration_s=plan.duration_s))
+    settle(server)
+    beside_equal = _together(server, modest, neighbour, plan, num_clients=plan.clients)
+    beside_greedy = _together(
+        server, modest, neighbour, plan, num_clients=plan.greed * plan.clients
+    )
+    return FairnessRound(alone=alone, beside_equal=beside_equal, beside_greedy=beside_greedy)
+
+
+def _together(
+    server: RunningServer, modest: Load, neighbour: Load, plan: FairnessPlan, *, num_clients: int
+) -> Neighbours:
+    """Load both tenants; the neighbour's load begins earlier and ends later."""
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(
+            neighbour.run, num_clients=num_clients, duration_s=plan.duration_s + 2 * LEAD_S
+        )
+        time.sleep(LEAD_S)
+        seen = modest.run(num_clients=plan.clients, duration_s=plan.duration_s)
+        found = Neighbours(modest=_client_run(seen), neighbour=_client_run(beside.result()))
+    settle(server)
     return found
 
 
-async def measure(arguments: argparse.Namespace) -> None:
-    """Alternate quiet and disturbed rounds, and print what they took."""
-    greedy, modest = (f"/v1/ensembles/{name}/classify" for name in arguments.ensembles)
-    statuses: Counter[int] = Counter()
-    quiet: list[float] = []
-    disturbed: list[float] = []
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=arguments.url, timeout=120, limits=limits) as client:
-        await latencies_s(client, modest, 5, Counter())
-        for _ in range(arguments.rounds):
-            quiet += await latencies_s(client, modest, arguments.count, statuses)
-            async with greedy_clients(
-                client,
-                greedy,
-                clients=arguments.clients,
-                size_px=arguments.size_px,
-                images=arguments.images,
-            ):
-                disturbed += await latencies_s(client, modest, arguments.count, statuses)
-    print(f"answers to the modest ensemble by status: {dict(statuses)}")
-    for q in QUANTILES:
-        before_ms, after_ms = (1000 * float(np.quantile(each, q)) for each in (quiet, disturbed))
-        ratio = after_ms / before_ms
-        print(f"p{100 * q:g}: quiet {before_ms:.1f} ms, disturbed {after_ms:.1f} ms, x{ratio:.2f}")
-
-
-def main() -> None:
-    """Read the command line and measure."""
-    parser = argparse.ArgumentParser(description="How much a greedy ensemble delays another.")
-    parser.add_argument("url")
-    parser.add_argument("ensembles", nargs=2, help="the greedy one and the modest one")
-    parser.add_argument("--clients", type=int, default=10, help="of the greedy ensemble")
-    parser.add_argument("--images", type=int, default=32, help="in each of their requests")
-    parser.add_argument("--size-px", type=int, default=224, help="side of their images")
-    parser.add_argument("--count", type=int, default=50, help="single images in a round")
-    parser.add_argument("--rounds", type=int, default=3)
-    asyncio.run(measure(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    main()
+def _client_run(seen: LoadResult) -> ClientRun:
+    return ClientRun(
+        requests=seen.requests,
+        throughput=seen.throughput,
+        p50_ms=seen.p50_ms,
+        p99_ms=seen.p99_ms,
+    )

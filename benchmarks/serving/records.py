@@ -146,6 +146,65 @@ class LimitRecord(Record):
     rounds: tuple[LimitRound, ...]
 
 
+class ClientRun(Record):
+    """What the clients of one tenant saw for a few seconds.
+
+    Attributes:
+        requests: Answers.
+        throughput: Answers per second.
+        p50_ms: Median latency.
+        p99_ms: 99th percentile of the latency.
+    """
+
+    requests: int
+    throughput: float
+    p50_ms: float
+    p99_ms: float
+
+
+class Neighbours(Record):
+    """Two tenants at the same time.
+
+    Attributes:
+        modest: The one whose latency is looked at.
+        neighbour: The other.
+    """
+
+    modest: ClientRun
+    neighbour: ClientRun
+
+
+class FairnessRound(Record):
+    """One interleaved round.
+
+    Attributes:
+        alone: The modest tenant without a neighbour.
+        beside_equal: With one that keeps as many requests in flight.
+        beside_greedy: With one that keeps `greed` times as many.
+    """
+
+    alone: ClientRun
+    beside_equal: Neighbours
+    beside_greedy: Neighbours
+
+
+class FairnessRecord(Record):
+    """A modest tenant beside a greedy one, for one backbone and one kind of image.
+
+    Attributes:
+        clients: Requests that the modest tenant keeps in flight.
+        greed: Times as many of the greedy one.
+    """
+
+    kind: Literal["fairness"] = "fairness"
+    provenance: Provenance
+    backbone: Backbone
+    picture: str
+    clients: int
+    greed: int
+    rounds: tuple[FairnessRound, ...]
+
+
 class PeerSetup(Record):
     """How a peer was configured.
 

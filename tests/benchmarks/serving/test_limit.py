@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.serving.errors import BenchmarkError
+from benchmarks.serving.fairness import FairnessPlan, measure_fairness
 from benchmarks.serving.growth import measure_growth
 from benchmarks.serving.limit import LimitPlan, measure_limit
 from benchmarks.serving.our_requests import MIN_REQUESTS, assignments
@@ -16,7 +17,7 @@ from benchmarks.serving.peer_runs import PeerPlan, Unit, measure_unit
 from benchmarks.serving.peers import Arena
 from benchmarks.serving.pictures import JPEG_BYTES, load_pictures
 from benchmarks.serving.provenance import Measured
-from benchmarks.serving.records import LimitRecord
+from benchmarks.serving.records import FairnessRecord, LimitRecord
 from benchmarks.serving.report import write_reports
 from benchmarks.serving.results_file import ResultsFile
 from benchmarks.serving.tenants import publish_tenants
@@ -47,6 +48,19 @@ def test_a_tiny_service_is_measured(measured: Measured, tmp_path: Path) -> None:
     ResultsFile(tmp_path / "limit.jsonl").add(record)
     assert ResultsFile(tmp_path / "limit.jsonl").read(LimitRecord) == [record]
     assert (tmp_path / "limit.md") in write_reports(tmp_path)
+
+
+def test_two_tenants_are_measured_side_by_side(measured: Measured, tmp_path: Path) -> None:
+    plan = FairnessPlan(clients=2, greed=4, rounds=1, duration_s=1.0)
+    record = measure_fairness(measured, "png48", plan, tmp_path / "store", tmp_path)
+    (found,) = record.rounds
+    # The fewer clients have the fewer answers, unless they are alone or as many.
+    assert found.beside_greedy.modest.throughput < found.beside_greedy.neighbour.throughput
+    assert 0 < found.alone.p50_ms <= found.alone.p99_ms
+    assert found.beside_equal.neighbour.requests > 1
+    ResultsFile(tmp_path / "fairness.jsonl").add(record)
+    assert ResultsFile(tmp_path / "fairness.jsonl").read(FairnessRecord) == [record]
+    assert (tmp_path / "fairness.md") in write_reports(tmp_path)
 
 
 @pytest.mark.skipif(
