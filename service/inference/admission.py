@@ -9,8 +9,8 @@ from service.inference.errors import QueueFullError, Scarce
 
 ENSEMBLE_SHARE = 4
 """An ensemble may hold this many times the room that is left (Choudhury and Hahne 1998, dynamic
-thresholds): alone it gets 4/5 of it, so the others always find room. Only where nothing is held
-may one request take more."""
+thresholds): alone it gets 4/5 of it, so the others always find room. Only where nothing else is
+held may one request take more."""
 
 MIN_RETRY_S = 1.0
 MAX_RETRY_S = 60.0
@@ -32,12 +32,18 @@ class Room:
         """How much one ensemble holds."""
         return self._held_by[name]
 
-    def lacks(self, name: str, count: int) -> Literal["room", "share"] | None:
-        """What `count` more for an ensemble would exceed."""
+    def lacks(self, name: str, count: int, *, own: int = 0) -> Literal["room", "share"] | None:
+        """What `count` more for an ensemble would exceed.
+
+        Args:
+            name: The ensemble.
+            count: How much more.
+            own: How much of what is held is held by the same request.
+        """
         left = self.limit - self.held - count
         if left < 0:
             return "room"
-        if self.held and self._held_by[name] + count > ENSEMBLE_SHARE * left:
+        if self.held > own and self._held_by[name] + count > ENSEMBLE_SHARE * left:
             return "share"
         return None
 
@@ -101,14 +107,14 @@ class Admission:
         finally:
             self._bytes.take(name, -room.num_bytes)
 
-    def take_bytes(self, name: str, num_bytes: int) -> None:
-        """Count bytes that arrived, on behalf of `BodyRoom`.
+    def take_bytes(self, name: str, num_bytes: int, *, own: int) -> None:
+        """Count bytes that arrived, on behalf of `BodyRoom`, which holds `own` so far.
 
         Raises:
             QueueFullError: The bodies in memory, or the ensemble's share of them, would exceed
                 the limit.
         """
-        if self._bytes.lacks(name, num_bytes) is not None:
+        if self._bytes.lacks(name, num_bytes, own=own) is not None:
             raise self._refusal(
                 "bytes",
                 f"{self.num_bytes} bytes of images are in memory, {self._bytes.held_by(name)} of "
@@ -138,5 +144,5 @@ class BodyRoom:
 
     def add(self, num_bytes: int) -> None:
         """Take room for bytes that arrived; raises `QueueFullError`."""
-        self._admission.take_bytes(self._name, num_bytes)
+        self._admission.take_bytes(self._name, num_bytes, own=self.num_bytes)
         self.num_bytes += num_bytes

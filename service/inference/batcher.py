@@ -1,7 +1,8 @@
 """Which rows go into the next forward pass.
 
 Rows of one batch share their `batch_key`, so each key has its own `FairQueue`. Within and
-between those, the artifact that has been served the fewest rows goes first. Several streams may
+between those, the artifact that has been served the fewest rows goes first; one whose rows wait
+under several keys has one account. Several streams may
 compute at once; `Streams` says how much each takes.
 """
 
@@ -53,7 +54,10 @@ class Batcher:
         self._streams = Streams(num_streams)
         self._clock = clock
         self._condition = threading.Condition()
-        self._queues: dict[BatchKey, FairQueue[Row]] = defaultdict(FairQueue[Row])
+        self._served: dict[str, float] = {}  # rows, by digest
+        self._queues: dict[BatchKey, FairQueue[Row]] = defaultdict(
+            lambda: FairQueue[Row](self._served)
+        )
         self._level = 0.0
         self._closed = False
 
@@ -63,7 +67,9 @@ class Batcher:
             if self._closed:
                 return False
             for row in rows:
-                self._queues[row.batch_key].push(row, row.entry.digest, self._level)
+                digest = row.entry.digest
+                waits = any(queue.has(digest) for queue in self._queues.values())
+                self._queues[row.batch_key].push(row, digest, 0.0 if waits else self._level)
             self._condition.notify_all()
             return True
 
@@ -87,6 +93,7 @@ class Batcher:
                 else:
                     came_to_idle = True
                     self._queues.clear()  # nothing waits: forget who was served how often
+                    self._served.clear()
                     self._level = 0.0
                     if self._closed:
                         self._condition.notify_all()  # of the streams that wait it is the end too

@@ -146,8 +146,6 @@ def _in_halves(compute: Compute, rows: list[Row]) -> list[ComputedRow | None]:
     """Try the halves of a batch that failed, and their halves."""
     if len(rows) == 1:
         return [None]
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()  # a smaller batch may need blocks of another size
     half = len(rows) // 2
     computed: list[ComputedRow | None] = []
     for part in (rows[:half], rows[half:]):
@@ -159,6 +157,8 @@ def _in_halves(compute: Compute, rows: list[Row]) -> list[ComputedRow | None]:
 def _tried(compute: Compute, rows: list[Row]) -> list[ComputedRow] | None:
     """None if it fails; the exception, and what its frames hold of the device, is let go."""
     try:
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # a smaller batch may need blocks of another size
         return compute(rows)
     except Exception as error:  # noqa: BLE001 - the failure of the whole batch has been logged
         logger.warning("part of it failed: %s", error, extra={"batch_size": len(rows)})

@@ -27,14 +27,19 @@ class FairQueue(Generic[T]):
     """First in first out for each party, least served first among them. Not thread-safe.
 
     A party is whoever shares with the others: an artifact, an ensemble.
+
+    Args:
+        served: How much each party has been served; queues may share it, so that a party that waits
+            in several of them has one account.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, served: dict[str, float] | None = None) -> None:
         self._items: dict[str, deque[T]] = {}
-        self._served: dict[str, float] = {}
-        # (served, tie breaker, party); out of date where `served` is no longer the party's.
+        self._served = {} if served is None else served
+        # (served, tie breaker, party); `served` is out of date where another queue has charged.
         self._heap: list[tuple[float, int, str]] = []
         self._ties = count()
+        self._entries: dict[str, int] = {}  # tie breaker of each party's latest entry in the heap
 
     def push(self, item: T, party: str, level: float) -> None:
         """Queue an item; a party new to the queue starts at `level` served."""
@@ -48,14 +53,21 @@ class FairQueue(Generic[T]):
     def least_served(self) -> float | None:
         """What the party whose turn it is has been served; None when nothing waits."""
         while self._heap:
-            served, _, party = self._heap[0]
+            served, tie, party = self._heap[0]
             items = self._items[party]
             while items and items[0].cancelled:
                 items.popleft()
-            if items and served == self._served[party]:
+            is_latest = bool(items) and tie == self._entries[party]
+            if is_latest and served == self._served[party]:
                 return served
             heapq.heappop(self._heap)
+            if is_latest:
+                self._enter(party)
         return None
+
+    def has(self, party: str) -> bool:
+        """Whether a party has items here; some may be cancelled."""
+        return bool(self._items.get(party))
 
     @property
     def num_waiting(self) -> int:
@@ -76,4 +88,5 @@ class FairQueue(Generic[T]):
             self._enter(party)
 
     def _enter(self, party: str) -> None:
-        heapq.heappush(self._heap, (self._served[party], next(self._ties), party))
+        tie = self._entries[party] = next(self._ties)
+        heapq.heappush(self._heap, (self._served[party], tie, party))

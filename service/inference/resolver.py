@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 MAX_CACHED_NAMES = 10_000
 
+PATIENCE_S = 2.0
+"""How long a look may take before the last known answer stands in for it."""
+
 Reference = NameReference | AliasReference
 Assigned = Callable[[AliasReference, int], None]
 
@@ -49,12 +52,18 @@ class _Known:
     until_s: float
 
 
+@dataclass(frozen=True)
+class _Look:
+    task: asyncio.Task[_Target]
+    since_s: float
+
+
 class Resolver:
     """Looks references up in the store and remembers the answer for a moment.
 
     A success, and the move of an alias, shows within `ttl_s` after it was recorded. While the
-    store is down the last answer stands, so that resident artifacts go on serving. Used on the
-    event loop only.
+    store is down, or takes longer than `PATIENCE_S`, the last answer stands, so that resident
+    artifacts go on serving. Used on the event loop only.
 
     Args:
         ensembles: The durable fits and their aliases; read on threads.
@@ -79,7 +88,7 @@ class Resolver:
         self._assigned = assigned
         self._clock = clock
         self._known: OrderedDict[Reference, _Known] = OrderedDict()
-        self._looking: dict[Reference, asyncio.Task[_Target]] = {}
+        self._looking: dict[Reference, _Look] = {}
 
     async def resolve(self, reference: Reference, assignment_key: str | None = None) -> Served:
         """Return the version for one request.
@@ -105,6 +114,11 @@ class Resolver:
         self._assigned(reference, version)
         return target.served[version]
 
+    def last_known(self, reference: NameReference) -> Served | None:
+        """Return what a name meant when it was last looked up; None if that is not known."""
+        known = self._known.get(reference)
+        return None if known is None else next(iter(known.target.served.values()))
+
     def forget(self, name: str, alias: str | None = None) -> None:
         """Look a bare name or an alias up anew next time, because it is known to have changed."""
         key = NameReference(name, None) if alias is None else AliasReference(name, alias)
@@ -117,14 +131,20 @@ class Resolver:
         if known is not None and self._clock() < known.until_s:
             return known.target
         if key not in self._looking:
-            self._looking[key] = asyncio.create_task(self._look_up(key))
-            self._looking[key].add_done_callback(lambda task: self._looked(key, task))
+            task = asyncio.create_task(self._look_up(key))
+            self._looking[key] = _Look(task, self._clock())
+            task.add_done_callback(lambda task: self._looked(key, task))
+        look = self._looking[key]
+        # Shielded: other requests may be waiting for the same answer.
+        if known is None:
+            return await asyncio.shield(look.task)
+        patience_s = look.since_s + PATIENCE_S - self._clock()
+        if patience_s <= 0:
+            return known.target  # whoever began to wait before has said so in the log
         try:
-            # Shielded: other requests may be waiting for the same answer.
-            return await asyncio.shield(self._looking[key])
-        except STORE_AWAY:
-            if known is None:
-                raise
+            async with asyncio.timeout(patience_s):
+                return await asyncio.shield(look.task)
+        except (*STORE_AWAY, TimeoutError):
             logger.warning("store unavailable, serving the last known version", exc_info=True)
             return known.target
 
@@ -136,7 +156,8 @@ class Resolver:
         except NotFoundError:
             self._known.pop(key, None)  # an alias that was deleted must not come back
             raise
-        if self._looking.get(key) is not asyncio.current_task():
+        look = self._looking.get(key)
+        if look is None or look.task is not asyncio.current_task():
             return target  # it was told to forget meanwhile
         # A version that succeeded stays so for ever; what a name or an alias means may change.
         fixed = isinstance(key, NameReference) and key.version is not None
@@ -147,7 +168,8 @@ class Resolver:
         return target
 
     def _looked(self, key: Reference, task: asyncio.Task[_Target]) -> None:
-        if self._looking.get(key) is task:
+        look = self._looking.get(key)
+        if look is not None and look.task is task:
             del self._looking[key]
 
     def _read(self, key: Reference, known: _Target | None) -> _Target:

@@ -34,6 +34,7 @@ from service.oip.infer_response import infer_response
 from service.oip.metadata import model_config, model_metadata, server_metadata
 from service.oip.repository import RepositoryIndex
 from service.oip.statistics import Keys, ModelStatistics, statistics_document
+from service.parsing import parsed
 from service.parts import parts_of
 from service.problems import problem_error
 
@@ -151,7 +152,7 @@ async def _parsed(request: Request, content: InferContent) -> InferRequest:
             max_images=parts.settings.max_images_per_request,
         )
 
-    return await asyncio.to_thread(parse) if off_the_loop(content) else parse()
+    return await parsed(parse) if off_the_loop(content) else parse()
 
 
 async def _answer(
@@ -164,7 +165,7 @@ async def _answer(
             reference, wanted.rows, key, wants_features=wanted.wants_features
         )
     except (QueueFullError, DeadlineExceededError, EngineStoppedError):
-        await _count_failure(request, reference, time.perf_counter() - started_s)
+        _count_failure(request, reference, time.perf_counter() - started_s)
         raise
     total_s = time.perf_counter() - started_s
     for row, outcome in enumerate(answer.outcomes):
@@ -179,11 +180,12 @@ async def _answer(
     return answer
 
 
-async def _count_failure(request: Request, reference: Reference, total_s: float) -> None:
-    """Count a request that nothing answered, unless an alias leaves open what would have."""
+def _count_failure(request: Request, reference: Reference, total_s: float) -> None:
+    """Count a request that nothing answered, unless it is open what would have."""
     if isinstance(reference, NameReference):
-        served = await _classifier(request).resolver.resolve(reference)
-        _statistics(request).failed(served, total_s=total_s)
+        served = _classifier(request).resolver.last_known(reference)
+        if served is not None:
+            _statistics(request).failed(served, total_s=total_s)
 
 
 def _row_error(row: int, outcome: RowOutcome) -> Exception | None:

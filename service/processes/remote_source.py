@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from service.engine_source import Pace
 from service.health import NotHealthyError
@@ -54,14 +54,24 @@ class RemoteEngineSource:
         connecting = asyncio.create_task(engine.keep_connected(parts.backbone))
         connecting.add_done_callback(leave)
         try:
-            await engine.wait_connected()
+            await _first_connection(engine, connecting)
             yield engine
         finally:
             connecting.cancel()
-            with suppress(asyncio.CancelledError):
-                await connecting
+            await asyncio.wait({connecting})  # why it ended early has been logged
 
     async def check(self) -> None:
         """See `EngineSource.check`."""
         if self._engine is None or not self._engine.is_healthy:
             raise NotHealthyError("the engine's process is not there, or cannot work")
+
+
+async def _first_connection(engine: RemoteEngine, connecting: asyncio.Task[None]) -> None:
+    """Wait until there is an engine; raises what keeps this front from ever having one."""
+    waiting = asyncio.create_task(engine.wait_connected())
+    try:
+        await asyncio.wait({waiting, connecting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    if connecting.done():
+        connecting.result()

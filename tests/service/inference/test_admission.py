@@ -64,6 +64,19 @@ def test_bodies_are_bounded_as_they_arrive() -> None:
     assert admission.num_bytes == 0
 
 
+def test_a_body_that_is_alone_may_take_all_of_the_room_piece_by_piece() -> None:
+    admission = Admission(max_images=4, max_bytes=1000)
+    with admission.body("a") as large:
+        for _ in range(10):
+            large.add(100)
+    with admission.body("a") as large, admission.body("b") as small:
+        small.add(1)
+        large.add(700)
+        with pytest.raises(QueueFullError) as caught:
+            large.add(100)
+        assert caught.value.scarce == "bytes"
+
+
 def test_slow_bodies_for_one_ensemble_leave_room_for_the_others() -> None:
     admission = Admission(max_images=4, max_bytes=1000)
     with ExitStack() as held:

@@ -1,5 +1,7 @@
 import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -149,6 +151,50 @@ def test_prompt_shapes_share_the_engine_by_rows_served() -> None:
     batcher.submit([row("a", (1, 4)) for _ in range(40)] + [row("b", (2, 4)) for _ in range(40)])
     served = Counter(digest for _ in range(10) for digest in digests(batcher.next_batch()))
     assert served == {"a": 20, "b": 20}
+
+
+def floats(digest: str) -> Row:
+    return replace(row(digest), pixels=PIXELS.astype(np.float32))
+
+
+def test_an_artifact_has_one_account_whatever_kind_of_pixels_it_is_sent() -> None:
+    batcher = Batcher(4)
+    batcher.submit([make("both") for _ in range(40) for make in (row, floats)])
+    batcher.submit([row("one") for _ in range(40)])
+    served = Counter(digest for _ in range(16) for digest in digests(batcher.next_batch()))
+    assert abs(served["both"] - served["one"]) <= 4
+    served.update(digest for _ in range(14) for digest in digests(batcher.next_batch()))
+    assert served == {"both": 80, "one": 40}
+
+
+def test_one_that_waits_with_one_kind_of_pixels_loses_nothing_by_sending_the_other() -> None:
+    batcher = Batcher(8)
+    batcher.submit([floats("one") for _ in range(200)])
+    batcher.submit([row("both") for _ in range(200)])
+    served: Counter[str] = Counter()
+    for _ in range(20):
+        batch = digests(batcher.next_batch())
+        served.update(batch)
+        if batch[0] == "one":  # for the moment it is ahead
+            batcher.submit([floats("both")])
+    assert abs(served["both"] - served["one"]) <= 8
+
+
+def test_what_was_served_is_forgotten_when_nothing_waits() -> None:
+    batcher = Batcher(4)
+    batcher.submit([floats("a") for _ in range(20)])
+    for _ in range(5):
+        batcher.next_batch()
+    with ThreadPoolExecutor(1) as idle:
+        next_one = idle.submit(batcher.next_batch)
+        until_s = time.monotonic() + 30
+        while batcher._level:  # it has not found the queue empty yet
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+        batcher.submit([row("a") for _ in range(8)] + [floats("b") for _ in range(8)])
+        served = Counter(digests(next_one.result(30)))
+    served.update(digests(batcher.next_batch()))
+    assert served == {"a": 4, "b": 4}
 
 
 def test_rows_are_compared_by_identity() -> None:

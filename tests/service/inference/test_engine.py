@@ -227,6 +227,25 @@ def test_a_failed_batch_is_reported_to_its_rows_and_the_next_one_runs(
         hook.remove()
 
 
+def test_a_device_that_is_lost_for_good_still_gives_each_row_an_outcome(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an illegal access every call to the device fails, that which frees memory too."""
+
+    def fail(*_: object) -> list[ComputedRow]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", fail)
+    with running(loaded.vit, compute=fail) as harness:
+        entry = harness.insert("d", make_artifact(1))
+        for _ in range(UNHEALTHY_AFTER_FAILURES):
+            assert harness.engine.healthy
+            outcomes = harness.classify([row(0, entry), row(1, entry)])
+            assert [type(outcome) for outcome in outcomes] == [EngineFailedError] * 2
+        assert not harness.engine.healthy
+
+
 def test_stop_answers_what_is_queued(
     loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
 ) -> None:

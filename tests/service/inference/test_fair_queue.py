@@ -74,3 +74,20 @@ def test_a_charge_to_a_party_that_does_not_wait_counts_when_it_does() -> None:
     queue.charge("a", 1.5)
     queue.push(Item("a"), "a", 0.0)
     assert take(queue, 3) == ["b", "b", "a"]
+
+
+def test_a_party_that_waits_in_two_queues_has_one_account() -> None:
+    served: dict[str, float] = {}
+    first, second = FairQueue[Item](served), FairQueue[Item](served)
+    for _ in range(100):
+        first.push(Item("a"), "a", 0.0)
+        second.push(Item("a"), "a", 0.0)
+        second.push(Item("b"), "b", 0.0)
+    assert take(first, 3) == ["a"] * 3
+    assert take(second, 3) == ["b"] * 3
+    for _ in range(48):
+        assert take(first, 1) == ["a"]
+        assert sorted(take(second, 3)) == ["a", "b", "b"]
+    assert len(first._heap) + len(second._heap) < 20  # few entries that are out of date
+    assert (first.num_waiting, second.num_waiting) == (49, 53)
+    assert served == {"a": 99.0, "b": 99.0}
