@@ -80,9 +80,7 @@ def fit_class_head(features: Tensor, labels: Tensor, num_classes: int) -> ClassH
         heads = _discriminants(features[inside], labels[inside], num_classes, SHRINKAGES)
         for i, (weight, bias) in enumerate(heads):
             held_out[i, ~inside] = features[~inside] @ weight.T + bias
-    # The head that has not seen the only image of a class does not know that class: no image of
-    # such a class says anything of its calibration.
-    known = torch.bincount(labels, minlength=num_classes)[labels] > 1  # (N,)
+    known = of_known_class(labels)
     calibrated = [_calibrate(logits[known], labels[known]) for logits in held_out]
     best = min(range(len(SHRINKAGES)), key=lambda i: calibrated[i][1])
     temperature = calibrated[best][0]
@@ -94,6 +92,16 @@ def fit_class_head(features: Tensor, labels: Tensor, num_classes: int) -> ClassH
         temperature=temperature,
         held_out_logits=held_out[best] / temperature,
     )
+
+
+def of_known_class(labels: Tensor) -> Tensor:
+    """Return which images of labels (N,) have another one of their class, (N,) bool.
+
+    The head that has not seen the only image of a class does not know that class: its prediction of
+    it says nothing of features or calibration.
+    """
+    _, class_of_row, counts = labels.unique(return_inverse=True, return_counts=True)
+    return counts[class_of_row] > 1
 
 
 def _folds(labels: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ The stages, in their order, for M sources and N images; each method has some of 
     ablation refinement  with `composition="exact"` too, and then
     ablations
     tuning            with `tuning_epochs`: the best prompted candidate and its head, jointly
-    tuned features                                                       N forward passes
+    tuned features    if an epoch was better than the start              N forward passes
 
 Every candidate's head is fitted in closed form once its features are there, and the candidate of
 the highest held-out accuracy is chosen; "hgprompt" chooses among fewer, by log-loss, and looks at

@@ -17,6 +17,7 @@ from benchmarks.suite.variants import Variant
 from ensemble.candidates import Candidate
 from ensemble.fitting import fit_ensemble
 from ensemble.leaderboard import validate
+from ensemble.methods.choice import cross_fitted_log_loss
 from ensemble.prompt_tuning import LabelledPixels
 from ensemble.prompted_vit import PromptedViT
 
@@ -117,15 +118,15 @@ def _place(
     candidate: Candidate, kept: Sequence[str], labels: Tensor, test_accuracy: float
 ) -> Place:
     """Describe a candidate; `labels` (N,) are those of the images that it was fitted on."""
-    standing, cross_fitted = candidate.standing, candidate.head.held_out_logits
+    standing = candidate.standing
     return Place(
         method=standing.method,
         source=None if standing.source is None else kept[standing.source],
         tuned=standing.tuned,
         accuracy=round(standing.accuracy, 6),
         log_loss=round(standing.log_loss, 5),
-        cross_fit_accuracy=round(_accuracy(cross_fitted, labels), 6),
-        cross_fit_log_loss=round(float(functional.cross_entropy(cross_fitted, labels)), 5),
+        cross_fit_accuracy=round(_accuracy(candidate.head.held_out_logits, labels), 6),
+        cross_fit_log_loss=round(cross_fitted_log_loss(candidate, labels), 5),
         test_accuracy=round(test_accuracy, 6),
     )
 

@@ -57,11 +57,14 @@ class Panel:
         return np.array([records[seed].test_accuracy for seed in seeds])
 
     def accuracies(self, variants: Sequence[str], tasks: Sequence[str]) -> Floats:
-        """Return test accuracies (variants, tasks), averaged over the common seeds."""
+        """Return test accuracies (variants, tasks), averaged over the common seeds.
+
+        Rounded to 9 decimals: the last digits of a mean depend on the order of the seeds, and would
+        make a win of a tie.
+        """
         seeds = {task: self.common_seeds(task, variants) for task in tasks}
-        return np.array(
-            [[self.by_seed(v, task, seeds[task]).mean() for task in tasks] for v in variants]
-        ).reshape(len(variants), len(tasks))
+        means = [[self.by_seed(v, task, seeds[task]).mean() for task in tasks] for v in variants]
+        return np.array(means).reshape(len(variants), len(tasks)).round(9)
 
     def correct(self, variant: str, task: str, seeds: Iterable[int]) -> Floats:
         """Return (seeds, images), 1 where a test image was classified correctly."""

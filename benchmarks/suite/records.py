@@ -75,7 +75,7 @@ class Place(_Record):
         accuracy: On the validation part.
         log_loss: On the validation part, in nats.
         cross_fit_accuracy: Of its cross-fitted predictions of all images of the fit.
-        cross_fit_log_loss: Of the same.
+        cross_fit_log_loss: Of the same, without the only images of their class.
         test_accuracy: Shows what the choice among candidates was worth; nothing is chosen by it.
     """
 

@@ -17,7 +17,8 @@ from benchmarks.suite.variants import make_variants
 
 _READING = """\
 Accuracies are on test images that chose nothing. Means are over tasks, after the seeds of a task
-have been averaged; a table compares its methods on the tasks and seeds that all of them finished.
+have been averaged; a table compares its methods on the tasks and seeds that all of them finished,
+and a paired difference is over those that both finished.
 Intervals are 95 %. Over tasks they are t-intervals of the paired differences with the tasks as
 units; they say what to expect of another task like these, and are not corrected for the number of
 comparisons. In brackets: tasks won, tied, lost."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ensemble.candidates import Candidate, ranked
+from ensemble.class_head import of_known_class
 from ensemble.leaderboard import paired_difference
 
 
@@ -28,14 +29,24 @@ def choose(favoured: Sequence[Candidate], others: Sequence[Candidate], labels: T
         others: What the winner is compared with.
         labels: (N,), of all images of the fit.
     """
-    winner = min(favoured, key=lambda candidate: cross_fitted_log_loss(candidate, labels))
+    winner = lowest_log_loss(favoured, labels)
     better = [candidate for candidate in others if is_clearly_better(candidate, winner, labels)]
     return ranked(better)[0] if better else winner
 
 
+def lowest_log_loss(favoured: Sequence[Candidate], labels: Tensor) -> Candidate:
+    """Return the candidate of the lowest cross-fitted log-loss, of equals the first."""
+    return min(favoured, key=lambda candidate: cross_fitted_log_loss(candidate, labels))
+
+
 def cross_fitted_log_loss(candidate: Candidate, labels: Tensor) -> float:
-    """In nats, over all images (N,), each predicted by a head that has not seen its fold."""
-    return float(functional.cross_entropy(candidate.head.held_out_logits, labels))
+    """In nats, each image predicted by a head that has not seen its fold.
+
+    Over all images (N,) but the only ones of their class, each of which would cost some 1,000 nats
+    divided by the temperature: of two candidates the less confident one would always be lower.
+    """
+    known = of_known_class(labels)
+    return float(functional.cross_entropy(candidate.head.held_out_logits[known], labels[known]))
 
 
 def is_clearly_better(one: Candidate, other: Candidate, labels: Tensor) -> bool:

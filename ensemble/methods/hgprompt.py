@@ -8,6 +8,7 @@ is lower, and whatever else is clearly better (`choice`).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,12 @@ from ensemble.gradient_variance import (
 from ensemble.hscore import adjusted_h_score, h_score
 from ensemble.leaderboard import paired_difference
 from ensemble.methods.ablations import run_ablations
-from ensemble.methods.choice import after_tuning, choose, is_clearly_better
+from ensemble.methods.choice import (
+    after_tuning,
+    choose,
+    is_clearly_better,
+    lowest_log_loss,
+)
 from ensemble.methods.findings import CompositionGap, Diagnostics, Findings
 from ensemble.methods.single import single_candidates
 from ensemble.methods.source_scores import score_sources
@@ -72,7 +78,8 @@ def fit_hgprompt(fit: FitSession) -> Findings:
     # Equals stay in this order, so the learned ensemble comes before what it does not beat.
     candidates = [ensemble, none, mean, *singles]
     simple = ranked(candidates[1:])[0]
-    chosen = choose([ensemble, mean, singles[evident]], candidates[1:], fit.labels)
+    favoured = [ensemble, mean, singles[evident]]
+    chosen = choose(favoured, candidates[1:], fit.labels)
     diagnostics = Diagnostics(
         objective=_objective(fit, learned.solution, refined, by_source, features),
         sources=scores,
@@ -81,7 +88,7 @@ def fit_hgprompt(fit: FitSession) -> Findings:
         objective_curve=learned.solution.curve,
         composite_curve=refined.curve if refined else (),
         ablations=run_ablations(fit, by_source, ensemble),
-        advice=_advice(fit, ensemble, simple, chosen),
+        advice=_advice(fit, ensemble, simple, chosen, favoured),
         plain_features=plain,
     )
     candidates = with_tuning(fit, candidates, start=chosen)
@@ -112,9 +119,7 @@ def _gradient_moments(
     prompts = fit.sources.aligned
     with fit.timed("gradients"):
         weighted = feature_sum(weights, by_source)
-        generator = torch.Generator().manual_seed(fit.seed)
-        order = torch.randperm(len(fit.train_rows), generator=generator)[:GRADIENT_IMAGES]
-        rows = fit.train_rows[order.sort().values]
+        rows = draw_train_rows(fit, GRADIENT_IMAGES)
         head = fit.train_head(weighted)
         cotangents = loss_cotangents(head, weighted[rows], fit.labels[rows])
         total = len(prompts) * len(rows)
@@ -133,6 +138,13 @@ def _gradient_moments(
         )
         fit.progress(stage, total, total)
         return moments
+
+
+def draw_train_rows(fit: FitSession, limit: int) -> Tensor:
+    """Draw at most `limit` of the training rows, sorted; archives hold one class after another."""
+    generator = torch.Generator().manual_seed(fit.seed)
+    order = torch.randperm(len(fit.train_rows), generator=generator)[:limit]
+    return fit.train_rows[order.sort().values]
 
 
 def feature_sum(weights: Tensor, by_source: list[Tensor]) -> Tensor:
@@ -168,7 +180,7 @@ def _gap(
     fit: FitSession, weights: Tensor, by_source: list[Tensor], composite: Tensor
 ) -> CompositionGap | None:
     """How far composing prompts is from summing features, with the tokens aligned and as stored."""
-    rows = fit.train_rows[:GAP_IMAGES]
+    rows = draw_train_rows(fit, GAP_IMAGES)
     features = torch.stack(by_source)[:, rows]
     (unaligned,) = fit.features_of("composition gap", [compose(fit.sources.stored, weights)], rows)
     stored = composition_gap(unaligned, features, weights)
@@ -181,7 +193,11 @@ def _gap(
 
 
 def _advice(
-    fit: FitSession, learned: Candidate, simple: Candidate, chosen: Candidate
+    fit: FitSession,
+    learned: Candidate,
+    simple: Candidate,
+    chosen: Candidate,
+    favoured: Sequence[Candidate],
 ) -> str | None:
     """Say so if the learned ensemble does not beat a simpler candidate, or is not served."""
     ahead = learned.standing.accuracy > simple.standing.accuracy
@@ -197,7 +213,7 @@ def _advice(
         f"On {len(rows)} held-out images {_name(rival, simple)} scored "
         f"{rival.standing.accuracy:.3f} and the learned ensemble {learned.standing.accuracy:.3f} "
         f"(difference {low:+.3f} to {high:+.3f} with 95 % confidence){verdict}. "
-        f"{_consequence(fit, learned, chosen, simple)}"
+        f"{_consequence(fit, learned, chosen, simple, favoured)}"
     )
 
 
@@ -208,10 +224,21 @@ def _name(candidate: Candidate, best: Candidate) -> str:
     return names[candidate.standing.method]
 
 
-def _consequence(fit: FitSession, learned: Candidate, chosen: Candidate, simple: Candidate) -> str:
+def _consequence(
+    fit: FitSession,
+    learned: Candidate,
+    chosen: Candidate,
+    simple: Candidate,
+    favoured: Sequence[Candidate],
+) -> str:
     if chosen is learned:
         return "Over all images that is within chance, so the learned ensemble was kept."
-    name = _name(chosen, simple)
+    name, lowest = _name(chosen, simple), lowest_log_loss(favoured, fit.labels)
     if is_clearly_better(chosen, learned, fit.labels):
         return f"Over all images {name} is better beyond chance, so it was chosen."
-    return f"Over all images {name} has the lower cross-fitted log-loss, so it was chosen."
+    if chosen is lowest:
+        return f"Over all images {name} has the lower cross-fitted log-loss, so it was chosen."
+    return (
+        f"Over all images {name} is better beyond chance than {_name(lowest, simple)}, which has "
+        "the lowest cross-fitted log-loss, so it was chosen."
+    )

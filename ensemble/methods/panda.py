@@ -35,7 +35,8 @@ def fit_panda(fit: FitSession) -> Findings:
     loss_function = _distillation(logits, weight=max(0.0, float(similarities[nearest])))
     student = tuned(fit, teacher, loss_function=loss_function)
     diagnostics = Diagnostics(similarities=tuple(similarities.tolist()))
-    return Findings(weights, ranked([teacher, student]), diagnostics)
+    candidates = [teacher] if student is None else ranked([teacher, student])
+    return Findings(weights, candidates, diagnostics)
 
 
 def _distillation(teacher_logits: Tensor, weight: float) -> TuningLoss:

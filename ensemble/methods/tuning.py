@@ -12,7 +12,7 @@ from ensemble.prompt_tuning import TuningConfig, TuningLoss, cross_entropy, tune
 def with_tuning(
     fit: FitSession, candidates: list[Candidate], start: Candidate | None = None
 ) -> list[Candidate]:
-    """Rank candidates; if tuning was asked for, add one tuned: `start`, else the best.
+    """Rank candidates; if tuning was asked for and helps, add one tuned: `start`, else the best.
 
     Without a prompt there is nothing to tune, so then it is the best that has one.
     """
@@ -21,13 +21,17 @@ def with_tuning(
     best = next((c for c in wanted if c.prompt.shape[1] > 0), None)
     if fit.options.tuning_epochs == 0 or best is None:
         return candidates
-    return ranked([*candidates, tuned(fit, best)])
+    found = tuned(fit, best)
+    return candidates if found is None else ranked([*candidates, found])
 
 
 def tuned(
     fit: FitSession, start: Candidate, *, loss_function: TuningLoss = cross_entropy
-) -> Candidate:
-    """Tune on the training part; the epoch is chosen by the log-loss on the validation part."""
+) -> Candidate | None:
+    """Tune on the training part; the epoch is chosen by the log-loss on the validation part.
+
+    None if no epoch was better than the start: that prompt is a candidate already, untuned.
+    """
     epochs = fit.options.tuning_epochs
     fit.progress("tuning", 0, epochs)
     config = TuningConfig(
@@ -51,6 +55,8 @@ def tuned(
             on_epoch=lambda epoch: fit.progress("tuning", epoch.epoch, epoch.epochs),
             should_stop=fit.should_stop,
         )
+    if found.best.epoch == 0:
+        return None
     prompt = found.prompt.cpu()
     (features,) = fit.features_of("tuned features", [prompt])
     place = start.standing

@@ -21,7 +21,7 @@ from jobs.records import FitRequest, FitSpec, SourceRef, TaskRef
 from prompt_store.blobs import BlobStore
 from tests.result_parts import RESULT_PARTS
 from worker import result_document as document_module
-from worker.fit_job import load_sources
+from worker.fit_job import build_artifact, load_sources
 from worker.result_document import result_document
 from worker.task_images import TaskImages, load_task_images
 
@@ -276,3 +276,16 @@ def test_a_fit_without_sources_has_a_document_too(describe: Describe, method: Me
 
     assert (document["weights"], document["sources"], document["screening"]) == ({}, [], None)
     assert {place["method"] for place in document["leaderboard"]} == {method}
+
+
+def test_a_tuned_prompt_is_called_so(describe: Describe) -> None:
+    fit = describe("mean")
+    served = fit.found.served
+    tuned = replace(served, standing=replace(served.standing, tuned=True))
+    found = replace(fit.found, served=tuned, candidates=(tuned, served))
+
+    document = described(fit.request, fit.task, found)
+
+    assert [place.get("tuned", False) for place in document["leaderboard"]] == [True, False]
+    assert document["chosen"]["tuned"]
+    assert build_artifact(fit.request, fit.task, found).metadata["tuned"] == "true"

@@ -91,6 +91,25 @@ def test_differences_are_paired_by_task(results: ResultsFolder) -> None:
     assert "| single | +0.000 [+0.000, +0.000] (0-3-0) |" in text
 
 
+def test_the_same_accuracies_in_other_seeds_are_a_tie(make_record: MakeRecord) -> None:
+    """Of three seeds 20, 40 and 60 of 200 images, or the same from last to first."""
+    numbers = [20, 40, 60]
+    cells = {
+        record.cell: record
+        for variant, counts in (("hgprompt", numbers), ("mean", numbers[::-1]))
+        for seed, count in enumerate(counts)
+        if (record := make_record(variant, "mnist", seed, np.arange(IMAGES) < count))
+    }
+    (panel,) = make_panels(cells, "full")
+
+    text = difference_table([panel])
+
+    assert text is not None
+    assert "| mean | +0.000 (0-1-0) |" in text
+    ours, theirs = panel.accuracies(["hgprompt", "mean"], ["mnist"])
+    assert ours == theirs
+
+
 def test_gains_are_over_the_same_tasks_for_every_number_of_sources(
     results: ResultsFolder,
 ) -> None:

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from ensemble.candidates import Candidate
-from ensemble.class_head import ClassHead
+from ensemble.class_head import ClassHead, fit_class_head
 from ensemble.leaderboard import standing
 from ensemble.methods.choice import after_tuning, choose, cross_fitted_log_loss
 from ensemble.options import Method
@@ -53,6 +53,25 @@ def test_of_the_favoured_the_lowest_log_loss_is_chosen_and_of_equals_the_first()
     # It is ahead of all, but not beyond chance.
     assert choose([ours, mean, alike], [none], LABELS) is mean
     assert cross_fitted_log_loss(mean, LABELS) < cross_fitted_log_loss(ours, LABELS)
+
+
+def test_the_only_image_of_a_class_has_no_say() -> None:
+    """No head can know its class without it: all that counts would be who is the least sure."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0, 1] * 20 + [2])
+    noise = torch.randn(41, 4, generator=generator)
+    empty: Tensor = torch.zeros(0)
+
+    def fitted(method: Method, features: Tensor) -> Candidate:
+        head = fit_class_head(features, labels, 3)
+        place = standing(method, None, head.held_out_logits, labels)
+        return Candidate(place, empty, empty, empty, head)
+
+    blind = fitted("hgprompt", noise)
+    seeing = fitted("single", noise + 10.0 * labels[:, None])
+
+    assert choose([blind, seeing], [], labels) is seeing
+    assert cross_fitted_log_loss(seeing, labels) < 0.1
 
 
 def test_of_several_that_are_better_the_best_held_out_is_chosen() -> None:

@@ -1,5 +1,7 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,16 +11,21 @@ from torch.nn import functional
 from ensemble.candidates import Candidate, ranked
 from ensemble.class_head import ClassHead, fit_class_head
 from ensemble.composition import compose
+from ensemble.features import extract_features
 from ensemble.fit_session import FitSession
 from ensemble.gradient_variance import GradientVariancePenalty
 from ensemble.hscore import adjusted_h_score, h_score
 from ensemble.leaderboard import standing
+from ensemble.methods.choice import choose, cross_fitted_log_loss
 from ensemble.methods.hgprompt import (
     GRADIENT_IMAGES,
     _advice,  # pyright: ignore[reportPrivateUsage]
+    draw_train_rows,
     fit_hgprompt,
 )
 from ensemble.options import FitOptions, Method
+from ensemble.prompt_tuning import LabelledPixels
+from ensemble.prompted_vit import PromptedViT
 from ensemble.simplex import solve_weights
 
 MakeSession = Callable[..., FitSession]
@@ -172,7 +179,7 @@ def test_the_gap_is_between_the_composite_and_the_feature_sum(make_session: Make
 
     weights, gap = found.weights, found.diagnostics.composition_gap
     assert gap is not None
-    rows = fit.train_rows[: gap.num_images]
+    rows = draw_train_rows(fit, gap.num_images)
     features = by_source(fit)[:, rows]
     summed = torch.einsum("m,mnd->nd", weights, features)
     spread = sum(
@@ -187,6 +194,30 @@ def test_the_gap_is_between_the_composite_and_the_feature_sum(make_session: Make
     assert gap.aligned != gap.unaligned
 
 
+def test_the_gap_is_measured_on_images_of_all_classes(
+    make_session: MakeSession, images: LabelledPixels
+) -> None:
+    """As an archive has them, class after class."""
+    by_class = images.labels.argsort(stable=True)
+    sorted_images = LabelledPixels(images.pixels[by_class], images.labels[by_class])
+    fit = make_session(FitOptions(penalty_weight=3.0), images=sorted_images)
+    looked_at: list[Tensor] = []
+
+    def extract(vit: PromptedViT, pixels: Tensor, prompts: Any, **more: Any) -> list[Tensor]:
+        looked_at.append(pixels)
+        return extract_features(vit, pixels, prompts, **more)
+
+    found = fit_hgprompt(replace(fit, extract=extract))
+
+    gap = found.diagnostics.composition_gap
+    assert gap is not None
+    (pixels,) = (seen for seen in looked_at if len(seen) == gap.num_images)
+    same = (fit.pixels[:, None] == pixels).flatten(2).all(2)  # (N, n)
+    rows = same.any(1).nonzero().flatten()
+    assert set(rows.tolist()) <= set(fit.train_rows.tolist())
+    assert int(torch.bincount(fit.labels[rows], minlength=2).min()) >= gap.num_images // 4
+
+
 def test_advice_is_given_where_a_simpler_choice_is_as_good(make_session: MakeSession) -> None:
     """All weight went to one source, so that source alone is as good."""
     found = fit_hgprompt(make_session(FitOptions(penalty_weight=0.0)))
@@ -197,6 +228,16 @@ def test_advice_is_given_where_a_simpler_choice_is_as_good(make_session: MakeSes
     assert advice is not None
     assert "the best single source scored 0.9" in advice
     assert "(difference +0.000 to +0.000 with 95 % confidence)" in advice
+
+
+def erring(fit: FitSession, method: Method, wrong: Tensor, *, surely: bool = True) -> Candidate:
+    """A candidate that is right but for the rows `wrong`, of which it may be hardly convinced."""
+    logits = functional.one_hot(fit.labels, 2).double()
+    logits[wrong] = logits[wrong].flip(1) * (1.0 if surely else 0.01)
+    head = ClassHead(torch.zeros(2, 1), torch.zeros(2), 0.1, 1.0, logits)
+    place = standing(method, None, logits[fit.validation_rows], fit.labels[fit.validation_rows])
+    empty = torch.zeros(0)
+    return Candidate(place, empty, empty, empty, head)
 
 
 @pytest.mark.parametrize(
@@ -217,18 +258,9 @@ def test_advice_names_the_best_simple_choice(
     """`wrong`: how many of 24 held-out images each method gets wrong."""
     fit = make_session()
     rows = fit.validation_rows
-    candidates: list[Candidate] = []
-    for method, count in wrong.items():
-        logits = functional.one_hot(fit.labels, 2).double()
-        logits[rows[:count]] = logits[rows[:count]].flip(1)
-        head = ClassHead(torch.zeros(2, 1), torch.zeros(2), 0.1, 1.0, logits)
-        place = standing(method, None, logits[rows], fit.labels[rows])
-        empty = torch.zeros(0)
-        candidates.append(Candidate(place, empty, empty, empty, head))
-
-    learned, *simple = candidates
+    learned, *simple = (erring(fit, method, rows[:count]) for method, count in wrong.items())
     best = ranked(simple)[0]
-    kept, left = (_advice(fit, learned, best, chosen) for chosen in (learned, best))
+    kept, left = (_advice(fit, learned, best, chosen, [chosen]) for chosen in (learned, best))
 
     assert re.search(r"has the lower cross-fitted log-loss, so it was chosen\.", left or "")
     if words is None:
@@ -237,3 +269,21 @@ def test_advice_names_the_best_simple_choice(
     else:
         assert re.search(words + ".* so the learned ensemble was kept", kept or "")
         assert re.search(words + ".* do not beat the simpler choice", left or "")
+
+
+def test_advice_tells_why_another_than_that_of_the_lowest_log_loss_is_served(
+    make_session: MakeSession,
+) -> None:
+    fit = make_session()
+    learned = erring(fit, "hgprompt", torch.arange(6, 16))
+    mean = erring(fit, "mean", torch.arange(14), surely=False)
+    none = erring(fit, "none", torch.arange(8))
+    favoured = [learned, mean]
+    assert choose(favoured, [none], fit.labels) is none
+    assert cross_fitted_log_loss(none, fit.labels) > cross_fitted_log_loss(mean, fit.labels)
+
+    advice = _advice(fit, learned, none, none, favoured)
+
+    assert advice is not None
+    assert "has the lower cross-fitted log-loss" not in advice
+    assert "no prompt is better beyond chance than the uniform mean" in advice

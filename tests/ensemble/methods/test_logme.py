@@ -45,5 +45,5 @@ def test_held_out_accuracy_has_no_say_in_the_source(
     found = fit_logme(fit)
 
     assert found.weights.argmax() != 1
-    assert len({c.standing.source for c in found.candidates}) == 1
-    assert sorted(c.standing.tuned for c in found.candidates) == [False, True]
+    (untuned,) = found.candidates  # on permuted labels no epoch is better than the start
+    assert untuned.standing.source == int(found.weights.argmax())

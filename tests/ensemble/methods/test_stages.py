@@ -74,13 +74,14 @@ STAGES: dict[Method, list[str]] = {
 
 @pytest.mark.parametrize("method", ALL)
 def test_it_stops_soon_after_the_flag_goes_up_whatever_the_stage(
-    fit: Fit, few: LabelledPixels, method: Method
+    fit: Fit, images: LabelledPixels, method: Method
 ) -> None:
+    enough = LabelledPixels(images.pixels[:48], images.labels[:48])  # for tuning to help
     stages = STAGES[method]
     options = replace(EVERYTHING, max_sources=3)
     told = Recorder()
 
-    fit(method=method, images=few, options=options, progress=told)
+    fit(method=method, images=enough, options=options, progress=told)
 
     assert told.stages == stages
     for stage in stages:
@@ -88,7 +89,7 @@ def test_it_stops_soon_after_the_flag_goes_up_whatever_the_stage(
         with pytest.raises(FitStoppedError):
             fit(
                 method=method,
-                images=few,
+                images=enough,
                 options=options,
                 progress=told,
                 should_stop=told.should_stop,

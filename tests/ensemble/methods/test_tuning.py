@@ -7,8 +7,10 @@ from ensemble.candidates import Candidate, ranked
 from ensemble.class_head import fit_class_head
 from ensemble.fit_session import BATCH_SIZE, FitSession
 from ensemble.methods.none import fit_none
+from ensemble.methods.panda import fit_panda
 from ensemble.methods.single import single_candidates
 from ensemble.methods.tuning import with_tuning
+from ensemble.methods.vpt import fit_vpt
 from ensemble.options import FitOptions
 from ensemble.prompt_tuning import TuningConfig, tune_prompt
 
@@ -75,3 +77,16 @@ def test_a_candidate_without_a_prompt_is_passed_over(
 
     assert [c.standing.method for c in found if c.standing.tuned] == ["single"]
     assert with_tuning(fit, [plain]) == [plain]
+
+
+def test_tuning_that_does_not_help_adds_no_candidate(make_session: MakeSession) -> None:
+    """The epoch that is kept is the start itself: nothing that is served was tuned."""
+    fit = make_session(FitOptions(tuning_epochs=2, prompt_learning_rate=10.0))
+    candidates = singles(fit)
+
+    found = with_tuning(fit, candidates)
+
+    assert {id(c) for c in found} == {id(c) for c in candidates}
+    assert "tuning" in fit.timings_s
+    assert not any(c.standing.tuned for c in fit_panda(fit).candidates)
+    assert not any(c.standing.tuned for c in fit_vpt(fit).candidates)
