@@ -36,7 +36,7 @@ def stratified_split(
     held_out_rows = torch.cat(validation)
     if len(held_out_rows) == 0:
         raise TooFewImagesError(
-            f"{len(labels)} images in {len(train)} classes: no class has the 2 or more images "
-            f"that holding out {validation_fraction:g} of it needs"
+            f"{len(labels)} images in {len(train)} classes: none is large enough for "
+            f"{validation_fraction:g} of it to be an image; the largest has {max(map(len, train))}"
         )
     return torch.cat(train).sort().values, held_out_rows.sort().values

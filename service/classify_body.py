@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from service.parsing import parsed
+from service.cpu_threads import on_cpu_thread
 from service.problems import ProblemError, problem_error
 
 FIELD = "images"
@@ -37,7 +37,7 @@ async def images_of(headers: Headers, body: bytes, *, max_images: int) -> list[b
     if media_type == "multipart/form-data":
         images = await _multipart(headers, body, max_images)
     elif media_type == "application/json":
-        images = await parsed(_json, body, max_images)
+        images = await on_cpu_thread(_json, body, max_images)
     else:
         images = [body] if body else []
     if not images:

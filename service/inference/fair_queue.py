@@ -39,7 +39,8 @@ class FairQueue(Generic[T]):
         # (served, tie breaker, party); `served` is out of date where another queue has charged.
         self._heap: list[tuple[float, int, str]] = []
         self._ties = count()
-        self._entries: dict[str, int] = {}  # tie breaker of each party's latest entry in the heap
+        # Tie breaker of the latest entry in the heap of each party that waits.
+        self._entries: dict[str, int] = {}
 
     def push(self, item: T, party: str, level: float) -> None:
         """Queue an item; a party new to the queue starts at `level` served."""
@@ -54,10 +55,8 @@ class FairQueue(Generic[T]):
         """What the party whose turn it is has been served; None when nothing waits."""
         while self._heap:
             served, tie, party = self._heap[0]
-            items = self._items[party]
-            while items and items[0].cancelled:
-                items.popleft()
-            is_latest = bool(items) and tie == self._entries[party]
+            self._drop_cancelled(party)
+            is_latest = tie == self._entries.get(party)
             if is_latest and served == self._served[party]:
                 return served
             heapq.heappop(self._heap)
@@ -67,7 +66,7 @@ class FairQueue(Generic[T]):
 
     def has(self, party: str) -> bool:
         """Whether a party has items here; some may be cancelled."""
-        return bool(self._items.get(party))
+        return party in self._items
 
     @property
     def num_waiting(self) -> int:
@@ -78,14 +77,27 @@ class FairQueue(Generic[T]):
         """Take the next item and charge its party; right after `least_served` said there is one."""
         party = self._heap[0][2]
         item = self._items[party].popleft()
+        self._forget_if_empty(party)
         self.charge(party, cost)
         return party, item
 
     def charge(self, party: str, cost: float) -> None:
         """Count more, or less, as served to a party: for a cost that is known only afterwards."""
         self._served[party] = self._served.get(party, 0.0) + cost
-        if self._items.get(party):
+        if party in self._items:
             self._enter(party)
+
+    def _drop_cancelled(self, party: str) -> None:
+        items = self._items.get(party)
+        while items and items[0].cancelled:
+            items.popleft()
+        self._forget_if_empty(party)
+
+    def _forget_if_empty(self, party: str) -> None:
+        """Keep nothing of a party that does not wait but its account."""
+        if not self._items.get(party):
+            self._items.pop(party, None)
+            self._entries.pop(party, None)
 
     def _enter(self, party: str) -> None:
         tie = self._entries[party] = next(self._ties)

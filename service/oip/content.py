@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from service.bodies import chunks, too_large
+from service.cpu_threads import on_cpu_thread
 from service.inference.admission import BodyRoom
 from service.oip.errors import bad_infer
-from service.parsing import parsed
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 ENCODINGS = ("identity", "gzip", "deflate")
@@ -54,7 +54,7 @@ async def read_content(
         parts.append(chunk)
     data = b"".join(parts)
     if request.headers.get("content-encoding", "identity") != "identity":
-        data = await parsed(_decompressed, data, limit_bytes)
+        data = await on_cpu_thread(_decompressed, data, limit_bytes)
         room.add(len(data))
     return _divided(data, request.headers.get(HEADER_LENGTH))
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version as package_version
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from prompt_store.names import DigestReference, NameReference, parse_reference
 from service.assignment import assignment_key
 from service.bodies import chunks
 from service.bounded_route import MAX_JSON_BYTES
+from service.cpu_threads import on_cpu_thread
 from service.disconnects import while_connected
 from service.errors import problem_of
 from service.health import Health
@@ -22,6 +23,7 @@ from service.inference.engine_client import EngineClient
 from service.inference.errors import (
     DeadlineExceededError,
     EngineStoppedError,
+    EngineUnavailableError,
     QueueFullError,
 )
 from service.inference.resolver import Reference, Served
@@ -34,13 +36,15 @@ from service.oip.infer_response import infer_response
 from service.oip.metadata import model_config, model_metadata, server_metadata
 from service.oip.repository import RepositoryIndex
 from service.oip.statistics import Keys, ModelStatistics, statistics_document
-from service.parsing import parsed
 from service.parts import parts_of
 from service.problems import problem_error
 
 MODEL = f"{PREFIX}/models/{{model}}"
 VERSION = f"{MODEL}/versions/{{version}}"
 REPOSITORY = f"{PREFIX}/repository"
+
+MAX_VALUES_ON_LOOP = 2000
+"""Numbers that are written on the event loop; as JSON each takes some microsecond."""
 
 
 async def server(_: Request) -> Response:
@@ -106,14 +110,11 @@ async def infer(request: Request) -> Response:
         wanted = await _parsed(request, content)
         answer = await while_connected(request, _answer(request, reference, key, wanted))
     results = [each for each in answer.outcomes if isinstance(each, RowResult)]
-    return infer_response(
-        wanted,
-        request.path_params["model"],
-        answer.served,
-        answer.classes,
-        results,
-        request.headers,
-    )
+    model, headers = request.path_params["model"], request.headers
+    written = (wanted, model, answer.served, answer.classes, results, headers)
+    if _num_values(results) > MAX_VALUES_ON_LOOP:
+        return await on_cpu_thread(infer_response, *written)
+    return infer_response(*written)
 
 
 async def index(request: Request) -> Response:
@@ -152,7 +153,7 @@ async def _parsed(request: Request, content: InferContent) -> InferRequest:
             max_images=parts.settings.max_images_per_request,
         )
 
-    return await parsed(parse) if off_the_loop(content) else parse()
+    return await on_cpu_thread(parse) if off_the_loop(content) else parse()
 
 
 async def _answer(
@@ -164,7 +165,7 @@ async def _answer(
         answer = await _classifier(request).classify(
             reference, wanted.rows, key, wants_features=wanted.wants_features
         )
-    except (QueueFullError, DeadlineExceededError, EngineStoppedError):
+    except (QueueFullError, DeadlineExceededError, EngineStoppedError, EngineUnavailableError):
         _count_failure(request, reference, time.perf_counter() - started_s)
         raise
     total_s = time.perf_counter() - started_s
@@ -178,6 +179,12 @@ async def _answer(
         answer.served, results, decode_s=answer.decode_s, total_s=total_s
     )
     return answer
+
+
+def _num_values(results: Sequence[RowResult]) -> int:
+    """Numbers that a reply may hold: probabilities and features."""
+    arrays = [array for each in results for array in (each.probabilities, each.features)]
+    return sum(array.size for array in arrays if array is not None)
 
 
 def _count_failure(request: Request, reference: Reference, total_s: float) -> None:

@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import httpx
 import numpy as np
@@ -16,6 +17,7 @@ from images.preprocessing import preprocess
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitId
 from prompt_store.artifacts import Artifact
+from service.routes import classify as classify_route
 
 pytestmark = pytest.mark.anyio
 
@@ -111,6 +113,31 @@ async def test_top_k_and_a_fixed_version(
     for bad in ("0", "-1", "x", "1e3", "10001", ""):
         refused = await client.post(URL, params={"top_k": bad}, content=image())
         assert (refused.status_code, refused.json()["field"]) == (422, "top_k"), bad
+
+
+async def test_a_large_reply_is_written_beside_the_event_loop(
+    client: httpx.AsyncClient,
+    publish: Publish,
+    image: Images,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish("zoo", classes=[f"class-{i}" for i in range(600)])
+    writers: list[threading.Thread] = []
+    document = classify_route._document
+
+    def watched(*args: Any) -> dict[str, Any]:
+        writers.append(threading.current_thread())
+        return document(*args)
+
+    monkeypatch.setattr(classify_route, "_document", watched)
+    few, all_ = [
+        (await client.post(f"/v1/ensembles/zoo/classify?top_k={k}", content=image())).json()
+        for k in (5, 600)
+    ]
+
+    assert all_["predictions"][0][:5] == few["predictions"][0]
+    assert len(all_["predictions"][0]) == 600
+    assert [thread is threading.main_thread() for thread in writers] == [True, False]
 
 
 async def test_a_bad_image_fails_its_own_row_and_alone_it_is_refused(

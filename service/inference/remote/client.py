@@ -122,8 +122,10 @@ class RemoteEngine:
             raise ProtocolError(f"the engine runs {found.digest}, this front is for {info.digest}")
         try:
             arena = PixelArena(info.image_size_px, self._num_slots)
-            handshake.attach(connection, self._name, arena)
-            arena.close_descriptor()
+            try:
+                handshake.attach(connection, self._name, arena)
+            finally:
+                arena.close_descriptor()
             link = EngineLink(arena, said.beat_s, self._on_pace)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: link, connection)
         except BaseException:

@@ -91,3 +91,14 @@ def test_a_party_that_waits_in_two_queues_has_one_account() -> None:
     assert len(first._heap) + len(second._heap) < 20  # few entries that are out of date
     assert (first.num_waiting, second.num_waiting) == (49, 53)
     assert served == {"a": 99.0, "b": 99.0}
+
+
+def test_a_party_that_has_been_served_leaves_only_its_account() -> None:
+    """Under a load that never ends, what is looked at for each item may not grow."""
+    queue = fill(busy=1000)
+    for i in range(100):
+        queue.push(Item(f"party-{i}"), f"party-{i}", 0.0)
+    taken = take(queue, 300)
+
+    assert taken.count("busy") == 200
+    assert set(queue._items) == set(queue._entries) == {"busy"}

@@ -1,15 +1,18 @@
 """A front and an engine over the real socket, in one process."""
 
 import asyncio
+import errno
 import gc
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from backbones.info import LoadedBackbone
 from prompt_store.errors import NotFoundError
 from service.inference.engine_client import Computed
 from service.inference.errors import (
@@ -18,6 +21,7 @@ from service.inference.errors import (
     EngineUnavailableError,
     QueueFullError,
 )
+from service.inference.remote import handshake
 from service.inference.remote.client import RemoteEngine, backbone_at
 from service.inference.remote.errors import ProtocolError
 from service.inference.rows import RowResult
@@ -52,6 +56,38 @@ def same(left: Computed, right: Computed) -> bool:
         if a.features is not None:
             np.testing.assert_array_equal(a.features, b.features)
     return True
+
+
+def memories() -> int:
+    """Descriptors of pixel arenas that this process holds."""
+    links: list[str] = []
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            links.append(str(each.readlink()))
+    return sum("memfd:hgprompt-pixels" in link for link in links)
+
+
+async def test_an_engine_that_cannot_be_attached_to_costs_no_descriptors(
+    open_host: Any, loaded: LoadedBackbone, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    def refused(_connection: object, name: str, _arena: object) -> None:
+        tries.append(name)
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(handshake, "attach", refused)
+    async with open_host() as host:
+        front = RemoteEngine(host.path, name="front", num_slots=2, on_pace=lambda *_: None)
+        before = memories()
+        connecting = asyncio.create_task(front.keep_connected(loaded.info))
+        await eventually(lambda: len(tries) > 3)
+        connecting.cancel()
+        await asyncio.wait({connecting})
+        del connecting  # its exception holds frames, which hold the last arena
+        gc.collect()
+
+        assert memories() == before
 
 
 async def test_it_answers_what_the_engine_in_the_same_process_answers(
