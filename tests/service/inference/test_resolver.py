@@ -165,7 +165,7 @@ async def test_a_look_that_began_before_a_move_is_not_remembered_after_forget(
     assert (await resolver.resolve(PROD)).digest == second
 
 
-async def test_an_unmoved_alias_costs_a_look_for_its_move_and_one_for_its_version_however_often_it_moved(
+async def test_an_unmoved_alias_costs_one_look_and_one_for_its_version_however_often_it_moved(
     resolver: Resolver,
     clock: Clock,
     publish: Publish,
