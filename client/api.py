@@ -143,6 +143,10 @@ class Client:
         """The bytes of a prompt's newest version."""
         return self._bytes(f"/v1/prompts/{quote(name)}/content")
 
+    def delete_prompt(self, name: str) -> None:
+        """Deletes every version of a prompt that no ensemble depends on."""
+        self._delete(f"/v1/prompts/{quote(name)}")
+
     # -- tasks
 
     def put_task(
@@ -185,6 +189,10 @@ class Client:
     def list_tasks(self) -> Iterator[Task]:
         """All tasks in order of their names, newest versions."""
         return self._list(Page[Task], "/v1/tasks", {})
+
+    def delete_task(self, name: str) -> None:
+        """Deletes every version of a task."""
+        self._delete(f"/v1/tasks/{quote(name)}")
 
     # -- ensembles
 
@@ -267,6 +275,10 @@ class Client:
         """The artifact: composite prompt, class head and weights, as safetensors."""
         return self._bytes(f"/v1/ensembles/{quote(name)}/content", _version(version))
 
+    def delete_ensemble(self, name: str) -> None:
+        """Deletes every version of an ensemble of which no fit is queued or running."""
+        self._delete(f"/v1/ensembles/{quote(name)}")
+
     # -- classification
 
     def classify(
@@ -309,6 +321,10 @@ class Client:
         self, model: type[_Model], path: str, params: dict[str, str | int] | None = None
     ) -> _Model:
         return parse_reply(model, self._transport.send(Request("GET", path, params=params)))
+
+    def _delete(self, path: str) -> None:
+        # Sent once: repeated after a lost answer, it could delete what somebody has made since.
+        self._transport.send(Request("DELETE", path, repeatable=False))
 
     def _bytes(self, path: str, params: dict[str, str | int] | None = None) -> bytes:
         return self._transport.send(Request("GET", path, params=params)).content

@@ -11,14 +11,21 @@ from client.replies import Event, Progress
 from client.transport import Params, Transport, raise_for_problem
 
 OUTCOME = "outcome"
+NOTHING_MORE = 204  # WHATWG HTML, section 9.2: do not reconnect
 SILENCE_S = 60.0  # a healthy stream carries a comment or an event more often than this
 MAX_FAILURES = 12  # in a row; with the transport's longest delay of 5 s about a minute
+
+
+class _NothingMoreError(Exception):
+    """The service says that no event follows."""
 
 
 def follow_events(
     transport: Transport, path: str, params: Params, last_event_id: str | None = None
 ) -> Iterator[Event]:
     """Yields events up to and including the outcome; resumes where a lost connection stopped.
+
+    Yields none if `last_event_id` is that of the outcome.
 
     Raises:
         ProblemError: If the service refuses the call.
@@ -35,6 +42,8 @@ def follow_events(
                 yield _parse(event)
                 if event.event == OUTCOME:
                     return
+        except _NothingMoreError:
+            return
         except httpx.TransportError as exc:
             reason = exc
         except ProblemError as exc:
@@ -59,6 +68,8 @@ def _stream(
         if not response.is_success:
             response.read()
             raise_for_problem(response)
+        if response.status_code == NOTHING_MORE:
+            raise _NothingMoreError
         yield from parse_events(split_lines(response.iter_bytes()))
 
 

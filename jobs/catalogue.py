@@ -3,14 +3,24 @@
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from jobs import store_keys as keys
-from jobs.errors import FitNotFoundError
-from jobs.records import EnsembleRecord, FitAttempt, FitId, FitOutcome, FitRequest, FitState
+from jobs.errors import EnsembleDeletedError, FitNotFoundError
+from jobs.records import (
+    Deletion,
+    EnsembleRecord,
+    FitAttempt,
+    FitId,
+    FitOutcome,
+    FitRequest,
+    FitState,
+)
+from jobs.version_numbers import Tail, VersionNumbers
 from prompt_store.blobs import BlobStore
 from prompt_store.documents import get_document
-from prompt_store.errors import NotFoundError
+from prompt_store.errors import CorruptDocumentError, NotFoundError
 from prompt_store.objects import ObjectStore
 
 
@@ -25,17 +35,28 @@ class EnsembleCatalogue:
     def __init__(self, objects: ObjectStore, blobs: BlobStore) -> None:
         self._objects = objects
         self._blobs = blobs
+        self._numbers = VersionNumbers(objects)
 
     def request(self, fit_id: FitId) -> FitRequest:
-        """The acknowledged request.
+        """The acknowledged request, also of a version that has been deleted since.
 
         Raises:
             FitNotFoundError: There is no such fit.
         """
-        try:
-            return get_document(self._objects, keys.request_key(fit_id), FitRequest)
-        except NotFoundError as error:
-            raise FitNotFoundError(f"there is no ensemble version {fit_id}") from error
+        entry = self._numbers.entry(fit_id)
+        if isinstance(entry, Deletion):
+            raise _deleted(fit_id)
+        return entry
+
+    def check_living(self, fit_id: FitId) -> None:
+        """Make sure that a version has not been deleted; one look while its name has no later one.
+
+        Raises:
+            FitNotFoundError: There has never been such a fit.
+            EnsembleDeletedError: It has been deleted.
+        """
+        if self._numbers.deleted(fit_id):
+            raise _deleted(fit_id)
 
     def outcome(self, fit_id: FitId) -> FitOutcome | None:
         """The end of the fit, or None while it has not ended."""
@@ -77,10 +98,8 @@ class EnsembleCatalogue:
         )
 
     def versions(self, name: str) -> tuple[int, ...]:
-        """Every version of one ensemble, ascending; empty if the name is unknown."""
-        keys_below = self._keys_below(keys.versions_folder(name))
-        parts = (key.split("/") for key in keys_below)
-        return tuple(sorted(int(part[0]) for part in parts if part[1:] == ["request.json"]))
+        """Every living version, ascending; empty if the name is unknown or was deleted."""
+        return tuple(self._numbers.tail(name).living)
 
     def latest_succeeded(self, name: str, *, known: FitId | None = None) -> FitId | None:
         """The newest version that succeeded, which is the one that serves; None if none has.
@@ -88,9 +107,13 @@ class EnsembleCatalogue:
         Args:
             name: The ensemble.
             known: A version that was the answer once. If nothing was asked for since, this costs
-                one look, and two more for each later version.
+                one look, and two more for each later version, one of which is read once.
         """
         versions = self.versions(name) if known is None else self._versions_after(known)
+        if known is not None and versions:
+            since = self._numbers.tail_at(FitId(name, versions[-1])).since
+            if since >= known.version:
+                return self.latest_succeeded(name)
         for version in reversed(versions):
             outcome = self.outcome(FitId(name, version))
             if outcome is not None and outcome.status == "succeeded":
@@ -106,26 +129,29 @@ class EnsembleCatalogue:
 
         Raises:
             FitNotFoundError: The name is unknown.
+            EnsembleDeletedError: It was deleted.
         """
         return self.latest_succeeded(name, known=known) or self.newest(name)
 
-    def newest(self, name: str) -> FitId:
-        """The newest version, whatever became of it.
+    def currents(self, *, start_after: str | None = None) -> Iterator[FitId]:
+        """What each name that was not deleted means, in order of names, after `start_after`."""
+        for name in self.names(start_after=start_after, limit=None):
+            # A name without a version comes from a crash between the mark and the request.
+            with suppress(FitNotFoundError):
+                yield self.current(name)
 
-        Raises:
-            FitNotFoundError: The name is unknown.
-        """
-        versions = self.versions(name)
-        if not versions:
-            raise FitNotFoundError(f"there is no ensemble {name!r}")
-        return FitId(name, versions[-1])
+    def newest(self, name: str) -> FitId:
+        """The newest version, whatever became of it; raises as `current`."""
+        return FitId(name, self._living_tail(name, self._numbers.tail(name)).number)
 
     def record(self, fit_id: FitId, *, with_result: bool = False) -> EnsembleRecord:
         """The request and what became of it, as far as the store can tell.
 
         Raises:
             FitNotFoundError: There is no such fit.
+            EnsembleDeletedError: It has been deleted.
         """
+        self.check_living(fit_id)
         request, state = self.request(fit_id), self.state(fit_id)
         outcome = self.outcome(fit_id)
         unfinished = "running" if state.held else "queued"
@@ -138,38 +164,57 @@ class EnsembleCatalogue:
             result=self.result(outcome) if outcome and with_result else None,
         )
 
-    def names(self, *, start_after: str | None = None, limit: int = 100) -> list[str]:
-        """Ensemble names in order, after `start_after`, at most `limit` of them."""
+    def names(self, *, start_after: str | None = None, limit: int | None = 100) -> list[str]:
+        """Names ever used, in order, after `start_after`, at most `limit`; deleted ones too."""
         after = "" if start_after is None else keys.name_key(start_after)
         found = self._objects.list(keys.NAMES_FOLDER, start_after=after, limit=limit)
         return [key.rpartition("/")[2] for key in found]
 
     def unfinished(self) -> Iterator[FitId]:
-        """Every fit that has no outcome; the marks of those that ended are cleared on the way."""
+        """Every fit that has no outcome; marks that point at no such fit are cleared on the way."""
         for text in self._keys_below(keys.OPEN_FOLDER):
             fit_id = FitId.parse(text)
-            if self.ended(fit_id):
+            if self.ended(fit_id) or self._is_deletion(fit_id):
                 self._objects.delete(keys.open_key(fit_id))
-            elif self._exists(keys.request_key(fit_id)):
+            elif self._numbers.exists(fit_id):
                 yield fit_id
 
     def dependents(self, prompt: str) -> tuple[FitId, ...]:
-        """Fits that read a version of the prompt and have succeeded or may yet succeed."""
+        """Living fits that read a version of the prompt and have succeeded or may yet succeed."""
         marked = sorted(map(FitId.parse, self._keys_below(keys.prompt_folder(prompt))))
-        return tuple(fit_id for fit_id in marked if self._counts(fit_id))
+        return tuple(fit_id for fit_id in marked if self._reads(fit_id, prompt))
 
     def _versions_after(self, fit_id: FitId) -> tuple[int, ...]:
         """Later versions, ascending: numbers have no gaps, so the first one missing ends them."""
         following = (FitId(fit_id.name, n) for n in itertools.count(fit_id.version + 1))
-        later = itertools.takewhile(lambda each: self._exists(keys.request_key(each)), following)
+        later = itertools.takewhile(self._numbers.exists, following)
         return tuple(each.version for each in later)
 
-    def _counts(self, fit_id: FitId) -> bool:
-        """Whether the fit exists and has not ended without an artifact."""
-        if not self._exists(keys.request_key(fit_id)):
+    def _living_tail(self, name: str, tail: Tail) -> Tail:
+        """The end of the name's numbers, if something lives; raises as `current`."""
+        if not tail.number:
+            raise FitNotFoundError(f"there is no ensemble {name!r}")
+        if not tail.living:
+            raise EnsembleDeletedError(f"ensemble {name!r} has been deleted")
+        return tail
+
+    def _is_deletion(self, fit_id: FitId) -> bool:
+        """Whether a request lost its number to a deletion; False if that cannot be told."""
+        try:
+            return isinstance(self._numbers.entry(fit_id), Deletion)
+        except (FitNotFoundError, CorruptDocumentError):
+            return False
+
+    def _reads(self, fit_id: FitId, prompt: str) -> bool:
+        """Whether the fit lives, reads the prompt, and has not ended without an artifact."""
+        try:
+            self.check_living(fit_id)
+            sources = self.request(fit_id).sources
+        except FitNotFoundError:
             return False
         outcome = self.outcome(fit_id)
-        return outcome is None or outcome.status == "succeeded"
+        may_serve = outcome is None or outcome.status == "succeeded"
+        return may_serve and prompt in {source.name for source in sources}
 
     def _exists(self, key: str) -> bool:
         return self._objects.size(key) is not None
@@ -177,6 +222,10 @@ class EnsembleCatalogue:
     def _keys_below(self, folder: str) -> list[str]:
         """Keys below a folder, without the folder."""
         return [key.removeprefix(f"{folder}/") for key in self._objects.list(folder)]
+
+
+def _deleted(fit_id: FitId) -> EnsembleDeletedError:
+    return EnsembleDeletedError(f"ensemble version {fit_id} has been deleted")
 
 
 def _number(name: str) -> int:

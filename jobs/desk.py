@@ -5,13 +5,13 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 
 from jobs.dispatch import FitQueue
 from jobs.ensembles import EnsembleStore
-from jobs.errors import FitNotFoundError, QueueUnavailableError
+from jobs.errors import EnsembleDeletedError, QueueUnavailableError
 from jobs.progress import ProgressBoard, Standing
 from jobs.records import (
     ENDED,
@@ -98,26 +98,29 @@ class FitDesk:
 
         Raises:
             FitNotFoundError: There is no such fit.
+            EnsembleDeletedError: It has been deleted.
         """
-        return (await self._records([fit_id], with_result=with_result))[0]
+        for record in await self._records([fit_id], with_result=with_result):
+            return record
+        raise EnsembleDeletedError(f"ensemble version {fit_id} has been deleted")
 
     async def versions(self, name: str) -> list[EnsembleRecord]:
-        """Every version of one ensemble, ascending; empty if the name is unknown."""
+        """Every living version, ascending; empty if the name is unknown or was deleted."""
         versions = await asyncio.to_thread(self.store.versions, name)
         return await self._records([FitId(name, version) for version in versions])
 
     async def page(self, *, start_after: str | None = None, limit: int = 100) -> RecordPage:
         """Ensembles in the order of their names, each as its bare name means it."""
-        names = await asyncio.to_thread(self.store.names, start_after=start_after, limit=limit)
-        fit_ids = await asyncio.to_thread(self._currents, names)
-        more = names[-1] if len(names) == limit else None
-        return RecordPage(await self._records(fit_ids), more)
+        names = self.store.currents(start_after=start_after)
+        found = await asyncio.to_thread(lambda: list(islice(names, limit + 1)))
+        more = found[limit - 1].name if len(found) > limit else None
+        return RecordPage(await self._records(found[:limit]), more)
 
     async def current(self, name: str) -> FitId:
         """What the bare name means: the newest version that succeeded, else the newest.
 
         Raises:
-            FitNotFoundError: The name is unknown.
+            FitNotFoundError: The name is unknown, or was deleted.
         """
         return await asyncio.to_thread(self.store.current, name)
 
@@ -125,7 +128,7 @@ class FitDesk:
         """The newest version, which is the one that may still be running.
 
         Raises:
-            FitNotFoundError: The name is unknown.
+            FitNotFoundError: The name is unknown, or was deleted.
         """
         return await asyncio.to_thread(self.store.newest, name)
 
@@ -174,26 +177,26 @@ class FitDesk:
             polls += 1
             await asyncio.sleep(POLL_INTERVAL_S)
 
-    def _currents(self, names: Sequence[str]) -> list[FitId]:
-        found: list[FitId] = []
-        for name in names:
-            # A name without a version comes from a crash between the mark and the request.
-            with suppress(FitNotFoundError):
-                found.append(self.store.current(name))
-        return found
-
     async def _records(
         self, fit_ids: Sequence[FitId], *, with_result: bool = False
     ) -> list[EnsembleRecord]:
+        """The fits as they stand, without those that have been deleted."""
         # Redis first: a beat ends after the outcome is stored, so the other order could find
         # neither, and show a fit that has just ended as queued.
         try:
             standings = await self._board.standing(fit_ids)
         except QueueUnavailableError:
             standings = [None] * len(fit_ids)
-        read = partial(self.store.record, with_result=with_result)
+
+        def read(fit_id: FitId) -> EnsembleRecord | None:
+            try:
+                return self.store.record(fit_id, with_result=with_result)
+            except EnsembleDeletedError:
+                return None
+
         records = await asyncio.to_thread(lambda: [read(fit_id) for fit_id in fit_ids])
-        return [_standing_at(*pair) for pair in zip(records, standings, strict=True)]
+        pairs = zip(records, standings, strict=True)
+        return [_standing_at(record, standing) for record, standing in pairs if record]
 
     async def _after(self, fit_id: FitId, last: str | None) -> list[Progress]:
         try:

@@ -7,9 +7,16 @@ publications can still race; then the create-only `outcome.json` decides, so the
 
 from jobs import store_keys as keys
 from jobs.catalogue import EnsembleCatalogue
-from jobs.errors import FenceLostError, FitEndedError, FitHeldError
+from jobs.errors import (
+    EnsembleDeletedError,
+    FenceLostError,
+    FitEndedError,
+    FitHeldError,
+    FitsUnfinishedError,
+)
 from jobs.records import (
     PROBLEM_PREFIX,
+    Deletion,
     FitAttempt,
     FitError,
     FitId,
@@ -24,7 +31,9 @@ from prompt_store.aliases import AliasBook
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import Clock
 from prompt_store.documents import put_document
+from prompt_store.errors import PreconditionFailedError
 from prompt_store.objects import ObjectStore
+from prompt_store.version_series import Expected, whatever
 
 MARK = b"{}"
 
@@ -39,7 +48,7 @@ class EnsembleStore(EnsembleCatalogue):
         max_attempts: Attempts that may end without an outcome before the fit is declared dead.
 
     Attributes:
-        aliases: Movable names for versions that have succeeded.
+        aliases: Movable names for versions that have succeeded; gone when the ensemble is deleted.
     """
 
     def __init__(
@@ -51,23 +60,57 @@ class EnsembleStore(EnsembleCatalogue):
         max_attempts: int = 3,
     ) -> None:
         super().__init__(objects, blobs)
-        self.aliases = AliasBook(objects, keys.ENSEMBLES_FOLDER, clock)
+        self.aliases = AliasBook(objects, keys.ENSEMBLES_FOLDER, clock, self._lives)
         self._clock = clock
         self._max_attempts = max_attempts
 
     def create(self, spec: FitSpec) -> FitRequest:
         """Make a request durable as the next version of its ensemble."""
-        versions = self.versions(spec.name)
-        version = versions[-1] if versions else 0
         self._objects.put_new(keys.name_key(spec.name), MARK)
         while True:
-            version += 1
-            request = FitRequest(**spec.fields(), version=version, created_at=self._clock())
+            tail = self._numbers.settled_tail(spec.name)
+            request = FitRequest(
+                **spec.fields(),
+                version=tail.number + 1,
+                created_at=self._clock(),
+                since=tail.since,
+            )
             self._objects.put_new(keys.open_key(request.fit_id), MARK)
             for prompt in {source.name for source in spec.sources}:
                 self._objects.put_new(keys.prompt_key(prompt, request.fit_id), MARK)
             if put_document(self._objects, keys.request_key(request.fit_id), request):
                 return request
+
+    def delete(self, name: str, expected: Expected = whatever) -> None:
+        """Delete every version of an ensemble; their contents stay in the store.
+
+        The deletion takes the next number, so that a request that comes at the same moment is
+        either seen, and refuses the deletion, or becomes the first version after it. Fits that have
+        ended can get no other outcome, so nothing that a worker still does brings a version back.
+
+        Args:
+            name: The ensemble.
+            expected: The condition on the digest of the version that serves; while none has
+                succeeded, on `name@version` of the newest.
+
+        Raises:
+            FitNotFoundError: There is no such ensemble.
+            EnsembleDeletedError: It was deleted before.
+            FitsUnfinishedError: A fit is queued or running; nothing was written.
+            PreconditionFailedError: The ensemble is not as expected; nothing was written.
+            StoreFullError, StoreUnavailableError: Nothing was acknowledged.
+        """
+        while True:
+            tail = self._living_tail(name, self._numbers.settled_tail(name))
+            fit_ids = [FitId(name, version) for version in tail.living]
+            unfinished = [str(fit_id) for fit_id in fit_ids if not self.ended(fit_id)]
+            if unfinished:
+                raise FitsUnfinishedError(name, unfinished)
+            self._check(fit_ids[-1], expected)
+            number = FitId(name, tail.number + 1)
+            deletion = Deletion(name=name, version=number.version, deleted_at=self._clock())
+            if put_document(self._objects, keys.request_key(number), deletion):
+                return
 
     def claim_attempt(self, fit_id: FitId, worker: str) -> FitAttempt:
         """Begin the next attempt, or end the fit as dead if too many were lost.
@@ -77,6 +120,8 @@ class EnsembleStore(EnsembleCatalogue):
             FitEndedError: The fit has ended, or this call ended it.
             FitHeldError: Another worker made the same claim a moment earlier.
         """
+        if self._is_deletion(fit_id):
+            raise EnsembleDeletedError(f"{fit_id} marks a deletion")
         state = self.state(fit_id)
         if not state.ended and state.lost >= self._max_attempts:
             self._declare_dead(fit_id, state)
@@ -153,12 +198,25 @@ class EnsembleStore(EnsembleCatalogue):
 
         Raises:
             FitNotFoundError: There is no such fit.
+            EnsembleDeletedError: It has been deleted.
             FitEndedError: The fit has ended.
         """
+        self.check_living(fit_id)
         outcome = self._end_unfinished(fit_id, self.state(fit_id), "cancelled", None)
         if outcome is None:
             raise FitEndedError(f"{fit_id} has already ended")
         return outcome
+
+    def _lives(self, name: str, version: int) -> bool:
+        return not self._numbers.deleted(FitId(name, version))
+
+    def _check(self, newest: FitId, expected: Expected) -> None:
+        """Judge a condition on an ensemble of which no fit is unfinished."""
+        serving = self.latest_succeeded(newest.name)
+        outcome = None if serving is None else self.outcome(serving)
+        current = (outcome and outcome.artifact_digest) or str(newest)
+        if not expected(current):
+            raise PreconditionFailedError(f"ensemble {newest.name} is {current}", current=current)
 
     def _declare_dead(self, fit_id: FitId, state: FitState) -> None:
         detail = (

@@ -1,5 +1,7 @@
 """Everything that this package raises on purpose, under one base class."""
 
+from collections.abc import Sequence
+
 from prompt_store.errors import StoreUnavailableError
 
 
@@ -15,6 +17,10 @@ class FitNotFoundError(JobsError):
     """No such ensemble, or no such version of it."""
 
 
+class EnsembleDeletedError(FitNotFoundError):
+    """The ensemble was deleted: unlike one that is merely not found, the store says so."""
+
+
 # A folder whose volume is not mounted looks like an empty store, so a fit that was there a moment
 # ago and is not there now means the same as a store that answers with an error.
 STORE_AWAY = (StoreUnavailableError, FitNotFoundError)
@@ -22,6 +28,24 @@ STORE_AWAY = (StoreUnavailableError, FitNotFoundError)
 
 class FitEndedError(JobsError):
     """The fit already has an outcome, so it can be neither run, finished nor cancelled."""
+
+
+class FitsUnfinishedError(JobsError):
+    """Fits of an ensemble have not ended, so it cannot be deleted.
+
+    Attributes:
+        field: What names the ensemble in a request.
+        fits: Each as `name@version`.
+    """
+
+    field = "name"
+
+    def __init__(self, name: str, fits: Sequence[str]) -> None:
+        super().__init__(
+            f"ensemble {name} has fits that are queued or running: {', '.join(fits)}; "
+            "cancel them first, or wait until they have ended"
+        )
+        self.fits = tuple(fits)
 
 
 class FitHeldError(JobsError):

@@ -88,15 +88,34 @@ class FitSpec(_Record):
 
 
 class FitRequest(FitSpec):
-    """A spec that was acknowledged: it has a version and will end with exactly one outcome."""
+    """A spec that was acknowledged: it has a version and will end with exactly one outcome.
+
+    Attributes:
+        since: The number of the last deletion of the name before it, 0 if there was none; versions
+            up to it are gone.
+    """
 
     version: Version
     created_at: AwareDatetime
+    since: Annotated[int, Field(ge=0, le=MAX_VERSION)] = 0
 
     @property
     def fit_id(self) -> FitId:
         """The id under which the fit is queued, logged and reported."""
         return FitId(self.name, self.version)
+
+
+class Deletion(_Record):
+    """Takes the place of a request: every version of the name with a lower number is gone."""
+
+    name: Name
+    version: Version
+    deleted_at: AwareDatetime
+
+    @property
+    def since(self) -> int:
+        """As a request's: the deletion itself is the last one."""
+        return self.version
 
 
 class FitAttempt(_Record):

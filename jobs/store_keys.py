@@ -2,18 +2,20 @@
 
 Below `ensembles/<name>/versions/<%08d>/`, one folder per fit:
 
-    request.json            the acknowledged request
+    request.json            the acknowledged request; or that the versions before are deleted
     attempts/<%04d>.json    one per claim; the number is the fence
     releases/<%04d>.json    that attempt was handed back: it was not lost to a crash
     outcome.json            the one end: success, failure, cancellation or death
 
+Versions count from 1 without gaps, deletions of the name among them (`jobs.version_numbers`).
 Beside `versions`, `aliases` holds what `prompt_store.aliases` keeps there.
 
 Marks, each written before the request that it points to, so that no request lacks its marks (a
-mark without a request comes from a crash in between, and is ignored):
+mark without its request comes from a crash in between, or from losing the number to another
+request or a deletion, and is ignored):
 
     ensembles-open/<name>@<version>                 perhaps unfinished; deleted after the outcome
-    ensembles-by-name/<name>                        the name exists
+    ensembles-by-name/<name>                        the name has been used
     ensembles-by-prompt/<prompt>/<name>@<version>   the fit reads a version of the prompt
 """
 
@@ -35,7 +37,7 @@ def fit_folder(fit_id: FitId) -> str:
 
 
 def request_key(fit_id: FitId) -> str:
-    """The acknowledged request."""
+    """The acknowledged request, or the mark of a deletion."""
     return f"{fit_folder(fit_id)}/request.json"
 
 
@@ -60,7 +62,7 @@ def open_key(fit_id: FitId) -> str:
 
 
 def name_key(name: str) -> str:
-    """Mark that the name exists."""
+    """Mark that the name has been used."""
     return f"{NAMES_FOLDER}/{name}"
 
 

@@ -97,7 +97,7 @@ async def received_file(
     """Spool the body to a temporary file, checking `Content-Digest` when it was sent.
 
     Raises:
-        ProblemError: 400 for another digest, 408, 413 and 415 as `chunks`.
+        ProblemError: 400 as `check_content_digest`, 408, 413 and 415 as `chunks`.
         ClientDisconnect: The client went away.
     """
     descriptor, name = tempfile.mkstemp(prefix="hgprompt-upload-", dir=folder)
@@ -112,7 +112,7 @@ async def received_file(
                     size += len(chunk)
                     await asyncio.to_thread(file.write, chunk)
         digest = f"sha256:{running.hexdigest()}"
-        check_content_digest(request.headers.get("content-digest"), digest)
+        check_content_digest(request.headers.getlist("content-digest"), digest)
         yield ReceivedFile(path, digest, size)
     finally:
         await asyncio.to_thread(path.unlink)

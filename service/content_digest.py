@@ -3,34 +3,57 @@
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 
-from service.problems import problem_error
+from service.problems import ProblemError, problem_error
 
-_SHA_256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):\s*(?=$|,|;)", re.IGNORECASE)
+_KEY = r"[A-Za-z*][A-Za-z0-9_.*-]*"
+_PARAMETER = rf';\x20*{_KEY}(?:=(?:"[^"]*"|[^\s,;"]+))?'
+_PLAIN_MEMBER = rf"{_KEY}=:[A-Za-z0-9+/=]*:(?:{_PARAMETER})*"
+_MEMBERS = re.compile(rf"{_PLAIN_MEMBER}(?:[\x20\t]*,[\x20\t]*{_PLAIN_MEMBER})*")
+_MEMBER = re.compile(rf"({_KEY})=:([A-Za-z0-9+/=]*):(?:{_PARAMETER})*")
+_SHOWN_CHARACTERS = 80
 
 
-def check_content_digest(header: str | None, digest: str) -> None:
+def check_content_digest(lines: Iterable[str], digest: str) -> None:
     """Compare a body's digest with what its sender claims; other algorithms are ignored.
 
     Args:
-        header: Value of `Content-Digest`, None when it was not sent.
+        lines: Every value of `Content-Digest`, none when it was not sent.
         digest: `sha256:<hex>` of the bytes received.
 
     Raises:
         ProblemError: 400, the header is malformed or the bytes differ.
     """
-    if header is None or "sha-256" not in header.lower():
-        return
-    match = _SHA_256.search(header)
-    try:
-        claimed = base64.b64decode(match[1], validate=True).hex() if match else ""
-    except binascii.Error:
-        claimed = ""
-    if claimed != digest.removeprefix("sha256:"):
+    claimed = _digests(", ".join(lines).strip()).get("sha-256")
+    if claimed is not None and claimed.hex() != digest.removeprefix("sha256:"):
         raise problem_error(
             400,
             "content-digest-mismatch",
             "The body is not what Content-Digest says",
-            f"received {digest}; the header says {claimed or 'something malformed'}",
+            f"received {digest}; the header says {claimed.hex() or 'nothing'}",
             field="Content-Digest",
         )
+
+
+def _digests(value: str) -> dict[str, bytes]:
+    """Read a dictionary of byte sequences (RFC 8941, 3.2); the last of equal keys counts."""
+    if value and not _MEMBERS.fullmatch(value):
+        raise _malformed(value)
+    try:
+        return {
+            key.lower(): base64.b64decode(encoded, validate=True)
+            for key, encoded in _MEMBER.findall(value)
+        }
+    except binascii.Error as error:
+        raise _malformed(value) from error
+
+
+def _malformed(value: str) -> ProblemError:
+    return problem_error(
+        400,
+        "malformed-content-digest",
+        "Content-Digest cannot be read",
+        f"{value[:_SHOWN_CHARACTERS]!r} is not a list such as sha-256=:<base64>:",
+        field="Content-Digest",
+    )

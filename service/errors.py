@@ -64,6 +64,7 @@ KINDS: dict[type[Exception], Kind] = {
     jobs.FitNotFoundError: Kind(404, "ensemble-not-found", "There is no such ensemble"),
     jobs.FitIdError: Kind(422, "invalid-name", "A name or reference is malformed"),
     jobs.FitEndedError: Kind(409, "fit-ended", "The fit has already ended"),
+    jobs.FitsUnfinishedError: Kind(409, "fits-unfinished", "Fits of the ensemble have not ended"),
     jobs.QueueUnavailableError: Kind(503, "queue-unavailable", "The queue cannot be reached"),
     images.ImageDecodeError: Kind(415, "not-an-image", "The image cannot be read"),
     images.ImageTooLargeError: Kind(413, "image-too-large", "The image is too large"),
@@ -148,8 +149,8 @@ def _reason(error: Exception, problem: Problem) -> str:
 
 
 def _members(error: Exception) -> dict[str, Any]:
-    """The offending value's name and its limit, where the error tells them."""
-    return {"field": getattr(error, "field", None), "limit": getattr(error, "limit", None)}
+    """The offending value's name, its limit and what stands in the way, where the error tells."""
+    return {member: getattr(error, member, None) for member in ("field", "limit", "fits")}
 
 
 def _headers(error: Exception, kind: Kind) -> dict[str, str]:

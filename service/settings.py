@@ -49,7 +49,7 @@ class ServiceSettings(BaseSettings):
             `default_device_bytes`.
         resident_host_bytes: Artifacts that had to leave the device, kept in main memory.
         resolve_ttl_s: How long a bare ensemble name may answer with the version before the last,
-            and an alias with where it pointed before it was moved.
+            an alias with where it pointed before it was moved, and either after a deletion.
         upload_dir: Where uploads and downloads are spooled.
         front_processes: Processes that speak HTTP and decode, beside one that has the engine; 0 for
             one process that does everything.

@@ -23,7 +23,7 @@ from client.fit_progress import FitProgressView
 from client.fit_summary import print_findings
 from client.replies import Ensemble
 
-app = typer.Typer(help="Ensembles: ls, show.", no_args_is_help=True)
+app = typer.Typer(help="Ensembles: ls, show, rm.", no_args_is_help=True)
 
 METHODS = "hgprompt, none, vpt, single, mean, spot, panda, h_ensemble or logme."
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -134,6 +134,14 @@ def show(
     if ensemble.error is not None:
         console.print(f"{ensemble.error.title}: {ensemble.error.detail or ''}")
     show_result(console, ensemble)
+
+
+@app.command("rm")
+def rm(name: EnsembleArgument, url: UrlOption = DEFAULT_URL) -> None:
+    """Delete every version of an ensemble; cancel its unfinished fits first."""
+    with connect(url) as client:
+        client.delete_ensemble(name)
+    print(f"{name} deleted")
 
 
 def cancel(

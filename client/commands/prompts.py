@@ -9,7 +9,7 @@ from client.api import DEFAULT_URL
 from client.commands.options import UrlOption, connect
 from client.console import list_table, make_console, print_list, short_digest, size
 
-app = typer.Typer(help="Source prompts: push, ls.", no_args_is_help=True)
+app = typer.Typer(help="Source prompts: push, ls, rm.", no_args_is_help=True)
 
 
 @app.command("push")
@@ -54,3 +54,14 @@ def ls(
                 f"{prompt.created_at:%Y-%m-%d}",
             )
     print_list(make_console(), table, "no prompts yet; see `hgprompt prompts push --help`")
+
+
+@app.command("rm")
+def rm(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The prompt.")],
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Delete every version of a prompt that no ensemble depends on."""
+    with connect(url) as client:
+        client.delete_prompt(name)
+    print(f"{name} deleted")

@@ -10,7 +10,7 @@ from client.api import DEFAULT_URL
 from client.commands.options import UrlOption, connect
 from client.console import list_table, make_console, print_list, short_digest, size
 
-app = typer.Typer(help="Labelled images: push, ls.", no_args_is_help=True)
+app = typer.Typer(help="Labelled images: push, ls, rm.", no_args_is_help=True)
 
 
 @app.command("push")
@@ -61,3 +61,14 @@ def ls(url: UrlOption = DEFAULT_URL) -> None:
                 f"{task.created_at:%Y-%m-%d}",
             )
     print_list(make_console(), table, "no tasks yet; see `hgprompt tasks push --help`")
+
+
+@app.command("rm")
+def rm(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The task.")],
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Delete every version of a task; ensembles that were fitted to it stay."""
+    with connect(url) as client:
+        client.delete_task(name)
+    print(f"{name} deleted")

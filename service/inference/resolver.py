@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from jobs.ensembles import EnsembleStore
-from jobs.errors import STORE_AWAY
+from jobs.errors import STORE_AWAY, EnsembleDeletedError
 from jobs.records import FitId
 from prompt_store.aliases import Move
 from prompt_store.errors import NotFoundError
@@ -61,13 +61,13 @@ class _Look:
 class Resolver:
     """Looks references up in the store and remembers the answer for a moment.
 
-    A success, and the move of an alias, shows within `ttl_s` after it was recorded. While the
-    store is down, or takes longer than `PATIENCE_S`, the last answer stands, so that resident
-    artifacts go on serving. Used on the event loop only.
+    A success, a deletion and the move of an alias show within `ttl_s` after they were recorded.
+    While the store is down, or takes longer than `PATIENCE_S`, the last answer stands, so that
+    resident artifacts go on serving. Used on the event loop only.
 
     Args:
         ensembles: The durable fits and their aliases; read on threads.
-        ttl_s: How long an answer for a bare name or an alias is trusted.
+        ttl_s: How long an answer is trusted.
         rng: Draws a version for requests to an alias that is split between several.
         assigned: Called with the alias and the version that one request was given.
         clock: Monotonic seconds.
@@ -99,7 +99,7 @@ class Resolver:
                 long as its weights stay; without one, each request is drawn by itself.
 
         Raises:
-            FitNotFoundError: There is no such ensemble or version.
+            FitNotFoundError: There is no such ensemble or version, or it has been deleted.
             NotFoundError: There is no such alias.
             NothingToServeError: It exists and has not succeeded.
             StoreUnavailableError: The store is down and no earlier answer is known.
@@ -126,6 +126,12 @@ class Resolver:
             self._known[key] = replace(self._known[key], until_s=float("-inf"))
         self._looking.pop(key, None)  # it may have looked too early
 
+    def forget_deleted(self, name: str) -> None:
+        """Forget everything about an ensemble, because it is known to have been deleted."""
+        for known in (self._known, self._looking):
+            for key in [key for key in known if key.name == name]:
+                del known[key]
+
     async def _target(self, key: Reference) -> _Target:
         known = self._known.get(key)
         if known is not None and self._clock() < known.until_s:
@@ -144,6 +150,8 @@ class Resolver:
         try:
             async with asyncio.timeout(patience_s):
                 return await asyncio.shield(look.task)
+        except EnsembleDeletedError:
+            raise
         except (*STORE_AWAY, TimeoutError):
             logger.warning("store unavailable, serving the last known version", exc_info=True)
             return known.target
@@ -153,15 +161,13 @@ class Resolver:
         known = self._known.get(key)
         try:
             target = await asyncio.to_thread(self._read, key, known.target if known else None)
-        except NotFoundError:
-            self._known.pop(key, None)  # an alias that was deleted must not come back
+        except (NotFoundError, EnsembleDeletedError, NothingToServeError):
+            self._known.pop(key, None)  # what was deleted must not come back
             raise
         look = self._looking.get(key)
         if look is None or look.task is not asyncio.current_task():
             return target  # it was told to forget meanwhile
-        # A version that succeeded stays so for ever; what a name or an alias means may change.
-        fixed = isinstance(key, NameReference) and key.version is not None
-        self._known[key] = _Known(target, started_s + (float("inf") if fixed else self._ttl_s))
+        self._known[key] = _Known(target, started_s + self._ttl_s)
         self._known.move_to_end(key)
         while len(self._known) > MAX_CACHED_NAMES:
             self._known.popitem(last=False)
@@ -176,10 +182,17 @@ class Resolver:
         if isinstance(key, AliasReference):
             return self._read_alias(key, known)
         if key.version is not None:
-            return self._only(FitId(key.name, key.version))
+            return self._read_fixed(FitId(key.name, key.version), known)
         before = None if known is None else FitId(key.name, next(iter(known.served)))
         current = self._ensembles.current(key.name, known=before)
         return known if known is not None and current == before else self._only(current)
+
+    def _read_fixed(self, fit_id: FitId, known: _Target | None) -> _Target:
+        """A version that succeeded stays what it is until it is deleted."""
+        if known is None:
+            return self._only(fit_id)
+        self._ensembles.check_living(fit_id)
+        return known
 
     def _only(self, fit_id: FitId) -> _Target:
         return _Target({fit_id.version: self._read_version(fit_id)}, {fit_id.version: 1.0})
@@ -194,9 +207,8 @@ class Resolver:
         return _Target(served, weights, move)
 
     def _read_version(self, fit_id: FitId) -> Served:
+        self._ensembles.check_living(fit_id)
         outcome = self._ensembles.outcome(fit_id)
-        if outcome is None:
-            self._ensembles.request(fit_id)  # raises if there is no such version
         if outcome is None or outcome.artifact_digest is None:
             status = "unfinished" if outcome is None else outcome.status
             raise NothingToServeError(f"ensemble {fit_id} is {status}; it cannot be used yet")

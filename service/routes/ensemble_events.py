@@ -1,41 +1,82 @@
-"""Progress of a fit as server-sent events."""
+"""Progress of a fit as server-sent events (WHATWG HTML, section 9.2)."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from jobs.records import FitId, Progress
+from jobs.records import OUTCOME_EVENT_ID, FitId, Progress
 from service.drain import Drain
 from service.params import NamePath, VersionQuery
 from service.parts import PartsDep
 from service.routes.ensembles import DeskDep, notice_end
 
-router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"])
+LastEventId = Annotated[str | None, Header(description="Only what came after this event")]
+NOTHING_MORE: dict[int | str, dict[str, Any]] = {
+    204: {"description": "`Last-Event-ID` is the outcome: nothing follows, do not reconnect"}
+}
 
 
-async def existing_fit(name: NamePath, desk: DeskDep, version: VersionQuery = None) -> FitId:
-    """Return the fit to follow, the newest by default, while 404 can still be answered."""
+class NothingMoreError(Exception):
+    """The caller has had the last event of a fit."""
+
+
+class EventsRoute(APIRoute):
+    """Answers 204 if nothing follows, so that an `EventSource` does not reconnect for ever."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap the route's handler, as FastAPI foresees."""
+        handle = super().get_route_handler()
+
+        async def followed(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except NothingMoreError:
+                return Response(status_code=204)
+
+        return followed
+
+
+router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"], route_class=EventsRoute)
+
+
+async def existing_fit(
+    name: NamePath,
+    desk: DeskDep,
+    version: VersionQuery = None,
+    last_event_id: LastEventId = None,
+) -> FitId:
+    """Return the fit to follow, the newest by default, while 404 or 204 can still be answered.
+
+    Raises:
+        FitNotFoundError: There is no such fit.
+        NothingMoreError: It has ended, and the caller knows.
+    """
     fit_id = await desk.newest(name) if version is None else FitId(name, version)
-    await desk.record(fit_id)
+    record = await desk.record(fit_id)
+    if record.outcome is not None and last_event_id == OUTCOME_EVENT_ID:
+        raise NothingMoreError
     return fit_id
 
 
 FitIdDep = Annotated[FitId, Depends(existing_fit)]
 
 
-@router.get("/{name}/events", response_class=EventSourceResponse)  # noqa: FAST003 - in FitIdDep
+@router.get(
+    "/{name}/events",  # noqa: FAST003 - in FitIdDep
+    response_class=EventSourceResponse,
+    responses=NOTHING_MORE,
+)
 async def follow_events(
     fit_id: FitIdDep,
     request: Request,
     desk: DeskDep,
     parts: PartsDep,
-    last_event_id: Annotated[
-        str | None, Header(description="Only what came after this event")
-    ] = None,
+    last_event_id: LastEventId = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Every event from the first that is kept, or after `Last-Event-ID`, up to the outcome."""
     async with aclosing(desk.events(fit_id, last_event_id)) as events:

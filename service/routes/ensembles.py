@@ -15,6 +15,8 @@ from service.idempotency import IdempotencyKey, answered_once
 from service.inference.classifier import Classifier
 from service.params import CursorQuery, LimitQuery, NamePath, VersionQuery
 from service.parts import PartsDep
+from service.preconditions import CONDITIONS
+from service.uploads import as_expected
 from service.views import EnsemblePage, EnsembleView
 
 router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"], route_class=BoundedRoute)
@@ -27,9 +29,13 @@ def desk_of(request: Request) -> FitDesk:
 
 def notice_end(request: Request, name: str) -> None:
     """Let a classifier of this process serve what its caller has just been told about."""
-    classifier = cast("Classifier | None", getattr(request.app.state, "classifier", None))
+    classifier = _classifier(request)
     if classifier is not None:
         classifier.resolver.forget(name)
+
+
+def _classifier(request: Request) -> Classifier | None:
+    return cast("Classifier | None", getattr(request.app.state, "classifier", None))
 
 
 DeskDep = Annotated[FitDesk, Depends(desk_of)]
@@ -88,6 +94,24 @@ async def list_versions(name: NamePath, desk: DeskDep) -> EnsemblePage:
     if not records:
         raise FitNotFoundError(f"there is no ensemble {name!r}")
     return EnsemblePage(items=[EnsembleView.of_record(r) for r in records], next_cursor=None)
+
+
+@router.delete("/{name}", status_code=204, openapi_extra=CONDITIONS)
+async def delete_ensemble(name: NamePath, request: Request, parts: PartsDep) -> None:
+    """Delete every version of an ensemble, and its aliases; later fits continue the numbering.
+
+    409 while a fit is queued or running: cancel it first. `If-Match` takes the `ETag` of the
+    content that the bare name stands for.
+    """
+
+    def delete() -> None:
+        with as_expected(request.headers) as expected:
+            parts.ensembles.delete(name, expected)
+
+    await asyncio.to_thread(delete)
+    classifier = _classifier(request)
+    if classifier is not None:
+        classifier.resolver.forget_deleted(name)
 
 
 @router.post("/{name}/cancel", status_code=202)

@@ -95,6 +95,7 @@ async def test_no_name_leaves_its_place(client: httpx.AsyncClient, root: Path, t
         check_refused(await client.get(f"/v1/ensembles/{text}{call}"))
     for call in ("cancel", "classify"):
         check_refused(await client.post(f"/v1/ensembles/{text}/{call}", content=b"x"))
+    check_refused(await client.delete(f"/v1/ensembles/{text}"))
     assert listing(root) == before
 
 

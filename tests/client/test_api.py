@@ -164,6 +164,14 @@ def test_events_go_on_where_a_lost_connection_stopped(
     assert len(pauses) == 3
 
 
+def test_after_the_outcome_no_event_is_waited_for(
+    api: Client, server: "ScriptedServer", pauses: list[float]
+) -> None:
+    server.will_answer("", 204)
+    assert list(api.events("mix", last_event_id="9999999999-0")) == []
+    assert pauses == []
+
+
 def test_events_give_up_when_nothing_comes_for_long(
     api: Client, server: "ScriptedServer", pauses: list[float]
 ) -> None:

@@ -121,6 +121,20 @@ def test_lists_are_tables_with_whole_names(run: Run, server: "ScriptedServer") -
 
 
 @pytest.mark.parametrize("noun", ["prompts", "tasks", "ensembles"])
+def test_a_name_is_deleted_once_and_never_twice(
+    run: Run, server: "ScriptedServer", noun: str
+) -> None:
+    server.will_answer("", 204)
+    assert run(noun, "rm", "mix") == Ran(0, "mix deleted\n", "")
+    problem = {"type": "urn:x", "title": "In use", "detail": "mix@2 is running", "status": 409}
+    server.will_answer(problem, 409, Content_Type="application/problem+json")
+    assert run(noun, "rm", "mix") == Ran(1, "", "hgprompt: In use: mix@2 is running\n")
+    server.will_hang_up()
+    assert run(noun, "rm", "mix").status == 1
+    assert [(r.method, r.target) for r in server.received] == 3 * [("DELETE", f"/v1/{noun}/mix")]
+
+
+@pytest.mark.parametrize("noun", ["prompts", "tasks", "ensembles"])
 def test_an_empty_list_says_so(run: Run, server: "ScriptedServer", noun: str) -> None:
     server.will_answer({"items": [], "next_cursor": None})
     assert run(noun, "ls").out.startswith(f"no {noun} yet")

@@ -4,8 +4,9 @@ from contextlib import aclosing
 import pytest
 
 from jobs.desk import FitDesk
-from jobs.errors import FitEndedError, FitNotFoundError
-from jobs.records import OUTCOME_EVENT_ID, FitId, FitResultDocs, Progress
+from jobs.ensembles import EnsembleStore
+from jobs.errors import EnsembleDeletedError, FitEndedError, FitNotFoundError
+from jobs.records import OUTCOME_EVENT_ID, EnsembleRecord, FitId, FitResultDocs, Progress
 from tests.jobs.conftest import Deployment, MakeSpec
 
 DOCS = FitResultDocs(b"artifact", {"chosen": "hgprompt"})
@@ -137,5 +138,35 @@ def test_a_page_shows_what_each_name_means(deployment: Deployment, make_spec: Ma
             assert await desk.versions("c") == []
             assert await desk.current("a") == served
             assert await desk.newest("a") == FitId("a", 2)
+
+    asyncio.run(scenario())
+
+
+def test_pages_are_full_without_what_was_deleted(
+    deployment: Deployment, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = deployment.store
+    for name in "abcde":
+        store.cancel(store.create(make_spec(name)).fit_id)
+    for name in "bce":
+        store.delete(name)
+
+    async def scenario() -> None:
+        async with deployment.desk() as desk:
+            first = await desk.page(limit=2)
+            assert [record.name for record in first.records] == ["a", "d"]
+            assert first.next_start_after is None
+            assert (await desk.page(limit=1)).next_start_after == "a"
+            assert await desk.versions("b") == []
+            with pytest.raises(EnsembleDeletedError, match="b@1"):
+                await desk.record(FitId("b", 1))
+
+            def delete_first(fit_id: FitId, **_: object) -> EnsembleRecord:
+                store.delete(fit_id.name)
+                return EnsembleStore.record(store, fit_id)
+
+            # a deletion between the listing and the look
+            monkeypatch.setattr(store, "record", delete_first)
+            assert (await desk.page()).records == []
 
     asyncio.run(scenario())

@@ -177,7 +177,15 @@ async def test_events_end_with_the_outcome_and_can_be_resumed(
     resumed = await client.get(url, headers={"Last-Event-ID": events[0][1]})
     assert events_of(resumed.text) == events[1:]
     after_the_end = await client.get(url, headers={"Last-Event-ID": events[1][1]})
-    assert events_of(after_the_end.text) == []
+    assert (after_the_end.status_code, after_the_end.content) == (204, b"")
+    assert "content-type" not in after_the_end.headers
+    await client.post("/v1/ensembles", json=wanted)
+    await client.post("/v1/ensembles/zoo/cancel")
+    for query in ("", "?version=1", "?version=2"):
+        ended = await client.get(f"{url}{query}", headers={"Last-Event-ID": events[1][1]})
+        assert ended.status_code == 204
+    anew = await client.get(url, headers={"Last-Event-ID": "1-1"})
+    assert [event for event, _, _ in events_of(anew.text)] == ["outcome"]
 
 
 async def test_without_a_trace_in_redis_the_outcome_is_still_told(

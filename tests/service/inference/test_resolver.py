@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.ensembles import EnsembleStore
-from jobs.errors import FitNotFoundError
+from jobs.errors import EnsembleDeletedError, FitNotFoundError
 from jobs.records import FitId
 from prompt_store.aliases import Move
 from prompt_store.errors import NotFoundError, StoreUnavailableError
@@ -15,7 +15,7 @@ from prompt_store.names import AliasReference, NameReference
 from prompt_store.objects import ObjectStore
 from prompt_store.splits import Share, Split
 from service.inference.errors import NothingToServeError
-from service.inference.resolver import Resolver, Served
+from service.inference.resolver import Reference, Resolver, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -165,7 +165,7 @@ async def test_a_look_that_began_before_a_move_is_not_remembered_after_forget(
     assert (await resolver.resolve(PROD)).digest == second
 
 
-async def test_an_unmoved_alias_costs_one_look_however_often_it_moved(
+async def test_an_unmoved_alias_costs_one_look_and_one_for_its_version_however_often_it_moved(
     resolver: Resolver,
     clock: Clock,
     publish: Publish,
@@ -182,7 +182,10 @@ async def test_an_unmoved_alias_costs_one_look_however_often_it_moved(
     calls = looks_into(objects, ensembles, monkeypatch)
     clock.now_s += 1
     assert (await resolver.resolve(PROD)).version == 2
-    assert calls == ["ensembles/zoo/aliases/prod/00000041.json"]
+    assert calls == [
+        "ensembles/zoo/aliases/prod/00000041.json",
+        "ensembles/zoo/versions/00000003/request.json",  # where a deletion would be
+    ]
 
 
 async def test_a_name_costs_one_look_while_nothing_is_fitted_however_many_versions_it_has(
@@ -228,7 +231,13 @@ async def test_a_success_shows_behind_and_before_versions_that_did_not_succeed(
     calls = looks_into(objects, ensembles, monkeypatch)
     clock.now_s += 1
     assert (await resolver.resolve(zoo)).version == 4
-    assert len(calls) == 3  # the fifth's request, the sixth's, the fifth's outcome
+    fifth, sixth = (f"ensembles/zoo/versions/0000000{n}" for n in (5, 6))
+    looks = [f"{fifth}/request.json", f"{sixth}/request.json", f"{fifth}/outcome.json"]
+    assert calls == [*looks[:2], looks[0], looks[2]]  # the fifth's request says what was deleted
+    calls.clear()
+    clock.now_s += 1
+    assert (await resolver.resolve(zoo)).version == 4
+    assert calls == looks
 
 
 async def test_a_split_alias_is_drawn_for_each_request_or_kept_by_key(
@@ -287,6 +296,74 @@ async def test_an_alias_that_is_deleted_is_not_found_and_stays_so_without_the_st
     break_store(objects)
     with pytest.raises(StoreUnavailableError):
         await resolver.resolve(PROD)
+
+
+REFERENCES = [NameReference("zoo", None), NameReference("zoo", 1), PROD]
+
+
+@pytest.mark.parametrize("reference", REFERENCES, ids=str)
+async def test_a_deletion_shows_within_the_ttl_and_stays_without_the_store(
+    resolver: Resolver,
+    clock: Clock,
+    publish: Publish,
+    ensembles: EnsembleStore,
+    objects: ObjectStore,
+    reference: Reference,
+) -> None:
+    publish("zoo")
+    point(ensembles, "prod", v1=1.0)
+    before = await resolver.resolve(reference)
+    ensembles.delete("zoo")
+    clock.now_s += 0.2
+    assert await resolver.resolve(reference) == before
+    clock.now_s += 0.1
+    with pytest.raises((EnsembleDeletedError, NotFoundError)):
+        await resolver.resolve(reference)
+    break_store(objects)
+    with pytest.raises(StoreUnavailableError):
+        await resolver.resolve(reference)
+
+
+@pytest.mark.parametrize("reference", REFERENCES, ids=str)
+async def test_a_deletion_made_here_shows_at_once(
+    resolver: Resolver, publish: Publish, ensembles: EnsembleStore, reference: Reference
+) -> None:
+    publish("zoo")
+    point(ensembles, "prod", v1=1.0)
+    await resolver.resolve(reference)
+    ensembles.delete("zoo")
+    resolver.forget_deleted("zoo")
+    with pytest.raises((EnsembleDeletedError, NotFoundError)):
+        await resolver.resolve(reference)
+
+
+async def test_a_fit_after_a_deletion_serves_nothing_of_before(
+    resolver: Resolver,
+    clock: Clock,
+    publish: Publish,
+    ensembles: EnsembleStore,
+    objects: ObjectStore,
+    make_spec: Callable[..., object],
+) -> None:
+    publish("zoo", seed=1)
+    zoo = NameReference("zoo", None)
+    await resolver.resolve(zoo)
+    ensembles.delete("zoo")
+    third = ensembles.create(make_spec("zoo")).fit_id
+    clock.now_s += 1
+    with pytest.raises(NothingToServeError, match="zoo@3 is unfinished"):
+        await resolver.resolve(zoo)
+    ensembles.cancel(third)
+    _, digest = publish("zoo", seed=2)
+    assert await resolver.resolve(zoo) == Served("zoo", 4, digest)
+    ensembles.delete("zoo")
+    ensembles.create(make_spec("zoo"))
+    clock.now_s += 1
+    with pytest.raises(NothingToServeError):
+        await resolver.resolve(zoo)
+    break_store(objects)
+    with pytest.raises(StoreUnavailableError):
+        await resolver.resolve(zoo)
 
 
 @pytest.mark.parametrize("how", ["broken", "not mounted"])

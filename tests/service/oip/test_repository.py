@@ -7,6 +7,8 @@ from jobs.records import FitError, FitId, FitSpec
 from prompt_store.objects import ObjectStore
 from service.oip.repository import RepositoryIndex
 
+PARTS = ("request", "outcome")
+
 
 @pytest.fixture
 def reads(objects: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -55,7 +57,21 @@ def test_every_version_has_a_state_and_an_end_is_read_once(
     publish("zoo")
     reads.clear()
     assert states(index) == [*ready, failed, ("zoo", "3", "READY", "")]
-    assert len(reads) == 1
+    assert reads == [f"ensembles/zoo/versions/00000003/{part}.json" for part in PARTS]
+
+
+def test_what_was_deleted_is_left_out(
+    ensembles: EnsembleStore, publish: Callable[..., tuple[FitId, str]]
+) -> None:
+    index = RepositoryIndex(ensembles)
+    publish("zoo")
+    publish("ark")
+    ready = [("ark", "1", "READY", ""), ("zoo", "1", "READY", "")]
+    assert states(index) == ready
+    ensembles.delete("zoo")
+    assert states(index) == ready[:1]
+    publish("zoo")
+    assert states(index) == [*ready[:1], ("zoo", "3", "READY", "")]
 
 
 def test_more_names_than_a_page_of_the_listing(

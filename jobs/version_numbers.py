@@ -1,0 +1,124 @@
+"""The numbers of each ensemble: one for every request, and one for every deletion of the name.
+
+They count from 1 without gaps, and what a number holds never changes: of those who want it at the
+same moment, whoever creates its document first has it. So a deletion and a request that come at
+once are in an order, and each document can tell what was deleted before it.
+"""
+
+import threading
+from dataclasses import dataclass
+
+from pydantic import RootModel
+
+from jobs import store_keys as keys
+from jobs.errors import FitNotFoundError
+from jobs.records import Deletion, FitId, FitRequest
+from prompt_store.documents import get_document
+from prompt_store.errors import NotFoundError
+from prompt_store.objects import ObjectStore
+
+MAX_REMEMBERED = 100_000
+
+
+class _Entry(RootModel[FitRequest | Deletion]):
+    """What a number holds."""
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The end of an ensemble's numbers.
+
+    Attributes:
+        number: The last one; 0 if the name has never been used.
+        since: That of the last deletion, 0 if there was none; versions up to it are gone.
+    """
+
+    number: int
+    since: int
+
+    @property
+    def living(self) -> range:
+        """The versions that have not been deleted, ascending."""
+        return range(self.since + 1, self.number + 1)
+
+
+class VersionNumbers:
+    """The numbers of every ensemble. Safe to share between threads.
+
+    Remembers the last number of so many names, so that looking whether a version lives costs one
+    look while nothing was asked for under its name.
+
+    Args:
+        objects: The deployment's object store.
+    """
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._remembered: dict[str, Tail] = {}
+        self._lock = threading.Lock()
+
+    def entry(self, fit_id: FitId) -> FitRequest | Deletion:
+        """What a number holds.
+
+        Raises:
+            FitNotFoundError: Nothing.
+        """
+        try:
+            return get_document(self._objects, keys.request_key(fit_id), _Entry).root
+        except NotFoundError as error:
+            raise FitNotFoundError(f"there is no ensemble version {fit_id}") from error
+
+    def exists(self, fit_id: FitId) -> bool:
+        """Whether the number holds anything."""
+        return self._objects.size(keys.request_key(fit_id)) is not None
+
+    def tail(self, name: str) -> Tail:
+        """The end of the numbers, by one listing of the ensemble's folder."""
+        found = self._objects.list(keys.versions_folder(name))
+        numbers = (int(key.split("/")[-2]) for key in found if key.endswith("/request.json"))
+        last = max(numbers, default=0)
+        return self.tail_at(FitId(name, last)) if last else Tail(0, 0)
+
+    def settled_tail(self, name: str) -> Tail:
+        """The end of the numbers, on the disk: whoever takes the next one leaves no gap before it.
+
+        The writer of the last one may not have come to make sure of that, or may have been killed.
+        """
+        tail = self.tail(name)
+        if tail.number:
+            self._objects.sync(keys.request_key(FitId(name, tail.number)))
+        return tail
+
+    def deleted(self, fit_id: FitId) -> bool:
+        """Whether a version that was asked for has been deleted, or is a deletion itself.
+
+        Raises:
+            FitNotFoundError: There has never been such a version.
+        """
+        known = self._remembered.get(fit_id.name, Tail(0, 0))
+        last = self._last_from(fit_id.name, max(fit_id.version, known.number))
+        return self.tail_at(last).since >= fit_id.version
+
+    def tail_at(self, last: FitId) -> Tail:
+        """The end of the numbers, where the last one is known."""
+        known = self._remembered.get(last.name)
+        if known is not None and known.number == last.version:
+            return known
+        tail = Tail(last.version, self.entry(last).since)
+        with self._lock:
+            self._remembered.pop(last.name, None)
+            self._remembered[last.name] = tail
+            if len(self._remembered) > MAX_REMEMBERED:
+                del self._remembered[next(iter(self._remembered))]
+        return tail
+
+    def _last_from(self, name: str, start: int) -> FitId:
+        """Look ahead of a number in doubling steps, then halve: one look if it is the last."""
+        low, step = start, 1
+        while self.exists(FitId(name, low + step)):
+            low, step = low + step, 2 * step
+        high = low + step
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.exists(FitId(name, middle)) else (low, middle)
+        return FitId(name, low)
