@@ -136,7 +136,7 @@ def test_a_refused_cell_is_reported_and_tried_again(
         write_archive(copy / "mnist" / half, 1, seed=0)  # nothing can be held out
     few = ("--method", "none", "--seed", "0")
     assert main(_arguments(copy, prompts, out, *few)) == 1
-    assert "refused, 3 images in 3 classes: no class has" in capsys.readouterr().err
+    assert "refused, 3 images in 3 classes: none is large enough" in capsys.readouterr().err
     (failure,) = ResultsFolder(out).failures().values()
     assert failure.cell.target == "mnist"
     assert main(_arguments(copy, prompts, out, *few)) == 1
