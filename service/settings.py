@@ -26,6 +26,8 @@ class ServiceSettings(BaseSettings):
         allow_insecure_bind: Listen beyond loopback although there is no authentication.
         log_level: Least severe level that is logged.
         max_batch_size: Images in one forward pass; 0 leaves it to `default_max_batch_size`.
+        crowded_batch_size: Images in one forward pass while one ensemble crowds out others; 0
+            leaves it to `default_crowded_batch_size`.
         max_queue: Images between admission and answer; beyond it 429.
         max_inflight_bytes: Bodies of classification requests in memory at once; beyond it 429.
         max_images_per_request: Images in one classification request.
@@ -65,6 +67,7 @@ class ServiceSettings(BaseSettings):
     allow_insecure_bind: bool = False
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     max_batch_size: Annotated[int, Field(ge=0, le=4096)] = 0
+    crowded_batch_size: Annotated[int, Field(ge=0, le=4096)] = 0
     max_queue: Count = 1024
     max_inflight_bytes: Bytes = 512_000_000
     max_images_per_request: Annotated[int, Field(ge=1, le=4096)] = 64

@@ -17,6 +17,7 @@ from service.inference.bank import ArtifactBank
 from service.inference.batcher import Batcher
 from service.inference.engine import BatchReport, Engine
 from service.inference.engine_parts import (
+    default_crowded_batch_size,
     default_max_batch_size,
     make_forward,
     num_streams,
@@ -69,7 +70,11 @@ async def running_engine(
     max_batch_size = settings.max_batch_size or default_max_batch_size(device)
     compute = make_forward(loaded.vit, max_batch_size, cuda_graphs=settings.cuda_graphs)
     streams = num_streams(device)
-    batcher = Batcher(max_batch_size, num_streams=streams)
+    batcher = Batcher(
+        max_batch_size,
+        crowded_batch_size=settings.crowded_batch_size or default_crowded_batch_size(device),
+        num_streams=streams,
+    )
     loaders = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="load")
     copiers = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix="copy")
     residency = Residency(

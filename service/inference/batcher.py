@@ -3,15 +3,16 @@
 Rows of one batch share their `batch_key`, so each key has its own `FairQueue`. Within and
 between those, the artifact that has been served the fewest rows goes first; one whose rows wait
 under several keys has one account. Several streams may
-compute at once; `Streams` says how much each takes.
+compute at once; `Streams` says how much each takes, and `Crowding` when a batch should be short.
 """
 
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from service.inference.crowding import Crowding
 from service.inference.fair_queue import FairQueue
 from service.inference.rows import BatchKey, Row
 from service.inference.streams import FIRST_STREAM, Streams
@@ -39,6 +40,7 @@ class Batcher:
 
     Args:
         max_batch_size: Largest batch.
+        crowded_batch_size: Largest batch while one artifact crowds out others; None for no other.
         num_streams: Threads that ask for batches.
         clock: Monotonic seconds; the rows' deadlines are on it.
     """
@@ -47,10 +49,13 @@ class Batcher:
         self,
         max_batch_size: int,
         *,
+        crowded_batch_size: int | None = None,
         num_streams: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_batch_size = max_batch_size
+        self._crowded_batch_size = min(max_batch_size, crowded_batch_size or max_batch_size)
+        self._crowding = Crowding(clock)
         self._streams = Streams(num_streams)
         self._clock = clock
         self._condition = threading.Condition()
@@ -68,6 +73,7 @@ class Batcher:
                 return False
             for row in rows:
                 digest = row.entry.digest
+                self._crowding.asked(digest)
                 waits = any(queue.has(digest) for queue in self._queues.values())
                 self._queues[row.batch_key].push(row, digest, 0.0 if waits else self._level)
             self._condition.notify_all()
@@ -85,9 +91,9 @@ class Batcher:
                 self._condition.notify_all()
             came_to_idle = False
             while True:
-                num_waiting = sum(queue.num_waiting for queue in self._queues.values())
-                if num_waiting:
-                    batch = self._batch_for(stream, num_waiting, came_to_idle=came_to_idle)
+                waiting = sum((queue.waiting() for queue in self._queues.values()), Counter[str]())
+                if waiting:
+                    batch = self._batch_for(stream, waiting, came_to_idle=came_to_idle)
                     if batch is not None:
                         return batch
                 else:
@@ -106,12 +112,14 @@ class Batcher:
             self._closed = True
             self._condition.notify_all()
 
-    def _batch_for(self, stream: int, num_waiting: int, *, came_to_idle: bool) -> Batch | None:
-        share = self._streams.share(stream, num_waiting, came_to_idle=came_to_idle)
+    def _batch_for(self, stream: int, waiting: Counter[str], *, came_to_idle: bool) -> Batch | None:
+        share = self._streams.share(stream, waiting.total(), came_to_idle=came_to_idle)
         if share is None:
             return None
         self._streams.start(stream, share)
-        batch = self._take(min(share.max_rows, self._max_batch_size))
+        crowded = self._crowding.crowded(waiting)
+        largest = self._crowded_batch_size if crowded else self._max_batch_size
+        batch = self._take(min(share.max_rows, largest))
         batch.exclusive = share.exclusive
         return batch
 

@@ -26,6 +26,15 @@ def default_max_batch_size(device: torch.device) -> int:
     return 8 if device.type == "cpu" else 32
 
 
+def default_crowded_batch_size(device: torch.device) -> int | None:
+    """Return the largest batch while one artifact crowds out others; None for no other than ever.
+
+    On one core of a CPU 4 images take little more than half as long as 8
+    (docs/serving-engine.md). What it gains and costs on a GPU has not been measured.
+    """
+    return 4 if device.type == "cpu" else None
+
+
 def make_forward(vit: PromptedViT, max_batch_size: int, *, cuda_graphs: bool) -> Forward:
     """Return the forward pass: CUDA graphs by batch size on a GPU, as it comes on a CPU."""
     if vit.device.type == "cuda" and cuda_graphs:

@@ -6,7 +6,7 @@ comes back after a pause starts level with the one served last: idling earns no 
 """
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from itertools import count
 from typing import Generic, Protocol, TypeVar
 
@@ -71,7 +71,13 @@ class FairQueue(Generic[T]):
     @property
     def num_waiting(self) -> int:
         """Items that wait; looks at each of them."""
-        return sum(not item.cancelled for items in self._items.values() for item in items)
+        return self.waiting().total()
+
+    def waiting(self) -> Counter[str]:
+        """How many items of each party wait; looks at each of them."""
+        return Counter(
+            party for party, items in self._items.items() for item in items if not item.cancelled
+        )
 
     def pop(self, cost: float = 1.0) -> tuple[str, T]:
         """Take the next item and charge its party; right after `least_served` said there is one."""

@@ -197,6 +197,34 @@ def test_what_was_served_is_forgotten_when_nothing_waits() -> None:
     assert served == {"a": 4, "b": 4}
 
 
+def sizes(batcher: Batcher, num_batches: int) -> list[int]:
+    return [len(rows_of(batcher.next_batch())) for _ in range(num_batches)]
+
+
+def test_batches_are_short_while_a_greedy_artifact_crowds_out_another() -> None:
+    now_s = [0.0]
+    batcher = Batcher(8, crowded_batch_size=2, clock=lambda: now_s[0])
+    batcher.submit([row("greedy") for _ in range(100)])
+    assert sizes(batcher, 2) == [8, 8]
+    batcher.submit([row("modest")])
+    assert sorted(digests(batcher.next_batch())) == ["greedy", "modest"]
+    assert sizes(batcher, 2) == [2, 2]
+    now_s[0] += 11.0  # it does not seem to come back
+    assert sizes(batcher, 2) == [8, 8]
+
+
+def test_batches_are_full_where_nobody_crowds_out_anybody() -> None:
+    batcher = Batcher(8, crowded_batch_size=2)
+    batcher.submit([row(digest) for digest in "abcd" for _ in range(10)])
+    assert sizes(batcher, 5) == [8] * 5
+
+
+def test_a_crowded_batch_is_no_larger_than_another() -> None:
+    batcher = Batcher(3, crowded_batch_size=4)
+    batcher.submit([row("greedy") for _ in range(50)] + [row("modest")])
+    assert sizes(batcher, 2) == [3, 3]
+
+
 def test_rows_are_compared_by_identity() -> None:
     first = row("a")
     assert first != replace(first)
