@@ -81,7 +81,7 @@ def fit_class_head(features: Tensor, labels: Tensor, num_classes: int) -> ClassH
         for i, (weight, bias) in enumerate(heads):
             held_out[i, ~inside] = features[~inside] @ weight.T + bias
     known = of_known_class(labels)
-    calibrated = [_calibrate(logits[known], labels[known]) for logits in held_out]
+    calibrated = [calibrate(logits[known], labels[known]) for logits in held_out]
     best = min(range(len(SHRINKAGES)), key=lambda i: calibrated[i][1])
     temperature = calibrated[best][0]
     ((weight, bias),) = _discriminants(features, labels, num_classes, SHRINKAGES[best : best + 1])
@@ -162,8 +162,11 @@ def _within_spectrum(residuals: Tensor) -> tuple[Tensor, Tensor]:
     return eigenvalues, vectors
 
 
-def _calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The temperature (> 0) that minimises the log-loss of logits (N, C), and that loss."""
+def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Return the temperature (> 0) that minimises the log-loss of logits (N, C), and that loss.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", ICML. 1 and 0 without images.
+    """
     if len(labels) == 0:
         return 1.0, 0.0
 

@@ -35,7 +35,7 @@ class FitOptions:
             features; "exact" goes on from there on the features of the composite prompt itself.
         cotangent_refreshes: How often the gradients' variances are estimated, each time at the
             weights found so far; 1 = at the uniform weights only.
-        prompt_learning_rate: Peak learning rate of the prompt while tuning.
+        prompt_learning_rate: Peak learning rate of the prompt, and of the head, while tuning.
         precision: Of the backbone's matrix products; "auto" is the worker's own.
         ablations: Also score the learned ensemble without each of its parts.
     """

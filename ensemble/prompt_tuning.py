@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ensemble.class_head import ClassHead
+from ensemble.class_head import ClassHead, calibrate
 from ensemble.errors import FitStoppedError
 from ensemble.features import extract_features
 from ensemble.prompted_vit import PromptedViT
@@ -35,6 +35,9 @@ class TuningConfig:
         warmup_epochs: Linear warm-up before the cosine decay to zero.
         patience: Epochs without a better validation log-loss before stopping early.
         seed: Of the order of the images.
+        calibrated: Compare epochs by the validation log-loss at each one's best temperature: for
+            whoever fits a calibrated head to the prompt afterwards. Otherwise that of the logits
+            as they are.
     """
 
     epochs: int = 12
@@ -46,6 +49,7 @@ class TuningConfig:
     warmup_epochs: float = 1.0
     patience: int = 6
     seed: int = 0
+    calibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def tune_prompt(
     order = torch.Generator().manual_seed(config.seed)
 
     def report(epoch: int, train_loss: float | None) -> Epoch:
-        loss, accuracy = _evaluate(vit, prompt, classify, validation, config.batch_size)
+        loss, accuracy = _evaluate(vit, prompt, classify, validation, config)
         done = Epoch(epoch, config.epochs, train_loss, loss, accuracy)
         on_epoch(done)
         return done
@@ -206,12 +210,18 @@ def _evaluate(
     prompt: Tensor,
     classify: Callable[[Tensor], Tensor],
     data: LabelledPixels,
-    batch_size: int,
+    config: TuningConfig,
 ) -> tuple[float, float]:
     """Log-loss in nats and accuracy of `classify` on the features of `data` under `prompt`."""
-    (features,) = extract_features(vit, data.pixels, [prompt.detach()], batch_size=batch_size)
+    (features,) = extract_features(
+        vit, data.pixels, [prompt.detach()], batch_size=config.batch_size
+    )
     with torch.no_grad():
         logits = classify(features.to(vit.device))
     labels = data.labels.to(logits.device)
-    loss = functional.cross_entropy(logits, labels)
-    return float(loss), float((logits.argmax(1) == labels).float().mean())
+    loss = (
+        calibrate(logits.double(), labels)[1]
+        if config.calibrated
+        else float(functional.cross_entropy(logits, labels))
+    )
+    return loss, float((logits.argmax(1) == labels).float().mean())

@@ -5,8 +5,13 @@ Underperform Out-of-Distribution", ICLR): the head starts as fitted in closed fo
 """
 
 from ensemble.candidates import Candidate, ranked
-from ensemble.fit_session import BATCH_SIZE, FitSession
+from ensemble.fit_session import FitSession
 from ensemble.prompt_tuning import TuningConfig, TuningLoss, cross_entropy, tune_prompt
+
+MIN_STEPS = 10
+"""Gradient steps an epoch, at least, if that leaves `MIN_BATCH_SIZE` images a step."""
+
+MIN_BATCH_SIZE, MAX_BATCH_SIZE = 8, 32
 
 
 def with_tuning(
@@ -30,17 +35,15 @@ def tuned(
 ) -> Candidate | None:
     """Tune on the training part; the epoch is chosen by the log-loss on the validation part.
 
+    That of logits calibrated by a temperature, for the head that was tuned along is not served: on
+    few images it soon is too confident, while the prompt still gets better. All epochs are run:
+    with a cosine schedule the losses come down at the end.
+
     None if no epoch was better than the start: that prompt is a candidate already, untuned.
     """
     epochs = fit.options.tuning_epochs
     fit.progress("tuning", 0, epochs)
-    config = TuningConfig(
-        epochs=epochs,
-        batch_size=BATCH_SIZE,
-        prompt_learning_rate=fit.options.prompt_learning_rate,
-        head_learning_rate=fit.options.prompt_learning_rate,
-        seed=fit.seed,
-    )
+    config = tuning_config(fit)
     with fit.timed("tuning"):
         found = tune_prompt(
             fit.vit,
@@ -62,4 +65,18 @@ def tuned(
     place = start.standing
     return fit.candidate(
         place.method, start.weights, prompt, features, source=place.source, tuned=True
+    )
+
+
+def tuning_config(fit: FitSession) -> TuningConfig:
+    """Return how every method of this fit tunes."""
+    batch_size = len(fit.train_rows) // MIN_STEPS
+    return TuningConfig(
+        epochs=fit.options.tuning_epochs,
+        batch_size=min(MAX_BATCH_SIZE, max(MIN_BATCH_SIZE, batch_size)),
+        prompt_learning_rate=fit.options.prompt_learning_rate,
+        head_learning_rate=fit.options.prompt_learning_rate,
+        patience=fit.options.tuning_epochs,
+        seed=fit.seed,
+        calibrated=True,
     )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ensemble.class_head import fit_class_head
-from ensemble.fit_session import BATCH_SIZE, FitSession
+from ensemble.fit_session import FitSession
 from ensemble.methods import tuning
 from ensemble.methods.panda import fit_panda
 from ensemble.methods.target_prompt import prompt_similarities, target_prompt
@@ -16,7 +16,12 @@ from ensemble.prompt_tuning import TunedPrompt, TuningConfig, tune_prompt
 MakeSession = Callable[..., FitSession]
 OPTIONS = FitOptions(tuning_epochs=3, prompt_learning_rate=0.02)
 CONFIG = TuningConfig(
-    epochs=3, batch_size=BATCH_SIZE, prompt_learning_rate=0.02, head_learning_rate=0.02
+    epochs=3,
+    batch_size=8,
+    prompt_learning_rate=0.02,
+    head_learning_rate=0.02,
+    patience=3,
+    calibrated=True,
 )
 
 

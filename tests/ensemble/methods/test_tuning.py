@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ensemble.candidates import Candidate, ranked
 from ensemble.class_head import fit_class_head
-from ensemble.fit_session import BATCH_SIZE, FitSession
+from ensemble.fit_session import FitSession
 from ensemble.methods.none import fit_none
 from ensemble.methods.panda import fit_panda
 from ensemble.methods.single import single_candidates
@@ -53,7 +53,12 @@ def test_the_best_prompted_candidate_is_tuned_from_its_own_head(make_session: Ma
         fit.validation,
         num_classes=2,
         config=TuningConfig(
-            epochs=3, batch_size=BATCH_SIZE, prompt_learning_rate=0.02, head_learning_rate=0.02
+            epochs=3,
+            batch_size=8,
+            prompt_learning_rate=0.02,
+            head_learning_rate=0.02,
+            patience=3,
+            calibrated=True,
         ),
         initial_head=fit_class_head(best.features[rows], fit.labels[rows], 2),
     )

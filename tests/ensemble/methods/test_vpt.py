@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ensemble.class_head import fit_class_head
-from ensemble.fit_session import BATCH_SIZE, FitSession
+from ensemble.fit_session import FitSession
 from ensemble.methods.vpt import NUM_PROMPT_TOKENS, fit_vpt, random_prompt
 from ensemble.options import FitOptions
 from ensemble.prompt_tuning import TuningConfig, tune_prompt
@@ -38,9 +38,11 @@ def test_it_is_a_random_prompt_and_that_prompt_tuned(
         num_classes=2,
         config=TuningConfig(
             epochs=3,
-            batch_size=BATCH_SIZE,
+            batch_size=8,
             prompt_learning_rate=0.02,
             head_learning_rate=0.02,
+            patience=3,
+            calibrated=True,
             seed=0,
         ),
         initial_head=fit_class_head(features, fit.train.labels, 2),
