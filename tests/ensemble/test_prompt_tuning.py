@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ensemble.class_head import fit_class_head
+from ensemble.class_head import ClassHead, calibrate, fit_class_head
 from ensemble.errors import FitStoppedError
 from ensemble.features import extract_features
 from ensemble.prompt_tuning import Epoch, LabelledPixels, TunedPrompt, TuningConfig, tune_prompt
@@ -152,6 +152,45 @@ def test_what_a_later_epoch_spoils_is_not_returned(vit: PromptedViT, toy_task: T
     logits = features @ tuned.head_weight.T + tuned.head_bias
     loss = functional.cross_entropy(logits, validation.labels)
     assert float(loss) == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_calibrated_epochs_are_compared_whatever_their_temperature(
+    vit: PromptedViT, toy_task: ToyTask
+) -> None:
+    train, validation, prompt = toy_task(64, seed=1), toy_task(64, seed=2), start_prompt()
+    features, held_out = (
+        extract_features(vit, data.pixels, [prompt], batch_size=32)[0]
+        for data in (train, validation)
+    )
+    head = fit_class_head(features, train.labels, 2)
+    logits = head.logits(held_out)
+
+    def of_start(times: float, *, calibrated: bool) -> float:
+        scaled = replace(head, weight=times * head.weight, bias=times * head.bias)
+        config = replace(FAST, epochs=1, calibrated=calibrated)
+        return start_loss(vit, prompt, train, validation, config, scaled)
+
+    best = calibrate(logits, validation.labels)[1]
+    assert of_start(9.0, calibrated=True) == pytest.approx(best, rel=1e-3)
+    assert of_start(0.5, calibrated=True) == pytest.approx(best, rel=1e-3)
+    too_confident = float(functional.cross_entropy(9 * logits, validation.labels))
+    assert of_start(9.0, calibrated=False) == pytest.approx(too_confident, rel=1e-3)
+    assert too_confident > 1.3 * best
+
+
+def start_loss(
+    vit: PromptedViT,
+    prompt: Tensor,
+    train: LabelledPixels,
+    validation: LabelledPixels,
+    config: TuningConfig,
+    head: ClassHead,
+) -> float:
+    """The validation log-loss of epoch 0."""
+    tuned = tune_prompt(
+        vit, prompt, train, validation, num_classes=2, config=config, initial_head=head
+    )
+    return tuned.epochs[0].validation_loss
 
 
 def test_every_epoch_is_told_as_it_ends(vit: PromptedViT, toy_task: ToyTask) -> None:

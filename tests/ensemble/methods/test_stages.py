@@ -16,7 +16,6 @@ Fit = Callable[..., FitResult]
 ALL: tuple[Method, ...] = get_args(Method)
 EVERYTHING = FitOptions(
     tuning_epochs=2,
-    prompt_learning_rate=0.02,
     composition="exact",
     cotangent_refreshes=3,
     ablations=True,

@@ -1,5 +1,7 @@
 from collections.abc import Callable
+from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from ensemble.fit_session import FitSession
 from ensemble.methods.none import fit_none
 from ensemble.methods.panda import fit_panda
 from ensemble.methods.single import single_candidates
-from ensemble.methods.tuning import with_tuning
+from ensemble.methods.tuning import tuning_config, with_tuning
 from ensemble.methods.vpt import fit_vpt
 from ensemble.options import FitOptions
 from ensemble.prompt_tuning import TuningConfig, tune_prompt
@@ -68,6 +70,30 @@ def test_the_best_prompted_candidate_is_tuned_from_its_own_head(make_session: Ma
     assert torch.equal(tuned.features, features)
     head = fit_class_head(features, fit.labels, 2)
     assert torch.equal(tuned.head.weight, head.weight)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "batch_size"),
+    [(2, 8), (80, 8), (89, 8), (90, 9), (319, 31), (330, 32), (800, 32)],
+)
+def test_an_epoch_has_ten_steps_if_it_can(
+    make_session: MakeSession, num_images: int, batch_size: int
+) -> None:
+    fit = replace(make_session(OPTIONS), train_rows=torch.arange(num_images))
+    assert tuning_config(fit).batch_size == batch_size
+
+
+def test_all_epochs_are_run_although_nothing_gets_better(make_session: MakeSession) -> None:
+    told: list[tuple[str, int]] = []
+
+    def progress(stage: str, step: int, _total: int, **_found: object) -> None:
+        told.append((stage, step))
+
+    options = FitOptions(tuning_epochs=9, prompt_learning_rate=10.0)
+    fit = make_session(options, progress=progress)
+    with_tuning(fit, singles(fit))
+
+    assert ("tuning", 9) in told
 
 
 def test_a_candidate_without_a_prompt_is_passed_over(
