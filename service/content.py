@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from prompt_store.blobs import BlobStore
-from service.problems import Problem, ProblemError, problem_error
+from service.problems import PRECONDITION_FAILED, Problem, ProblemError, problem_error
 
 CHUNK_BYTES = 256 * 1024
 _SINGLE_RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
@@ -90,7 +90,7 @@ def _precondition(request: Request, content: Content) -> Response | None:
         raise problem_error(
             412,
             "precondition-failed",
-            "The content has another digest",
+            PRECONDITION_FAILED,
             f"If-Match asks for {wanted}; the content is {content.digest}",
             field="If-Match",
         )

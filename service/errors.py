@@ -19,7 +19,7 @@ from prompt_store.splits import InvalidSplitError
 from service.inference import errors as inference
 from service.oip.errors import is_oip, oip_response
 from service.openapi import allowed_methods
-from service.problems import Problem, ProblemError
+from service.problems import PRECONDITION_FAILED, Problem, ProblemError
 from service.request_metrics import REFUSAL
 from service.validation import validation_problem
 
@@ -46,9 +46,7 @@ KINDS: dict[type[Exception], Kind] = {
     store.InvalidPromptError: Kind(422, "invalid-prompt", "The prompt file was refused"),
     store.NameInvalidError: Kind(422, "invalid-name", "A name or reference is malformed"),
     store.NotFoundError: Kind(404, "not-found", "There is no such thing"),
-    store.PreconditionFailedError: Kind(
-        412, "precondition-failed", "What is stored is not what the request would replace"
-    ),
+    store.PreconditionFailedError: Kind(412, "precondition-failed", PRECONDITION_FAILED),
     InvalidSplitError: Kind(422, "invalid-split", "The requests cannot be split like this"),
     store.ConflictError: Kind(409, "conflict", "The request contradicts what is stored"),
     store.IdempotencyMismatchError: Kind(

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.datastructures import Headers
 
 from prompt_store.errors import PreconditionFailedError
-from service.problems import Problem, ProblemError, problem_error
+from service.problems import PRECONDITION_FAILED, Problem, ProblemError, problem_error
 
 _QUOTED = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 _TAG = re.compile(_QUOTED)
@@ -145,7 +145,7 @@ def lost(error: PreconditionFailedError, condition: WriteCondition) -> ProblemEr
         Problem(
             412,
             "precondition-failed",
-            "What is stored is not what the request would replace",
+            PRECONDITION_FAILED,
             f"{error}; nothing was changed",
             {"field": condition.field},
             {} if error.current is None else {"ETag": etag(error.current)},

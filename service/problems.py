@@ -14,6 +14,8 @@ from starlette.responses import JSONResponse
 
 TYPE_PREFIX = "urn:hgprompt:problem:"
 MEDIA_TYPE = "application/problem+json"
+PRECONDITION_FAILED = "A precondition was not met"
+"""Title of `precondition-failed`, whatever the precondition is about."""
 
 
 class FieldProblem(BaseModel):

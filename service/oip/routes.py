@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from importlib.metadata import version as package_version
 from typing import Any, cast
 
@@ -46,6 +46,9 @@ REPOSITORY = f"{PREFIX}/repository"
 MAX_VALUES_ON_LOOP = 2000
 """Numbers that are written on the event loop; as JSON each takes some microsecond."""
 
+NEEDED_BY_A_MODEL = frozenset({"engine"})
+"""Checks without which nothing can be inferred; models are ready while, say, Redis is away."""
+
 
 async def server(_: Request) -> Response:
     """Answer `GET /v2`."""
@@ -59,10 +62,7 @@ async def live(request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """Answer `GET /v2/health/ready`."""
-    checks = await _health_of(request).readiness()
-    if parts_of(request).drain.begun.is_set():
-        checks["draining"] = "the process is stopping"
-    return _health("ready", checks)
+    return _health("ready", await _readiness(request))
 
 
 async def metadata(request: Request) -> Response:
@@ -82,7 +82,8 @@ async def config(request: Request) -> Response:
 async def model_ready(request: Request) -> Response:
     """Answer `GET /v2/models/{model}/ready`: 200 if it can be used, else why not."""
     await _resolve(request)
-    return JSONResponse({"name": request.path_params["model"], "ready": True})
+    checks = await _readiness(request, NEEDED_BY_A_MODEL)
+    return _health("ready", checks, name=request.path_params["model"])
 
 
 async def statistics(request: Request) -> Response:
@@ -241,11 +242,20 @@ async def _small_json(request: Request) -> dict[str, Any]:
     return document
 
 
-def _health(name: str, checks: dict[str, str]) -> Response:
+def _health(state: str, checks: dict[str, str], **members: str) -> Response:
     failing = [f"{check}: {outcome}" for check, outcome in checks.items() if outcome != "ok"]
     if failing:
-        return JSONResponse({"error": f"not {name}: {'; '.join(failing)}", name: False}, 503)
-    return JSONResponse({name: True})
+        error = f"not {state}: {'; '.join(failing)}"
+        return JSONResponse({**members, "error": error, state: False}, 503)
+    return JSONResponse({**members, state: True})
+
+
+async def _readiness(request: Request, names: Collection[str] | None = None) -> dict[str, str]:
+    """Checks of the process by name, all or those of `names`: "ok" or what is wrong."""
+    checks = await _health_of(request).readiness(names)
+    if parts_of(request).drain.begun.is_set():
+        checks["draining"] = "the process is stopping"
+    return checks
 
 
 def _health_of(request: Request) -> Health:

@@ -87,6 +87,9 @@ async def test_redis_away_makes_it_unready_refuses_fits_and_leaves_the_rest(  # 
             assert refused.json()["type"] == "urn:hgprompt:problem:queue-unavailable"
             assert refused.headers["retry-after"]
             assert (await client.get("/v1/ensembles/zoo")).json()["status"] == "succeeded"
+            assert (await client.get("/v2/health/ready")).status_code == 503
+            model = await client.get("/v2/models/zoo/ready")
+            assert (model.status_code, model.json()) == (200, {"name": "zoo", "ready": True})
             classified = await client.post("/v1/ensembles/zoo/classify", content=image())
             assert classified.status_code == 200
 

@@ -198,6 +198,8 @@ def test_killed_and_hanging_processes_are_replaced_under_load(
         eventually(lambda: load.seen[UNAVAILABLE] > 20, 5)
         assert host.http.get(f"{host.url}/livez").status_code == 200
         assert host.http.get(f"{host.url}/readyz").status_code == 503
+        unready = host.http.get(f"{host.url}/v2/models/zoo/ready")
+        assert (unready.status_code, unready.json()["ready"]) == (503, False)
         refused = classify(host, data)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         eventually(host.is_ready, 120)
