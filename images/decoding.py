@@ -13,6 +13,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 # Every scan of a progressive JPEG costs a pass over all pixels; encoders write about ten.
 MAX_JPEG_SCANS = 100
 _START_OF_SCAN = b"\xff\xda"
+_MAX_PILLOW_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+"""Beyond this Pillow refuses to open a file; below, `ImageLimits` decides."""
 _MAX_16_BIT = 65_535
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -56,7 +58,11 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
         ImageDecodeError: Not such an image, damaged, or over a limit.
     """
     if len(data) > limits.max_bytes:
-        raise ImageTooLargeError(f"image has {len(data)} bytes, limit {limits.max_bytes}")
+        raise ImageTooLargeError(
+            f"image has {len(data)} bytes, limit {limits.max_bytes}",
+            field="bytes",
+            limit=limits.max_bytes,
+        )
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image, data, limits)
@@ -65,7 +71,9 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
     except (ImageDecodeError, MemoryError):
         raise
     except Image.DecompressionBombError as error:  # its own limit, checked when it opens a file
-        raise ImageTooLargeError(str(error)) from error
+        raise ImageTooLargeError(
+            str(error), field="pixels", limit=min(limits.max_pixels, _MAX_PILLOW_PIXELS)
+        ) from error
     # Pillow's readers raise nearly any exception on damaged files, SyntaxError included.
     except Exception as error:
         raise ImageDecodeError(f"image cannot be decoded: {_reason(error)}") from error
@@ -75,10 +83,16 @@ def _check_header(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
     width, height = image.size
     if width * height > limits.max_pixels:
         raise ImageTooLargeError(
-            f"image is {width} x {height} = {width * height} pixels, limit {limits.max_pixels}"
+            f"image is {width} x {height} = {width * height} pixels, limit {limits.max_pixels}",
+            field="pixels",
+            limit=limits.max_pixels,
         )
     if max(width, height) > limits.max_side_px:
-        raise ImageTooLargeError(f"image is {width} x {height}, limit {limits.max_side_px} a side")
+        raise ImageTooLargeError(
+            f"image is {width} x {height}, limit {limits.max_side_px} a side",
+            field="side",
+            limit=limits.max_side_px,
+        )
     # Within pixel data 0xff is always followed by 0x00, so this counts no pixels.
     scans = data.count(_START_OF_SCAN) if data.startswith(b"\xff\xd8") else 0
     if scans > MAX_JPEG_SCANS:

@@ -10,7 +10,17 @@ class ImageDecodeError(ImagesError):
 
 
 class ImageTooLargeError(ImageDecodeError):
-    """The image has more bytes or pixels than is allowed."""
+    """The image has more bytes or pixels than is allowed.
+
+    Attributes:
+        field: What is too large: "bytes", "pixels" or "side".
+        limit: How much of it is allowed.
+    """
+
+    def __init__(self, message: str, *, field: str, limit: int) -> None:
+        super().__init__(message)
+        self.field = field
+        self.limit = limit
 
 
 class ArchiveError(ImagesError):

@@ -215,9 +215,11 @@ async def test_an_image_above_the_limit_is_413(
 ) -> None:
     publish("zoo")
     async with open_client(max_image_pixels=99, max_image_bytes=10_000) as client:
-        for data in (image(size=(10, 10)), bytes(10_001)):
+        too_large = {"pixels": (image(size=(10, 10)), 99), "bytes": (bytes(10_001), 10_000)}
+        for field, (data, limit) in too_large.items():
             refused = await client.post(URL, content=data)
             assert (refused.status_code, slug(refused)) == (413, "image-too-large")
+            assert (refused.json()["field"], refused.json()["limit"]) == (field, limit)
         assert (await client.post(URL, content=image(size=(9, 11)))).status_code == 200
 
 
