@@ -28,11 +28,6 @@ READ: dict[int | str, dict[str, Any]] = {
     304: {"description": "The alias is still as `If-None-Match` says"},
 }
 """`responses` of a route that reads an alias."""
-WRITTEN: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Moved, or left where it was already", "headers": _ETAG},
-    201: {"description": "Created", "headers": _ETAG},
-}
-"""`responses` of a route that writes one."""
 
 
 class AliasTarget(BaseModel):
@@ -108,6 +103,13 @@ class AliasView(BaseModel):
             move=move.number,
             moved_at=move.moved_at,
         )
+
+
+WRITTEN: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Moved, or left where it was already", "headers": _ETAG},
+    201: {"model": AliasView, "description": "Created", "headers": _ETAG},
+}
+"""`responses` of a route that writes one."""
 
 
 def page_of(page: Page[Move]) -> Page[AliasView]:

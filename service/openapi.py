@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from starlette.routing import compile_path
 
 from service.oip.errors import is_oip
@@ -44,11 +45,13 @@ BINARY_RESPONSE: dict[int | str, dict[str, Any]] = {
 }
 """`responses` of a route that answers with a file."""
 
-CREATED_OR_SAME: dict[int | str, dict[str, Any]] = {
-    201: {"description": "Stored as a new version"},
-    200: {"description": "These bytes were stored before; that version"},
-}
-"""`responses` of an upload."""
+
+def created_or_same(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of an upload that answers with a manifest."""
+    return {
+        201: {"model": model, "description": "Stored as a new version"},
+        200: {"model": model, "description": "These bytes were stored before; that version"},
+    }
 
 
 def install_openapi(app: FastAPI, extra_paths: dict[str, Any]) -> None:

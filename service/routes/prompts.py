@@ -10,7 +10,7 @@ from prompt_store.manifests import Page, PromptManifest
 from prompt_store.version_series import Expected
 from prompt_store.vpt import read_upload
 from service.bodies import ReceivedFile
-from service.openapi import BINARY_BODY, BINARY_RESPONSE, CREATED_OR_SAME
+from service.openapi import BINARY_BODY, BINARY_RESPONSE, created_or_same
 from service.params import CursorQuery, LimitQuery, NamePath, VersionPath, VersionQuery
 from service.parts import Parts, PartsDep
 from service.preconditions import CONDITIONS
@@ -20,7 +20,9 @@ from service.uploads import as_expected, store_upload, stored_file
 router = APIRouter(prefix="/v1/prompts", tags=["prompts"])
 
 
-@router.put("/{name}", status_code=201, responses=CREATED_OR_SAME, openapi_extra=BINARY_BODY)
+@router.put(
+    "/{name}", status_code=201, responses=created_or_same(PromptManifest), openapi_extra=BINARY_BODY
+)
 async def put_prompt(
     name: NamePath, request: Request, response: Response, parts: PartsDep
 ) -> PromptManifest:

@@ -44,6 +44,19 @@ async def test_every_operation_may_answer_with_a_problem_and_has_its_own_name(
     assert len(set(names)) == len(names)
 
 
+async def test_every_json_answer_has_a_schema(
+    document: dict[str, dict[str, dict[str, dict[str, dict[str, dict[str, object]]]]]],
+) -> None:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if method not in {"put", "post"} or path.startswith("/v2"):
+                continue
+            for status, response in operation["responses"].items():
+                assert response.get("content"), f"{method} {path} {status}"
+                for content in response["content"].values():
+                    assert content["schema"], f"{method} {path} {status}"
+
+
 async def test_the_contract_is_complete(document: dict[str, dict[str, object]]) -> None:
     offered = {
         f"{method.upper()} {path}"
