@@ -87,15 +87,23 @@ def standing(
 def paired_difference(a: Tensor, b: Tensor, labels: Tensor) -> tuple[float, float, float]:
     """Return accuracy(a) - accuracy(b) with its 95 % interval, paired by image.
 
+    Wald's interval after half an image more in each cell of the 2 x 2 table of who is right
+    (Agresti and Min 2005, "Simple improved confidence intervals for comparing matched
+    proportions", Statistics in Medicine). Without it, four images that only `a` gets right would
+    be beyond chance, whatever else there is; with it the centre is a little nearer to zero than
+    the difference.
+
     Args:
         a: Logits (V, C).
         b: Logits (V, C) of the same images.
         labels: (V,).
     """
-    difference = (a.argmax(1) == labels).double() - (b.argmax(1) == labels).double()
-    mean = float(difference.mean())
-    half = _Z95 * float(difference.std(correction=0)) / math.sqrt(len(labels))
-    return mean, mean - half, mean + half
+    right_a, right_b = a.argmax(1) == labels, b.argmax(1) == labels
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    total = len(labels) + 2
+    centre = (only_a - only_b) / total
+    half = _Z95 * math.sqrt((only_a + only_b + 1) / total - centre**2) / math.sqrt(total)
+    return (only_a - only_b) / len(labels), centre - half, centre + half
 
 
 def validate(logits: Tensor, labels: Tensor) -> Validation:

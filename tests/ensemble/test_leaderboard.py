@@ -50,11 +50,38 @@ def test_a_paired_difference_leaves_out_what_both_get_right_or_wrong() -> None:
     mean, low, high = paired_difference(a, b, labels)
 
     assert mean == pytest.approx(0.10)
-    # McNemar's variance: (b + c) / n - ((b - c) / n)^2, over n.
-    half = 1.959963984540054 * ((0.20 - 0.10**2) / 100) ** 0.5
-    assert (low, high) == (pytest.approx(0.10 - half), pytest.approx(0.10 + half))
-    assert paired_difference(b, a, labels)[0] == pytest.approx(-0.10)
-    assert paired_difference(a, a, labels) == (0, 0, 0)
+    # Half an image more in each cell: 15.5 and 5.5 of 102.
+    centre = 10 / 102
+    half = 1.959963984540054 * ((21 / 102 - centre**2) / 102) ** 0.5
+    assert (low, high) == (pytest.approx(centre - half), pytest.approx(centre + half))
+    assert paired_difference(b, a, labels) == pytest.approx((-mean, -high, -low))
+
+
+def test_those_who_get_the_same_right_differ_by_nothing_or_a_little() -> None:
+    labels = torch.zeros(20, dtype=torch.int64)
+    same = logits_for([0] * 12 + [1] * 8)
+
+    mean, low, high = paired_difference(same, same, labels)
+
+    assert mean == 0
+    assert 0 < high == -low < 0.1
+
+
+@pytest.mark.parametrize(("only_a", "beyond_chance"), [(4, False), (5, True)])
+def test_a_few_images_are_not_beyond_chance(only_a: int, beyond_chance: bool) -> None:
+    labels = torch.zeros(100, dtype=torch.int64)
+    a, b = (logits_for([0] * (50 + extra) + [1] * (50 - extra)) for extra in (only_a, 0))
+    assert (paired_difference(a, b, labels)[1] > 0) is beyond_chance
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 3])
+def test_one_image_says_next_to_nothing(num_images: int) -> None:
+    labels = torch.zeros(num_images, dtype=torch.int64)
+    right, wrong = logits_for([0] * num_images), logits_for([1] * num_images)
+    mean, low, high = paired_difference(right, wrong, labels)
+    assert mean == 1
+    assert low < 0.5
+    assert high - low > 0.5
 
 
 def test_a_paired_interval_covers_the_truth_as_often_as_it_says() -> None:

@@ -227,7 +227,7 @@ def test_advice_is_given_where_a_simpler_choice_is_as_good(make_session: MakeSes
     advice = found.diagnostics.advice
     assert advice is not None
     assert "the best single source scored 0.9" in advice
-    assert "(difference +0.000 to +0.000 with 95 % confidence)" in advice
+    assert "(difference -0.075 to +0.075 with 95 % confidence)" in advice
 
 
 def erring(fit: FitSession, method: Method, wrong: Tensor, *, surely: bool = True) -> Candidate:
