@@ -6,7 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from backbones.info import LoadedBackbone
@@ -21,10 +20,11 @@ from jobs.errors import FitRefusedError
 from jobs.records import FitRequest, FitResultDocs, SourceRef
 from prompt_store.artifacts import Artifact, ArtifactSource, artifact_metadata, write_artifact
 from prompt_store.blobs import BlobStore
-from prompt_store.codec import BackboneShape, PromptLimits, read_prompt
+from prompt_store.codec import BackboneShape
 from prompt_store.errors import DigestMismatchError, InvalidPromptError, NotFoundError
 from worker.result_document import result_document
-from worker.task_images import TaskImages, load_task_images
+from worker.stored_prompts import stored_prompt
+from worker.task_images import TaskImages, load_task_images, stored_limits
 
 EXPECTED_ERRORS = (
     EnsembleError,
@@ -114,7 +114,12 @@ class FitJob:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "task"
             self.blobs.fetch_to(context.request.task.digest, path)
-            return load_task_images(path, self.backbone.info.preprocessing, on_image=on_image)
+            return load_task_images(
+                path,
+                self.backbone.info.preprocessing,
+                limits=stored_limits(path.stat().st_size),
+                on_image=on_image,
+            )
 
 
 def load_sources(
@@ -123,12 +128,7 @@ def load_sources(
     """Return the prompts (L, P, D) of `sources`, checked against the backbone."""
     info = backbone.info
     shape = BackboneShape(digest=info.digest, embed_dim=info.embed_dim, depth=info.depth)
-    return [
-        torch.from_numpy(
-            read_prompt(blobs.get_bytes(source.digest), PromptLimits(), shape).prompt_embeddings
-        )
-        for source in sources
-    ]
+    return [stored_prompt(blobs, source.digest, shape) for source in sources]
 
 
 def build_artifact(request: FitRequest, task: TaskImages, found: FitResult) -> Artifact:

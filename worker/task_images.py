@@ -14,6 +14,9 @@ from images.errors import ArchiveError, ImageDecodeError
 from images.labelled import ArchiveLimits
 from images.preprocessing import Preprocessing, preprocess
 
+MAX_STORED_PIXELS = 1_000_000_000
+"""As many as the service can be told to take."""
+
 
 @dataclass(frozen=True)
 class TaskImages:
@@ -30,10 +33,42 @@ class TaskImages:
     classes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class TaskLimits:
+    """How large an archive and its images may be."""
+
+    archive: ArchiveLimits
+    image: ImageLimits
+
+
+DEFAULT_LIMITS = TaskLimits(ArchiveLimits(), ImageLimits())
+
+
+def stored_limits(size_bytes: int) -> TaskLimits:
+    """Return those of an archive of so many bytes that was checked when it was stored.
+
+    The service that took it may have had other limits than are set now, so those that can be set
+    do not bind; what is unpacked is still bounded in all.
+    """
+    archive = ArchiveLimits(max_bytes=size_bytes, max_image_bytes=ArchiveLimits.max_total_bytes)
+    image = ImageLimits(max_bytes=archive.max_image_bytes, max_pixels=MAX_STORED_PIXELS)
+    return TaskLimits(archive, image)
+
+
 def load_task_images(
-    path: Path, preprocessing: Preprocessing, *, on_image: Callable[[], None] = lambda: None
+    path: Path,
+    preprocessing: Preprocessing,
+    *,
+    limits: TaskLimits = DEFAULT_LIMITS,
+    on_image: Callable[[], None] = lambda: None,
 ) -> TaskImages:
     """Decode and preprocess all images of an archive or folder.
+
+    Args:
+        path: The archive, or a folder with one folder a class.
+        preprocessing: What the backbone wants.
+        limits: What is refused.
+        on_image: Called after each image.
 
     Raises:
         ArchiveError: The archive breaks a limit or is no archive of labelled images, is empty, or
@@ -41,9 +76,9 @@ def load_task_images(
     """
     arrays: list[np.ndarray] = []
     labels: list[str] = []
-    for image in iter_labelled_images(path, ArchiveLimits()):
+    for image in iter_labelled_images(path, limits.archive):
         try:
-            decoded = decode_image(image.data, ImageLimits())
+            decoded = decode_image(image.data, limits.image)
         except ImageDecodeError as error:
             raise ArchiveError(f"entry {image.name!r}: {error}") from error
         arrays.append(preprocess(decoded, preprocessing))

@@ -16,9 +16,9 @@ from jobs.settings import DeploymentSettings
 from prompt_store.artifacts import Artifact, read_artifact
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
-from prompt_store.codec import PromptLimits, read_prompt
 from prompt_store.errors import PromptStoreError
 from prompt_store.objects import open_object_store
+from worker.stored_prompts import stored_prompt
 
 EPILOG = (
     "The ensemble is read from the store, not over HTTP: with --data-dir from that of "
@@ -35,14 +35,7 @@ def recomputed_digest(artifact: Artifact, blobs: BlobStore) -> str:
     """
     if not artifact.sources:
         return composite_digest(torch.zeros(1, 0, artifact.prompt_embeddings.shape[-1]))
-    prompts = stack_prompts(
-        [
-            torch.from_numpy(
-                read_prompt(blobs.get_bytes(s.digest), PromptLimits()).prompt_embeddings
-            )
-            for s in artifact.sources
-        ]
-    )
+    prompts = stack_prompts([stored_prompt(blobs, source.digest) for source in artifact.sources])
     if artifact.metadata.get("align") == "true":
         prompts = align_tokens(prompts)
     return composite_digest(compose(prompts, torch.from_numpy(artifact.weights)))

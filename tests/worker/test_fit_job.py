@@ -1,3 +1,4 @@
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from backbones.info import LoadedBackbone
 from ensemble.errors import FitStoppedError
@@ -19,9 +21,11 @@ from jobs.errors import FitRefusedError
 from jobs.records import FitResultDocs, FitSpec, SourceRef, TaskRef
 from prompt_store.artifacts import read_artifact
 from prompt_store.blobs import BlobStore
+from prompt_store.codec import PromptFile, PromptLimits, write_prompt
 from prompt_store.errors import DigestMismatchError, InvalidPromptError, NotFoundError
 from worker.fit_job import EXPECTED_ERRORS, FitJob, build_artifact, load_sources
 from worker.result_document import result_document
+from worker.stored_prompts import stored_prompt
 from worker.task_images import load_task_images
 
 MakeSpec = Callable[..., FitSpec]
@@ -294,3 +298,30 @@ def test_an_image_that_is_none_is_named(
         run(make_spec(task=task))
 
     assert isinstance(caught.value, EXPECTED_ERRORS)
+
+
+def test_what_the_service_was_told_to_take_can_be_fitted(
+    run: Run,
+    make_spec: MakeSpec,
+    put_task: Callable[..., TaskRef],
+    backbone: LoadedBackbone,
+    blobs: BlobStore,
+    tmp_path: Path,
+) -> None:
+    """Its limits can be raised; the worker has none of its own on what is stored."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (2700, 2700)).save(buffer, "BMP")
+    task = put_task(cyan__large=buffer.getvalue())
+    blobs.fetch_to(task.digest, tmp_path / "task.zip")
+    with pytest.raises(ArchiveError, match="for one image"):
+        load_task_images(tmp_path / "task.zip", backbone.info.preprocessing)
+
+    assert run(make_spec(task=task)).artifact
+
+    large = np.zeros((1, 512, 9000), np.float32)
+    file = PromptFile(
+        large, metadata={"backbone": "large", "backbone_digest": f"sha256:{'0' * 64}"}
+    )
+    data = write_prompt(file, limits=PromptLimits(max_bytes=20_000_000))
+    assert len(data) > PromptLimits().max_bytes
+    assert stored_prompt(blobs, blobs.put_bytes(data)).shape == large.shape
