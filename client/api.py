@@ -18,7 +18,7 @@ from client.aliases import Aliases
 from client.bodies import file_chunks, file_size_bytes, parse_reply, read_file
 from client.errors import ProblemError
 from client.events import follow_events
-from client.folder_archive import zip_folder
+from client.folder_archive import zip_adapter, zip_folder
 from client.replies import (
     Backbone,
     Classification,
@@ -124,8 +124,14 @@ class Client:
     # -- prompts
 
     def put_prompt(self, name: str, prompt: Path | bytes) -> Prompt:
-        """Uploads a source prompt (safetensors); equal bytes give the existing version."""
-        data = prompt if isinstance(prompt, bytes) else read_file(prompt)
+        """Uploads a source prompt; equal bytes give the existing version.
+
+        Args:
+            name: What it is to be called.
+            prompt: A safetensors file, the folder of an adapter that PEFT saved, or the bytes of
+                either (of a folder: zipped).
+        """
+        data = prompt if isinstance(prompt, bytes) else _prompt_bytes(prompt)
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
         headers = {"Content-Type": _OCTETS, "Content-Digest": f"sha-256=:{digest}:"}
         request = Request("PUT", f"/v1/prompts/{quote(name)}", headers=headers, body=lambda: data)
@@ -343,3 +349,7 @@ class Client:
 
 def _version(version: int | None) -> dict[str, str | int]:
     return {} if version is None else {"version": version}
+
+
+def _prompt_bytes(path: Path) -> bytes:
+    return zip_adapter(path) if path.is_dir() else read_file(path)

@@ -1,11 +1,14 @@
-"""A folder of labelled images as one zip file."""
+"""A folder as one zip file: labelled images, or an adapter of PEFT."""
 
+import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from client.bodies import read_file
 from client.errors import ClientError
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can carry
 _READABLE_FILE = 0o100644 << 16
 _IGNORED_FOLDERS = frozenset({"__MACOSX"})
@@ -23,19 +26,34 @@ def zip_folder(folder: Path, target: Path) -> int:
     Raises:
         ClientError: If there is no file in the folder, or one cannot be read.
     """
-    num_files = 0
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for name, path in sorted(_files(folder)):
-            info = zipfile.ZipInfo(name, date_time=_EPOCH)
-            info.external_attr = _READABLE_FILE
-            info.create_system = 3  # Unix, whatever this machine is
-            try:
-                archive.writestr(info, path.read_bytes())
-            except OSError as exc:
-                raise ClientError(f"cannot read {path}: {exc.strerror}") from exc
-            num_files += 1
+        num_files = _write(archive, sorted(_files(folder)))
     if num_files == 0:
         raise ClientError(f"{folder} holds no files; expected one folder of images per class")
+    return num_files
+
+
+def zip_adapter(folder: Path) -> bytes:
+    """Zips what a registry needs of an adapter that PEFT saved; equal files give equal bytes.
+
+    Raises:
+        ClientError: If one of its two files cannot be read.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        _write(archive, [(name, folder / name) for name in ADAPTER_FILES])
+    return buffer.getvalue()
+
+
+def _write(archive: zipfile.ZipFile, files: Iterable[tuple[str, Path]]) -> int:
+    """Stores files under their names, with fixed times and permissions; how many they were."""
+    num_files = 0
+    for name, path in files:
+        info = zipfile.ZipInfo(name, date_time=_EPOCH)
+        info.external_attr = _READABLE_FILE
+        info.create_system = 3  # Unix, whatever this machine is
+        archive.writestr(info, read_file(path))
+        num_files += 1
     return num_files
 
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from prompt_store.codec import (
     PROMPT_DTYPES,
-    PROMPT_TENSORS,
     BackboneShape,
     PromptFile,
     PromptLimits,
@@ -32,35 +31,6 @@ from prompt_store.names import digest_of
 from prompt_store.tensor_file import TensorFile, parse_tensor_file, read_limited
 
 VPT_TENSORS = ("shallow_prompt", "deep_prompt")
-
-
-def read_upload(
-    source: bytes | Path, limits: PromptLimits, backbone: BackboneShape
-) -> tuple[bytes, PromptFile]:
-    """Read an uploaded prompt in any layout that is understood.
-
-    Args:
-        source: The uploaded bytes, or where they are.
-        limits: What the upload may not exceed.
-        backbone: What the prompt must fit.
-
-    Returns:
-        The bytes to store (the upload's own, or the importer's) and what they hold.
-
-    Raises:
-        PromptTooLargeError: The upload is above `max_bytes`; it was not read.
-        InvalidPromptError: Anything else is wrong with it.
-    """
-    data = read_limited(source, limits.max_bytes)
-    file = parse_tensor_file(
-        data,
-        max_header_bytes=limits.max_header_bytes,
-        dtypes=PROMPT_DTYPES,
-        names=(*PROMPT_TENSORS, *VPT_TENSORS),
-    )
-    if any(name in file.specs for name in VPT_TENSORS):
-        return import_vpt(data, limits, backbone)
-    return data, read_prompt(data, limits, backbone)
 
 
 def import_vpt(

@@ -14,7 +14,10 @@ app = typer.Typer(help="Source prompts: push, ls, rm.", no_args_is_help=True)
 
 @app.command("push")
 def push(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Safetensors files.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE…", help="Safetensors files, or folders that PEFT saved."),
+    ],
     name: Annotated[
         str | None, typer.Option(help="Name of the prompt; without it the file's name.")
     ] = None,

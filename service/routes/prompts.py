@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from prompt_store.codec import PromptLimits
 from prompt_store.manifests import Page, PromptManifest
+from prompt_store.uploads import read_upload
 from prompt_store.version_series import Expected
-from prompt_store.vpt import read_upload
 from service.bodies import ReceivedFile
 from service.openapi import BINARY_BODY, BINARY_RESPONSE, created_or_same
 from service.params import CursorQuery, LimitQuery, NamePath, VersionPath, VersionQuery
@@ -27,6 +27,9 @@ async def put_prompt(
     name: NamePath, request: Request, response: Response, parts: PartsDep
 ) -> PromptManifest:
     """Validate and store a prompt file as the next version; the same bytes again change nothing.
+
+    A safetensors file of ours or in the layout of VPT, or a zip file with the
+    `adapter_model.safetensors` and `adapter_config.json` of PEFT; the last two are converted.
 
     `If-None-Match: *` stores it only under a name that is free, `If-Match` only over the latest
     version, whose content has that `ETag`; else 412.

@@ -34,7 +34,7 @@ from prompt_store.errors import InvalidPromptError, PromptTooLargeError
 from prompt_store.manifests import PromptManifest
 from prompt_store.objects import open_object_store
 from prompt_store.registry import PromptRegistry
-from prompt_store.vpt import read_upload
+from prompt_store.uploads import read_upload
 
 LIMITS = PromptLimits()
 DIGEST, OTHER_DIGEST = f"sha256:{'b' * 64}", f"sha256:{'c' * 64}"

@@ -1,6 +1,8 @@
 import base64
 import hashlib
+import io
 import json
+import zipfile
 from email import message_from_bytes
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +49,26 @@ QUEUED = {"name": "mix", "version": 2, "status": "queued"}
 
 def event(event_id: int, name: str, **progress: object) -> str:
     return f"id: {event_id}\nevent: {name}\ndata: {json.dumps(progress)}\n\n"
+
+
+def test_the_folder_of_an_adapter_is_sent_as_its_two_files(
+    api: Client, server: "ScriptedServer", tmp_path: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "README.md").write_text("A prompt.")
+    (tmp_path / "checkpoint-1").mkdir()
+    with pytest.raises(ClientError, match=r"cannot read .*adapter_model\.safetensors"):
+        api.put_prompt("fashion", tmp_path)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"data")
+    for _ in range(2):
+        server.will_answer(PROMPT, 201)
+        api.put_prompt("fashion", tmp_path)
+        (tmp_path / "README.md").write_text("A better prompt.")
+    one, other = server.received
+    assert one.body == other.body
+    with zipfile.ZipFile(io.BytesIO(one.body)) as archive:
+        found = {name: archive.read(name) for name in archive.namelist()}
+    assert found == {"adapter_config.json": b"{}", "adapter_model.safetensors": b"data"}
 
 
 def test_a_prompt_is_sent_with_its_digest(

@@ -9,7 +9,8 @@ from safetensors.torch import save as save_torch
 from prompt_store.codec import BackboneShape, PromptFile, PromptLimits, read_prompt
 from prompt_store.errors import InvalidPromptError
 from prompt_store.names import digest_of
-from prompt_store.vpt import import_vpt, read_upload
+from prompt_store.uploads import read_upload
+from prompt_store.vpt import import_vpt
 
 LIMITS = PromptLimits()
 RNG = np.random.default_rng(0)

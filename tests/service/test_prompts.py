@@ -1,9 +1,14 @@
 import base64
 import hashlib
+import io
+import json
+import zipfile
 from collections.abc import AsyncIterator, Callable
 
 import httpx
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from backbones.info import LoadedBackbone
 from jobs.ensembles import EnsembleStore
@@ -178,6 +183,36 @@ async def test_a_body_that_is_not_what_its_digest_says_is_refused(
     header = f"sha-512=:AAAA:, {content_digest(data)}"
     kept = await client.put(url, content=data, headers={"Content-Digest": header})
     assert kept.status_code == 201
+
+
+def adapter(prompt: np.ndarray, **config: object) -> bytes:
+    """As PEFT saves it, zipped."""
+    model = safetensors.numpy.save({"prompt_embeddings": prompt}, {"format": "pt"})
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("adapter_model.safetensors", model)
+        archive.writestr("adapter_config.json", json.dumps(config))
+    return buffer.getvalue()
+
+
+async def test_an_adapter_of_peft_is_converted(client: httpx.AsyncClient) -> None:
+    tokens = np.ones((3, 192), np.float32)
+    data = adapter(tokens, peft_type="PROMPT_TUNING", num_virtual_tokens=3, token_dim=192)
+
+    stored = await client.put("/v1/prompts/peft", content=data)
+    again = await client.put("/v1/prompts/peft", content=data)
+
+    assert (stored.status_code, again.status_code) == (201, 200)
+    assert again.json() == stored.json()
+    assert stored.json()["original_digest"] == digest_of(data)
+    content = (await client.get("/v1/prompts/peft/content")).content
+    assert stored.json()["digest"] == digest_of(content)
+    found = safetensors.numpy.load(content)["prompt_embeddings"]
+    np.testing.assert_array_equal(found, tokens[None])
+    refused = await client.put("/v1/prompts/lora", content=adapter(tokens, peft_type="LORA"))
+    assert (refused.status_code, slug(refused)) == (422, "invalid-prompt")
+    assert refused.json()["field"] == "peft_type"
+    assert (await client.get("/v1/prompts/lora")).status_code == 404
 
 
 async def test_a_prompt_of_another_backbone_is_refused_with_both_digests(
