@@ -2,10 +2,7 @@
 
 import asyncio
 import logging
-import os
-import secrets
 import signal
-import socket
 from collections.abc import Sequence
 
 from jobs.dispatch import FitQueue
@@ -17,6 +14,7 @@ from jobs.records import FitId
 from jobs.runner import FitHandler, FitRunner
 from jobs.settings import DeploymentSettings
 from jobs.sweeper import Sweeper
+from jobs.worker_names import new_worker_name
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +44,7 @@ async def run_worker(
         expected: Exceptions whose messages are written for users.
         observer: Told of each attempt.
     """
-    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    name = new_worker_name()
     async with FitQueue(settings) as queue, ProgressBoard(settings) as board:
         runner = FitRunner(
             handler, expected, store, board, settings, name, stopping, observer or Unobserved()

@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from jobs.redis_keys import DOCKET_NAME
 from jobs.settings import DeploymentSettings
+from jobs.worker_names import host_of_worker
 
 
 async def beating_workers(settings: DeploymentSettings, host: str) -> list[str]:
@@ -19,7 +20,7 @@ async def beating_workers(settings: DeploymentSettings, host: str) -> list[str]:
     """
     async with Docket(name=DOCKET_NAME, url=settings.redis_url) as docket:
         names = [worker.name for worker in await docket.workers()]
-    return [name for name in names if name.partition("#")[0] == host]
+    return [name for name in names if host_of_worker(name) == host]
 
 
 def main() -> int:

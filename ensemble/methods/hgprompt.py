@@ -95,12 +95,17 @@ def fit_hgprompt(fit: FitSession) -> Findings:
     return Findings(weights, candidates, diagnostics, after_tuning(chosen, candidates))
 
 
+_REFRESHES = ("again", "once more")
+"""How the stages of each refresh are called: no stage of a fit may come twice."""
+
+
 def _learn(fit: FitSession, by_source: list[Tensor], weights: Tensor) -> _Learned:
     """Estimate the gradients' variances at `weights` and solve, as often as was asked for."""
     learned = _learn_once(fit, by_source, weights, "gradients", "weights")
-    for _ in range(fit.options.cotangent_refreshes - 1):
+    for refresh in _REFRESHES[: fit.options.cotangent_refreshes - 1]:
         weights = learned.solution.weights
-        learned = _learn_once(fit, by_source, weights, "gradients again", "weights again")
+        stages = (f"gradients {refresh}", f"weights {refresh}")
+        learned = _learn_once(fit, by_source, weights, *stages)
     return learned
 
 

@@ -93,12 +93,14 @@ async def until_drained(events: AsyncGenerator[Progress], drain: Drain) -> Async
     try:
         while True:
             coming = asyncio.ensure_future(anext(events, None))
-            await asyncio.wait({coming, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not coming.done():
+            try:
+                await asyncio.wait({coming, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done():
+                    return
+                progress = coming.result()
+            finally:  # whoever listened may be gone, and `events` is closed only when it rests
                 coming.cancel()
                 await asyncio.gather(coming, return_exceptions=True)
-                return
-            progress = coming.result()
             if progress is None:
                 return
             yield progress

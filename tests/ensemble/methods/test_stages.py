@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any, get_args
 
 import pytest
@@ -37,7 +38,8 @@ class Recorder:
 
     @property
     def stages(self) -> list[str]:
-        return list(dict.fromkeys(stage for stage, _, _ in self.reports))
+        """In order; one that was left and entered again, which a worker refuses, twice."""
+        return [stage for stage, _ in groupby(stage for stage, _, _ in self.reports)]
 
     def should_stop(self) -> bool:
         return self.stop_at in self.stages
@@ -51,6 +53,8 @@ STAGES: dict[Method, list[str]] = {
         "weights",
         "gradients again",
         "weights again",
+        "gradients once more",
+        "weights once more",
         "refinement",
         "composite",
         "composition gap",
