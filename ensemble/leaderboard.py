@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -10,7 +11,6 @@ from torch.nn import functional
 from ensemble.options import Method
 from ensemble.wilson import wilson_interval
 
-_Z95 = 1.959963984540054
 _ECE_BINS = 15
 
 
@@ -84,8 +84,10 @@ def standing(
     )
 
 
-def paired_difference(a: Tensor, b: Tensor, labels: Tensor) -> tuple[float, float, float]:
-    """Return accuracy(a) - accuracy(b) with its 95 % interval, paired by image.
+def paired_difference(
+    a: Tensor, b: Tensor, labels: Tensor, *, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Return accuracy(a) - accuracy(b) with its interval, paired by image.
 
     Wald's interval after half an image more in each cell of the 2 x 2 table of who is right
     (Agresti and Min 2005, "Simple improved confidence intervals for comparing matched
@@ -97,12 +99,14 @@ def paired_difference(a: Tensor, b: Tensor, labels: Tensor) -> tuple[float, floa
         a: Logits (V, C).
         b: Logits (V, C) of the same images.
         labels: (V,).
+        confidence: Of the interval, below 1.
     """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
     right_a, right_b = a.argmax(1) == labels, b.argmax(1) == labels
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     total = len(labels) + 2
     centre = (only_a - only_b) / total
-    half = _Z95 * math.sqrt((only_a + only_b + 1) / total - centre**2) / math.sqrt(total)
+    half = z * math.sqrt((only_a + only_b + 1) / total - centre**2) / math.sqrt(total)
     return (only_a - only_b) / len(labels), centre - half, centre + half
 
 

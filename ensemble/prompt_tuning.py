@@ -124,7 +124,9 @@ def tune_prompt(
         FitStoppedError: `should_stop` became true between two steps.
     """
     device = vit.device
-    (features,) = extract_features(vit, train.pixels, [prompt], batch_size=config.batch_size)
+    (features,) = extract_features(
+        vit, train.pixels, [prompt], batch_size=config.batch_size, should_stop=should_stop
+    )
     # The head is trained in units of each feature's spread, so that one learning rate fits all.
     scale = features.std(0, correction=0).clamp_min(1e-6).to(device)  # (D,)
     center = features.mean(0).to(device)  # (D,)
@@ -148,7 +150,7 @@ def tune_prompt(
     order = torch.Generator().manual_seed(config.seed)
 
     def report(epoch: int, train_loss: float | None) -> Epoch:
-        loss, accuracy = _evaluate(vit, prompt, classify, validation, config)
+        loss, accuracy = _evaluate(vit, prompt, classify, validation, config, should_stop)
         done = Epoch(epoch, config.epochs, train_loss, loss, accuracy)
         on_epoch(done)
         return done
@@ -211,10 +213,15 @@ def _evaluate(
     classify: Callable[[Tensor], Tensor],
     data: LabelledPixels,
     config: TuningConfig,
+    should_stop: Callable[[], bool],
 ) -> tuple[float, float]:
     """Log-loss in nats and accuracy of `classify` on the features of `data` under `prompt`."""
     (features,) = extract_features(
-        vit, data.pixels, [prompt.detach()], batch_size=config.batch_size
+        vit,
+        data.pixels,
+        [prompt.detach()],
+        batch_size=config.batch_size,
+        should_stop=should_stop,
     )
     with torch.no_grad():
         logits = classify(features.to(vit.device))

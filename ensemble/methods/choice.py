@@ -5,7 +5,8 @@ figures). So only three compete at first: the learned ensemble, the uniform mean
 source of the highest LogME, which is picked on the training part alone. Of these the one with the
 lowest cross-fitted log-loss over all N images is taken; a log-loss tells close candidates apart on
 fewer images than an accuracy does. It is left for another candidate only if that one's accuracy is
-better beyond the 95 % interval of the paired difference.
+better beyond the interval of the paired difference: of 95 % for all others together (Bonferroni),
+or among many equals one would mostly be better by luck.
 
 The learned weights and LogME's pick have seen the labels of the training part, which favours them
 by what M - 1 numbers, or a choice among M, can learn.
@@ -30,7 +31,8 @@ def choose(favoured: Sequence[Candidate], others: Sequence[Candidate], labels: T
         labels: (N,), of all images of the fit.
     """
     winner = lowest_log_loss(favoured, labels)
-    better = [candidate for candidate in others if is_clearly_better(candidate, winner, labels)]
+    confidence = 1 - 0.05 / max(1, len(others))
+    better = [each for each in others if _is_better(each, winner, labels, confidence)]
     return ranked(better)[0] if better else winner
 
 
@@ -49,9 +51,10 @@ def cross_fitted_log_loss(candidate: Candidate, labels: Tensor) -> float:
     return float(functional.cross_entropy(candidate.head.held_out_logits[known], labels[known]))
 
 
-def is_clearly_better(one: Candidate, other: Candidate, labels: Tensor) -> bool:
-    """Whether the accuracy is higher beyond the 95 % interval of the paired difference."""
-    return paired_difference(one.head.held_out_logits, other.head.held_out_logits, labels)[1] > 0
+def _is_better(one: Candidate, other: Candidate, labels: Tensor, confidence: float) -> bool:
+    """Whether the accuracy is higher beyond the interval of the paired difference."""
+    logits = (one.head.held_out_logits, other.head.held_out_logits)
+    return paired_difference(*logits, labels, confidence=confidence)[1] > 0
 
 
 def after_tuning(chosen: Candidate, candidates: Sequence[Candidate]) -> Candidate:

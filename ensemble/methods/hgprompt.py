@@ -31,7 +31,6 @@ from ensemble.methods.ablations import run_ablations
 from ensemble.methods.choice import (
     after_tuning,
     choose,
-    is_clearly_better,
     lowest_log_loss,
 )
 from ensemble.methods.findings import CompositionGap, Diagnostics, Findings
@@ -239,10 +238,10 @@ def _consequence(
     if chosen is learned:
         return "Over all images that is within chance, so the learned ensemble was kept."
     name, lowest = _name(chosen, simple), lowest_log_loss(favoured, fit.labels)
-    if is_clearly_better(chosen, learned, fit.labels):
-        return f"Over all images {name} is better beyond chance, so it was chosen."
     if chosen is lowest:
         return f"Over all images {name} has the lower cross-fitted log-loss, so it was chosen."
+    if lowest is learned:
+        return f"Over all images {name} is better beyond chance, so it was chosen."
     return (
         f"Over all images {name} is better beyond chance than {_name(lowest, simple)}, which has "
         "the lowest cross-fitted log-loss, so it was chosen."

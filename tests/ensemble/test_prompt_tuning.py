@@ -216,15 +216,28 @@ def test_every_epoch_is_told_as_it_ends(vit: PromptedViT, toy_task: ToyTask) -> 
     assert losses[-1] < losses[1] < 0.7
 
 
-def test_it_stops_between_two_steps(vit: PromptedViT, toy_task: ToyTask) -> None:
+@pytest.mark.parametrize(
+    ("asks", "where"),
+    [
+        (0, "after 0 of 64 forward passes"),  # of the training images
+        (2, "after 0 of 20 forward passes"),  # of the validation images
+        (3, "in epoch 1 of 6"),
+        (5, "after 0 of 20 forward passes"),
+        (8, "after 0 of 20 forward passes"),
+        (9, "in epoch 3 of 6"),
+    ],
+)
+def test_it_stops_between_two_steps_or_passes(
+    vit: PromptedViT, toy_task: ToyTask, asks: int, where: str
+) -> None:
     asked = 0
 
     def should_stop() -> bool:
         nonlocal asked
         asked += 1
-        return asked > 5
+        return asked > asks
 
-    with pytest.raises(FitStoppedError, match="epoch 3 of 6"):
+    with pytest.raises(FitStoppedError, match=where):
         tune_prompt(
             vit,
             start_prompt(),

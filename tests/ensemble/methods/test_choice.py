@@ -44,6 +44,13 @@ def test_a_simple_candidate_is_chosen_only_if_it_is_better_beyond_chance(
     assert choose([ours], [other], LABELS).standing.method == chosen
 
 
+def test_among_many_the_best_has_to_be_better_by_more() -> None:
+    ours, better = candidate("hgprompt", range(6)), candidate("single", range(0))
+
+    assert choose([ours], [better], LABELS) is better
+    assert choose([ours], [better] * 17, LABELS) is ours
+
+
 def test_of_the_favoured_the_lowest_log_loss_is_chosen_and_of_equals_the_first() -> None:
     ours, mean = candidate("hgprompt", range(90, 93)), candidate("mean", range(90, 92))
     alike, none = candidate("single", range(90, 92)), candidate("none", range(0))
