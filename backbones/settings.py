@@ -15,7 +15,7 @@ from backbones.loading import load_backbone
 class BackboneSettings(BaseSettings):
     """Which backbone, where it runs and in which arithmetic fits use it.
 
-    `precision` is that of everything that learns: fits, verification, the training of prompts.
+    `precision` is that of everything that learns: fits and the training of prompts.
     The service does not look at it and has a setting of its own, because answers may be computed
     in less precision than what they are learned in.
     """
