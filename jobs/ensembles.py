@@ -139,8 +139,11 @@ class EnsembleStore(EnsembleCatalogue):
         """Hand an attempt back unfinished, so that it does not count as lost."""
         put_document(self._objects, keys.release_key(fit_id, attempt.attempt), attempt)
 
-    def publish(self, fit_id: FitId, fence: int, outcome: FitOutcome) -> None:
-        """Record the end of the fit; publishing the same outcome twice is harmless.
+    def publish(self, fit_id: FitId, fence: int, outcome: FitOutcome) -> FitOutcome:
+        """Record the end of the fit, and return it as it is recorded.
+
+        A write may have succeeded though it seemed to fail: publishing the same outcome again, at
+        whatever time, changes nothing.
 
         Raises:
             FenceLostError: A newer attempt than `fence` exists.
@@ -151,9 +154,12 @@ class EnsembleStore(EnsembleCatalogue):
             raise FenceLostError(f"attempt {fence} of {fit_id} was overtaken by attempt {newest}")
         if not put_document(self._objects, keys.outcome_key(fit_id), outcome):
             present = self.outcome(fit_id)
-            if present != outcome:
+            again = present and present.model_copy(update={"finished_at": outcome.finished_at})
+            if present is None or again != outcome:
                 raise FitEndedError(f"{fit_id} already has an outcome: {present}")
+            outcome = present
         self._objects.delete(keys.open_key(fit_id))
+        return outcome
 
     def publish_result(self, fit_id: FitId, attempt: FitAttempt, docs: FitResultDocs) -> FitOutcome:
         """Store an artifact and its result document, then record the success.
@@ -170,8 +176,7 @@ class EnsembleStore(EnsembleCatalogue):
             artifact_digest=self._blobs.put_bytes(docs.artifact),
             result_digest=self._blobs.put_bytes(docs.result_json()),
         )
-        self.publish(fit_id, attempt.attempt, outcome)
-        return outcome
+        return self.publish(fit_id, attempt.attempt, outcome)
 
     def publish_failure(self, fit_id: FitId, attempt: FitAttempt, error: FitError) -> FitOutcome:
         """Record that the fit failed for a reason that running it again would not change.
@@ -187,8 +192,7 @@ class EnsembleStore(EnsembleCatalogue):
             finished_at=self._clock(),
             error=error,
         )
-        self.publish(fit_id, attempt.attempt, outcome)
-        return outcome
+        return self.publish(fit_id, attempt.attempt, outcome)
 
     def cancel(self, fit_id: FitId) -> FitOutcome:
         """End the fit as cancelled, at once, whether or not it is running.

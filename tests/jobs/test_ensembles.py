@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -59,7 +60,7 @@ def test_of_many_ends_at_once_one_counts(store: EnsembleStore, make_spec: MakeSp
             if number % 2:
                 store.cancel(fit_id)
             else:
-                store.publish_result(fit_id, claimed, DOCS)
+                store.publish_result(fit_id, claimed, replace(DOCS, artifact=bytes([number])))
         except FitEndedError:
             return False
         return True
@@ -85,6 +86,19 @@ def test_publishing_the_same_outcome_again_is_harmless(
     fit_id = store.create(make_spec("fashion")).fit_id
     outcome = store.publish_result(fit_id, store.claim_attempt(fit_id, "worker"), DOCS)
     store.publish(fit_id, 1, outcome)
+    assert store.outcome(fit_id) == outcome
+
+
+def test_a_result_that_was_recorded_although_it_seemed_not_to_be_is_found_recorded(
+    store: EnsembleStore, make_spec: MakeSpec
+) -> None:
+    """The worker tries again with the documents it has, later."""
+    fit_id = store.create(make_spec("fashion")).fit_id
+    attempt = store.claim_attempt(fit_id, "worker")
+    outcome = store.publish_result(fit_id, attempt, DOCS)
+    assert store.publish_result(fit_id, attempt, DOCS) == outcome
+    with pytest.raises(FitEndedError, match="already has an outcome"):
+        store.publish_result(fit_id, attempt, replace(DOCS, artifact=b"another"))
     assert store.outcome(fit_id) == outcome
 
 
