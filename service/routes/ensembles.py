@@ -13,7 +13,7 @@ from service.bounded_route import BoundedRoute
 from service.fits import EnsembleCreate, resolve_fit
 from service.idempotency import IdempotencyKey, answered_once
 from service.inference.classifier import Classifier
-from service.params import CursorQuery, LimitQuery, NamePath, VersionQuery
+from service.params import CursorQuery, LimitQuery, NamePath, VersionPath, VersionQuery
 from service.parts import PartsDep
 from service.preconditions import CONDITIONS
 from service.uploads import as_expected
@@ -94,6 +94,14 @@ async def list_versions(name: NamePath, desk: DeskDep) -> EnsemblePage:
     if not records:
         raise FitNotFoundError(f"there is no ensemble {name!r}")
     return EnsemblePage(items=[EnsembleView.of_record(r) for r in records], next_cursor=None)
+
+
+@router.get("/{name}/versions/{version}")
+async def get_version(
+    name: NamePath, version: VersionPath, request: Request, desk: DeskDep
+) -> EnsembleView:
+    """The same as `GET /v1/ensembles/{name}?version=`."""
+    return await get_ensemble(name, request, desk, version)
 
 
 @router.delete("/{name}", status_code=204, openapi_extra=CONDITIONS)

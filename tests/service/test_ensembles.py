@@ -126,13 +126,15 @@ async def test_a_failed_fit_says_why(
     record = (await client.get("/v1/ensembles/zoo")).json()
     assert (record["status"], record["attempt"]) == ("failed", 1)
     assert record["error"]["detail"] == "class 'x' is empty"
+    assert (await client.get("/v1/ensembles/zoo/versions/1")).json() == record
+    assert slug(await client.get("/v1/ensembles/zoo/versions/2")) == "ensemble-not-found"
     for part in ("content", "report"):
         missing = await client.get(f"/v1/ensembles/zoo/{part}")
         assert (missing.status_code, slug(missing)) == (409, "ensemble-not-ready")
 
 
 async def test_unknown_ensembles_are_404(client: httpx.AsyncClient) -> None:
-    for path in ("", "?version=1", "/versions", "/events", "/content", "/report"):
+    for path in ("", "?version=1", "/versions", "/versions/1", "/events", "/content", "/report"):
         response = await client.get(f"/v1/ensembles/nothing{path}")
         assert (response.status_code, slug(response)) == (404, "ensemble-not-found"), path
 

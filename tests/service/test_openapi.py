@@ -83,6 +83,7 @@ async def test_the_contract_is_complete(document: dict[str, dict[str, object]]) 
         "GET /v1/ensembles/{name}",
         "DELETE /v1/ensembles/{name}",
         "GET /v1/ensembles/{name}/versions",
+        "GET /v1/ensembles/{name}/versions/{version}",
         "GET /v1/ensembles/{name}/events",
         "POST /v1/ensembles/{name}/cancel",
         "GET /v1/ensembles/{name}/content",
