@@ -44,10 +44,11 @@ class Crowding:
             waiting: Rows of each party that has any.
         """
         self._forget()
-        num_others = len(self._asked_s.keys() | waiting.keys()) - 1
-        if not waiting or num_others == 0:
+        most = max(waiting.values(), default=0)
+        num_unheard = sum(party not in self._asked_s for party in waiting)
+        num_others = len(self._asked_s) + num_unheard - 1
+        if most <= RATIO or num_others == 0:
             return False
-        most = max(waiting.values())
         of_another = (sum(waiting.values()) - most) / num_others
         return most > RATIO * max(1.0, of_another)
 
