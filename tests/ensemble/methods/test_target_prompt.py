@@ -106,5 +106,5 @@ def test_held_out_images_have_no_say(make_session: MakeSession) -> None:
 
 
 def test_it_can_be_stopped(make_session: MakeSession) -> None:
-    with pytest.raises(FitStoppedError, match="epoch 1 of"):
+    with pytest.raises(FitStoppedError, match="stopped after 0 of 56 forward passes"):
         target_prompt(make_session(should_stop=lambda: True))
