@@ -48,6 +48,17 @@ class EnsembleCatalogue:
             raise _deleted(fit_id)
         return entry
 
+    def request_with(self, name: str, idempotency_digest: str) -> FitRequest | None:
+        """The request that came with an idempotency key, also if it has been deleted since.
+
+        Reads the ensemble's numbers from the newest on, all of them if there is no such request.
+        """
+        for number in range(self._numbers.settled_tail(name).number, 0, -1):
+            entry = self._numbers.entry(FitId(name, number))
+            if isinstance(entry, FitRequest) and entry.idempotency_digest == idempotency_digest:
+                return entry
+        return None
+
     def check_living(self, fit_id: FitId) -> None:
         """Make sure that a version has not been deleted; one look while its name has no later one.
 

@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from jobs.ensembles import EnsembleStore
 from jobs.errors import STORE_AWAY, FenceLostError, FitEndedError, FitNotFoundError
 from jobs.failures import UNEXPECTED, describe_failure
 from jobs.records import FitAttempt, FitId, FitOutcome, FitResultDocs
-from prompt_store.errors import PromptStoreError, StoreUnavailableError
+from prompt_store.errors import NotFoundError, PromptStoreError, StoreUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -36,18 +36,25 @@ async def record_failure(
     if isinstance(error, StoreUnavailableError):
         logger.warning("the store was away, the fit will run again: %s", error, extra=log)
         return None
+    # The inputs of a request that was acknowledged are never deleted: if they are not found, the
+    # store may be away, and then so is the fit itself. Waiting for it would hide that.
+    delays_s = () if isinstance(error, NotFoundError) else PUBLISH_RETRY_DELAYS_S
     told = describe_failure(error, expected)
     if told.type == UNEXPECTED:
         logger.error("the fit handler failed", exc_info=error, extra=log)
-    return await _record(partial(store.publish_failure, fit_id, attempt, told), fit_id, attempt)
+    publish = partial(store.publish_failure, fit_id, attempt, told)
+    return await _record(publish, fit_id, attempt, delays_s)
 
 
 async def _record(
-    publish: Callable[[], FitOutcome], fit_id: FitId, attempt: FitAttempt
+    publish: Callable[[], FitOutcome],
+    fit_id: FitId,
+    attempt: FitAttempt,
+    retry_delays_s: Sequence[float] = PUBLISH_RETRY_DELAYS_S,
 ) -> FitOutcome | None:
     log = _log(fit_id, attempt)
     try:
-        return await _patiently(publish, log)
+        return await _patiently(publish, retry_delays_s, log)
     except (FenceLostError, FitEndedError) as error:
         logger.warning("late finish refused: %s", error, extra=log)
     except (PromptStoreError, FitNotFoundError) as error:
@@ -55,8 +62,12 @@ async def _record(
     return None
 
 
-async def _patiently(publish: Callable[[], FitOutcome], log: Mapping[str, object]) -> FitOutcome:
-    for delay_s in PUBLISH_RETRY_DELAYS_S:
+async def _patiently(
+    publish: Callable[[], FitOutcome],
+    retry_delays_s: Sequence[float],
+    log: Mapping[str, object],
+) -> FitOutcome:
+    for delay_s in retry_delays_s:
         try:
             return await asyncio.to_thread(publish)
         except STORE_AWAY as error:

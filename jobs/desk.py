@@ -76,14 +76,18 @@ class FitDesk:
         """
         return await self._queue.depth()
 
-    async def submit(self, spec: FitSpec) -> FitRequest:
+    async def submit(self, spec: FitSpec, idempotency_digest: str | None = None) -> FitRequest:
         """Make a fit durable and queue it; once this returns it will end, come what may.
+
+        Args:
+            spec: What to fit.
+            idempotency_digest: Kept with the request, so that `store.request_with` finds it.
 
         Raises:
             QueueUnavailableError: Redis is away; nothing was recorded.
         """
         await self._board.ping()
-        request = await asyncio.to_thread(self.store.create, spec)
+        request = await asyncio.to_thread(self.store.create, spec, idempotency_digest)
         queued = Progress(id=event_id(0, 1), status="queued")
         try:
             await self._queue.enqueue(request.fit_id)

@@ -64,7 +64,7 @@ class EnsembleStore(EnsembleCatalogue):
         self._clock = clock
         self._max_attempts = max_attempts
 
-    def create(self, spec: FitSpec) -> FitRequest:
+    def create(self, spec: FitSpec, idempotency_digest: str | None = None) -> FitRequest:
         """Make a request durable as the next version of its ensemble."""
         self._objects.put_new(keys.name_key(spec.name), MARK)
         while True:
@@ -74,6 +74,7 @@ class EnsembleStore(EnsembleCatalogue):
                 version=tail.number + 1,
                 created_at=self._clock(),
                 since=tail.since,
+                idempotency_digest=idempotency_digest,
             )
             self._objects.put_new(keys.open_key(request.fit_id), MARK)
             for prompt in {source.name for source in spec.sources}:

@@ -60,6 +60,10 @@ class QueueUnavailableError(JobsError):
     """Redis did not answer in time; nothing durable is lost, and the sweeper will catch up."""
 
 
+class WorkerBrokenError(JobsError):
+    """A fit left the worker's process unable to run another; the message says how."""
+
+
 class FitRefusedError(JobsError):
     """A fit handler raises this to end its fit as `failed` with a message meant for the user.
 

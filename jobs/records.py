@@ -93,11 +93,13 @@ class FitRequest(FitSpec):
     Attributes:
         since: The number of the last deletion of the name before it, 0 if there was none; versions
             up to it are gone.
+        idempotency_digest: That of the caller's idempotency key, None if there was none.
     """
 
     version: Version
     created_at: AwareDatetime
     since: Annotated[int, Field(ge=0, le=MAX_VERSION)] = 0
+    idempotency_digest: Digest | None = None
 
     @property
     def fit_id(self) -> FitId:

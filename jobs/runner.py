@@ -42,13 +42,16 @@ class FitRunner:
     Attributes:
         handler: Computes a fit, synchronously; see `jobs.worker.run_worker`.
         expected: Classes of its exceptions whose messages are for users.
+        fatal: Classes of its exceptions after which this process can run no fit.
         stopping: Once set, the running fit is asked to stop and is handed back.
         observer: Told of each attempt.
         released: Fits handed back; they are to be queued again.
+        broken: The fatal exception, once there was one.
     """
 
     handler: FitHandler
     expected: tuple[type[Exception], ...]
+    fatal: tuple[type[Exception], ...]
     store: EnsembleStore
     board: ProgressBoard
     settings: DeploymentSettings
@@ -56,6 +59,7 @@ class FitRunner:
     stopping: asyncio.Event
     observer: FitObserver
     released: list[FitId] = field(default_factory=list[FitId])
+    broken: Exception | None = None
 
     async def run(self, fit_id: FitId) -> None:
         """Run one delivery of a fit to its end, if it is there to be run."""
@@ -131,9 +135,19 @@ class FitRunner:
     ) -> FitOutcome | None:
         if isinstance(answer, FitResultDocs):
             return await record_result(self.store, fit_id, attempt, answer)
+        if isinstance(answer, self.fatal):
+            self._break(answer, fit_id, attempt)
+            return None
         if answer is None or reason is not None:
             return None
         return await record_failure(self.store, fit_id, attempt, answer, self.expected)
+
+    def _break(self, error: Exception, fit_id: FitId, attempt: FitAttempt) -> None:
+        """Stop the worker; the fit counts as lost by it, since it may be what broke it."""
+        log = {"fit": str(fit_id), "attempt": attempt.attempt, "worker": self.worker_name}
+        logger.critical("this process can run no more fits", exc_info=error, extra=log)
+        self.broken = error
+        self.stopping.set()
 
     async def _release(self, fit_id: FitId, attempt: FitAttempt, reporter: Reporter) -> None:
         try:

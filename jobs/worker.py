@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jobs.dispatch import FitQueue
 from jobs.ensembles import EnsembleStore
-from jobs.errors import QueueUnavailableError
+from jobs.errors import QueueUnavailableError, WorkerBrokenError
 from jobs.observer import FitObserver, Unobserved
 from jobs.progress import ProgressBoard
 from jobs.records import FitId
@@ -26,6 +26,7 @@ async def run_worker(
     *,
     stopping: asyncio.Event,
     expected: tuple[type[Exception], ...] = (),
+    fatal: tuple[type[Exception], ...] = (),
     observer: FitObserver | None = None,
 ) -> None:
     """Run fits one at a time until `stopping` is set; survives outages of Redis and the store.
@@ -42,16 +43,31 @@ async def run_worker(
             its attempt does not count as lost. A handler that does not notice `should_stop()`
             within `fit_stop_grace_s` is abandoned in its thread; the process should then exit.
         expected: Exceptions whose messages are written for users.
+        fatal: Exceptions after which no fit can run in this process, such as that of a lost GPU.
+            The fit is left to another process, as if this one had been killed.
         observer: Told of each attempt.
+
+    Raises:
+        WorkerBrokenError: The handler raised one of `fatal`; the process should exit.
     """
     name = new_worker_name()
     async with FitQueue(settings) as queue, ProgressBoard(settings) as board:
         runner = FitRunner(
-            handler, expected, store, board, settings, name, stopping, observer or Unobserved()
+            handler,
+            expected,
+            fatal,
+            store,
+            board,
+            settings,
+            name,
+            stopping,
+            observer or Unobserved(),
         )
         async with Sweeper(store, queue, board, name, settings.sweep_interval_s).sweeping():
             await queue.deliver(runner.run, worker_name=name, stopping=stopping)
         await _hand_back(queue, runner.released)
+    if runner.broken is not None:
+        raise WorkerBrokenError(str(runner.broken)) from runner.broken
 
 
 def stop_on_signals(stopping: asyncio.Event) -> None:

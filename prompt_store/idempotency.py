@@ -47,10 +47,25 @@ class Answer(BaseModel):
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to do the work of a request."""
+    """The right to do the work of a request.
+
+    Attributes:
+        key: The caller's idempotency key.
+        attempt: Which try at the request this is, from 1.
+    """
 
     key: str
     attempt: int
+
+    @property
+    def key_digest(self) -> str:
+        """What tells the key from others, of a form that any key has."""
+        return f"sha256:{_hashed(self.key)}"
+
+    @property
+    def is_retry(self) -> bool:
+        """Whether an earlier try may have done the work, and only its answer was not kept."""
+        return self.attempt > 1
 
 
 class _Attempt(BaseModel):
@@ -138,7 +153,11 @@ class IdempotencyStore:
 
 
 def _folder(key: str) -> str:
-    return f"idempotency/{hashlib.sha256(key.encode()).hexdigest()}"
+    return f"idempotency/{_hashed(key)}"
+
+
+def _hashed(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _in_progress(key: str) -> IdempotencyInProgressError:

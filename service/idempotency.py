@@ -28,7 +28,7 @@ async def answered_once(
     request: Request,
     key: str | None,
     store: IdempotencyStore,
-    work: Callable[[], Awaitable[Response]],
+    work: Callable[[Claim | None], Awaitable[Response]],
 ) -> Response:
     """Do `work`, or repeat the answer that it gave before under this key.
 
@@ -38,20 +38,22 @@ async def answered_once(
         request: Whose method, path and body the key belongs to.
         key: Value of `Idempotency-Key`; None does the work without more ado.
         store: The answers given so far.
-        work: Does what is asked and answers; raises what it refuses.
+        work: Does what is asked and answers; raises what it refuses. It is given the claim, None
+            without a key: a try before may have done the work though it seemed to fail, or was
+            killed before it could answer, which only `work` can find out.
 
     Raises:
         IdempotencyMismatchError: The key came with another request.
         IdempotencyInProgressError: The first request is still being worked on.
     """
     if key is None:
-        return await work()
+        return await work(None)
     digest = await _request_digest(request)
     claim = await asyncio.to_thread(store.begin, key, digest)
     if not isinstance(claim, Claim):
         return _response(claim, replayed=True)
     try:
-        response = await work()
+        response = await work(claim)
     except BaseException:
         await asyncio.to_thread(store.release, claim)
         raise

@@ -13,6 +13,7 @@ from backbones.errors import BackboneError
 from backbones.settings import BackboneSettings
 from ensemble.errors import EnsembleError
 from jobs.ensembles import EnsembleStore
+from jobs.errors import WorkerBrokenError
 from jobs.logs import configure_logging
 from jobs.settings import DeploymentSettings
 from jobs.tracing import start_tracing
@@ -27,9 +28,13 @@ from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
+# Unlike being out of memory, an error of the device itself (an illegal access, a failed assertion
+# in a kernel, memory that cannot be corrected) fails every later call of the process too.
+FATAL_ERRORS = (torch.AcceleratorError,)
+
 
 def main() -> int:
-    """Run a worker until SIGTERM or SIGINT; 1 if it cannot start."""
+    """Run a worker until SIGTERM or SIGINT; 1 if it cannot start, or has lost its device."""
     try:
         settings, deployment = WorkerSettings(), DeploymentSettings()
         backbone_settings = BackboneSettings()
@@ -58,19 +63,31 @@ def main() -> int:
         address = f"{settings.metrics_host}:{settings.metrics_port}"
         sys.stderr.write(f"the worker cannot serve its metrics on {address}: {error}\n")
         return 1
-    asyncio.run(_serve(FitJob(backbone, blobs), store, deployment, metrics))
+    status = asyncio.run(_serve(FitJob(backbone, blobs), store, deployment, metrics))
     if send_last_traces is not None:
         send_last_traces()
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(0)  # a fit thread that did not notice the stop flag must not keep the process alive
+    os._exit(status)  # a fit thread that did not notice the stop flag must not keep the process alive
 
 
 async def _serve(
     job: FitJob, store: EnsembleStore, deployment: DeploymentSettings, metrics: WorkerMetrics
-) -> None:
+) -> int:
+    """Return the process's exit status."""
     stopping = asyncio.Event()
     stop_on_signals(stopping)
-    await run_worker(
-        job, store, deployment, stopping=stopping, expected=EXPECTED_ERRORS, observer=metrics
-    )
+    try:
+        await run_worker(
+            job,
+            store,
+            deployment,
+            stopping=stopping,
+            expected=EXPECTED_ERRORS,
+            fatal=FATAL_ERRORS,
+            observer=metrics,
+        )
+    except WorkerBrokenError as error:
+        sys.stderr.write(f"the worker exits, to be started anew: {error}\n")
+        return 1
+    return 0

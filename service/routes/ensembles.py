@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from jobs.desk import FitDesk
 from jobs.errors import FitNotFoundError
 from jobs.records import FitId
-from prompt_store.idempotency import IdempotencyStore
+from prompt_store.idempotency import Claim, IdempotencyStore
 from service.bounded_route import BoundedRoute
 from service.fits import EnsembleCreate, resolve_fit
 from service.idempotency import IdempotencyKey, answered_once
@@ -51,9 +51,13 @@ async def create_ensemble(
 ) -> Response:
     """Ask for a fit; it is durable once this is answered, and will end."""
 
-    async def submit() -> Response:
-        spec = await asyncio.to_thread(resolve_fit, parts, wanted)
-        fit = await desk.submit(spec)
+    async def submit(claim: Claim | None) -> Response:
+        digest = None if claim is None else claim.key_digest
+        fit = None
+        if claim is not None and claim.is_retry:
+            fit = await asyncio.to_thread(desk.store.request_with, wanted.name, claim.key_digest)
+        if fit is None:
+            fit = await desk.submit(await asyncio.to_thread(resolve_fit, parts, wanted), digest)
         return Response(
             EnsembleView.of_request(fit).model_dump_json(),
             status_code=202,

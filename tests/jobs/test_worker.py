@@ -12,9 +12,11 @@ import pytest
 
 from jobs.context import FitContext
 from jobs.desk import FitDesk
+from jobs.errors import WorkerBrokenError
 from jobs.records import FitOutcome, FitResultDocs, FitSpec
 from jobs.runner import FitHandler
 from jobs.worker import run_worker
+from prompt_store.errors import NotFoundError
 from tests.jobs.conftest import Deployment, MakeSpec, until
 
 DOCS = FitResultDocs(b"artifact", {})
@@ -34,7 +36,7 @@ async def working(deployment: Deployment, handler: FitHandler) -> AsyncGenerator
             deployment.store,
             deployment.settings,
             stopping=stopping,
-            expected=(TaskTooSmallError,),
+            expected=(TaskTooSmallError, NotFoundError),
         )
     )
     try:
@@ -162,5 +164,81 @@ def test_a_fit_outlives_a_store_that_is_away_when_it_ends(
             outcome = desk.store.outcome(fit_id)
             assert outcome is not None
             assert (outcome.status, outcome.attempt) == ("succeeded", 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_fit_whose_inputs_are_not_found_while_the_store_is_away_runs_again(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    store = Path(deployment.settings.store_url.removeprefix("file://"))
+    away = store.with_name("away")
+
+    def come_back() -> None:
+        store.rmdir()
+        away.rename(store)
+
+    def handler(context: FitContext) -> FitResultDocs:
+        if context.attempt == 1:
+            store.rename(away)
+            store.mkdir()  # as the folder of a volume that is not mounted
+            threading.Timer(0.3, come_back).start()
+            raise NotFoundError("no object blobs/sha256/00")
+        return DOCS
+
+    async def scenario() -> None:
+        async with working(deployment, handler) as desk:
+            outcome = await outcome_of(desk, make_spec("fashion"))
+            assert (outcome.status, outcome.attempt) == ("succeeded", 2)
+
+    asyncio.run(scenario())
+
+
+def test_a_fit_whose_inputs_are_gone_for_good_fails(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    def handler(_: FitContext) -> FitResultDocs:
+        raise NotFoundError("no object blobs/sha256/00")
+
+    async def scenario() -> None:
+        async with working(deployment, handler) as desk:
+            outcome = await outcome_of(desk, make_spec("fashion"))
+            assert (outcome.status, outcome.attempt) == ("failed", 1)
+            assert outcome.error is not None
+            assert outcome.error.type.endswith(":not-found")
+
+    asyncio.run(scenario())
+
+
+class DeviceLostError(RuntimeError):
+    pass
+
+
+def test_a_fatal_error_ends_the_worker_and_leaves_the_fit_to_another(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    def broken(_: FitContext) -> FitResultDocs:
+        raise DeviceLostError("an illegal memory access was encountered")
+
+    async def scenario() -> None:
+        async with deployment.desk() as desk:
+            fit_ids = [(await desk.submit(make_spec(name))).fit_id for name in ("one", "two")]
+            with pytest.raises(WorkerBrokenError, match="illegal memory access"):
+                await run_worker(
+                    broken,
+                    deployment.store,
+                    deployment.settings,
+                    stopping=asyncio.Event(),
+                    fatal=(DeviceLostError,),
+                )
+            states = [deployment.store.state(fit_id) for fit_id in fit_ids]
+            assert sorted((state.lost, state.ended) for state in states) == [(0, False), (1, False)]
+        async with working(deployment, lambda _: DOCS) as desk:
+            for fit_id in fit_ids:
+                async for _ in desk.events(fit_id):
+                    pass
+                outcome = deployment.store.outcome(fit_id)
+                assert outcome is not None
+                assert outcome.status == "succeeded"
 
     asyncio.run(scenario())

@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from backbones.info import LoadedBackbone
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitError, FitId, FitRequest
+from prompt_store.errors import StoreUnavailableError
 
 pytestmark = pytest.mark.anyio
 
@@ -102,6 +104,30 @@ async def test_a_refused_request_does_not_use_up_its_key(
     assert (await client.post("/v1/ensembles", json=later, headers=headers)).status_code == 422
     await client.put("/v1/prompts/later", content=make_prompt(5))
     assert (await client.post("/v1/ensembles", json=later, headers=headers)).status_code == 202
+
+
+async def test_a_retry_finds_the_fit_of_a_write_that_seemed_to_fail(
+    client: httpx.AsyncClient,
+    wanted: dict[str, object],
+    ensembles: EnsembleStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    create = EnsembleStore.create
+
+    def ambiguous(self: EnsembleStore, *args: Any) -> FitRequest:
+        create(self, *args)
+        raise StoreUnavailableError("cannot write: Input/output error")
+
+    headers = {"Idempotency-Key": "k"}
+    await client.post("/v1/ensembles", json=wanted, headers={"Idempotency-Key": "other"})
+    with monkeypatch.context() as patched:
+        patched.setattr(EnsembleStore, "create", ambiguous)
+        failed = await client.post("/v1/ensembles", json=wanted, headers=headers)
+        assert failed.status_code == 503
+    await client.post("/v1/ensembles", json=wanted)
+    again = await client.post("/v1/ensembles", json=wanted, headers=headers)
+    assert (again.status_code, again.json()["version"]) == (202, 2)
+    assert ensembles.versions("zoo") == (1, 2, 3)
 
 
 async def test_a_queued_fit_can_be_cancelled_once(
