@@ -8,19 +8,19 @@ averages unrelated vectors. The paper does not align; we do (Hungarian assignmen
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ensemble.errors import NonFiniteError, ShapeError
+from ensemble.errors import FitStoppedError, NonFiniteError, ShapeError
 
 _RELATIVE_ROUNDING = 1e-5
 """Of float32 features; what tokens in another order change is below it."""
 
 
-def align_tokens(prompts: Tensor) -> Tensor:
+def align_tokens(prompts: Tensor, should_stop: Callable[[], bool] = lambda: False) -> Tensor:
     """Permute each source's tokens, layer by layer, to lie nearest to a reference source's.
 
     The reference is the medoid, the source that all others can be brought nearest to, so that
@@ -28,18 +28,25 @@ def align_tokens(prompts: Tensor) -> Tensor:
 
     Args:
         prompts: (M, L, P, D).
+        should_stop: Asked between two pairs of sources, each of which takes time cubic in P.
 
     Returns:
         The permuted prompts (M, L, P, D). Each source's own features are unchanged.
+
+    Raises:
+        FitStoppedError: `should_stop` returned true.
     """
-    M = len(prompts)
+    M, L, P, _ = prompts.shape
     tokens = prompts.double().cpu()
-    orders = torch.zeros(M, M, *prompts.shape[1:3], dtype=torch.long)  # (reference, source, L, P)
-    similarity = torch.zeros(M, M, dtype=torch.float64)
-    for i, j in itertools.product(range(M), range(M)):
-        orders[i, j], similarity[i, j] = _match(tokens[i], tokens[j])
-    # |a - b|^2 = |a|^2 + |b|^2 - 2 ab: the own norm counts M times, as in a sum of distances.
     norms = (tokens**2).flatten(1).sum(1)
+    orders = torch.arange(P).repeat(M, M, L, 1)  # (reference, source, L, P); own tokens stay
+    similarity = norms.diag()
+    for i, j in itertools.combinations(range(M), 2):
+        if should_stop():
+            raise FitStoppedError("stopped while the sources' tokens were aligned")
+        orders[i, j], similarity[i, j] = _match(tokens[i], tokens[j])
+        orders[j, i], similarity[j, i] = orders[i, j].argsort(), similarity[i, j]
+    # |a - b|^2 = |a|^2 + |b|^2 - 2 ab: the own norm counts M times, as in a sum of distances.
     distance = M * norms + norms.sum() - 2 * similarity.sum(1)
     medoid = int(distance.argmin())
     index = orders[medoid].to(prompts.device)[..., None].expand_as(prompts)

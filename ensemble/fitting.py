@@ -103,14 +103,17 @@ def fit_ensemble(
         extract=extract,
         train_rows=train_rows,
         validation_rows=validation_rows,
-        sources=_sources(vit, sources, align=False),
+        sources=_sources(vit, sources),
     )
     screening = None if method in SOURCE_FREE_METHODS else screen_sources(fit)
     kept = screening.kept if screening else tuple(range(len(sources)))
-    align = options.align and method not in SOURCE_FREE_METHODS
+    kept_sources = _sources(vit, [sources[i] for i in kept])
+    if options.align and method not in SOURCE_FREE_METHODS:
+        aligned = align_tokens(kept_sources.stored, should_stop)
+        kept_sources = replace(kept_sources, aligned=aligned)
     fit = replace(
         fit,
-        sources=_sources(vit, [sources[i] for i in kept], align=align),
+        sources=kept_sources,
         progress=_for_all_sources(progress, kept, len(sources)),
     )
     return _result(fit, method, kept, screening)
@@ -136,13 +139,13 @@ def _check_images(images: LabelledPixels, num_classes: int) -> None:
         raise ShapeError(f"labels from {low} to {high}; they must be 0 to {num_classes - 1}")
 
 
-def _sources(vit: PromptedViT, prompts: Sequence[Tensor], *, align: bool) -> Sources:
+def _sources(vit: PromptedViT, prompts: Sequence[Tensor]) -> Sources:
     if not prompts:
         none = torch.zeros(0, 1, 1, vit.embed_dim)
         return Sources(none, none)
     stored = stack_prompts(prompts)
     vit.check_prompt(stored[0])
-    return Sources(stored, align_tokens(stored) if align else stored)
+    return Sources(stored, stored)
 
 
 def _for_all_sources(

@@ -12,6 +12,9 @@ from prompt_store.manifests import PromptManifest, TaskManifest
 from service.parts import Parts
 from service.problems import ProblemError, problem_error
 
+MAX_LOGITS = 20_000_000
+"""Images times classes: each candidate of a fit keeps one float64 for each of them."""
+
 Reference = Annotated[str, Field(min_length=1, max_length=129)]  # name@alias
 
 
@@ -45,7 +48,7 @@ def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> FitSpec:
     Raises:
         ProblemError: 422, naming the value: options that do not fit the method, an unknown or
             foreign source, too many or too few of them, prompts of different shapes, an unknown
-            task or one too small to validate on.
+            task, or one too small to validate on or too large to keep the logits of.
         StoreUnavailableError: The store cannot be reached.
     """
     why = why_refused(wanted.method, wanted.options)
@@ -84,6 +87,16 @@ def _task(parts: Parts, reference: str, validation_fraction: float) -> TaskManif
             f"image(s); holding out {validation_fraction:g} of a class needs at least {needed}",
             "task",
             limit=needed,
+        )
+    num_logits = task.num_images * len(task.classes)
+    if num_logits > MAX_LOGITS:
+        raise _refused(
+            "task-too-large",
+            "The task has too many images for its number of classes",
+            f"task {task.name}@{task.version} has {task.num_images} images of {len(task.classes)} "
+            f"classes, which makes {num_logits} logits; the limit is {MAX_LOGITS}",
+            "task",
+            limit=MAX_LOGITS,
         )
     return task
 

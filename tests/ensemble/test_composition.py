@@ -15,7 +15,7 @@ from ensemble.composition import (
     composition_gap,
     stack_prompts,
 )
-from ensemble.errors import NonFiniteError, ShapeError
+from ensemble.errors import FitStoppedError, NonFiniteError, ShapeError
 from ensemble.prompted_vit import PromptedViT
 
 quick = settings(deadline=None, max_examples=25, derandomize=True)
@@ -189,3 +189,15 @@ def test_the_gap_is_small_for_prompts_that_are_near_each_other(
 
     assert gap(0.02) < gap(0.2) < gap(2.0)
     assert gap(0.02) / gap(0.2) == pytest.approx(0.01, rel=0.9)
+
+
+def test_alignment_stops_between_pairs() -> None:
+    asked: list[None] = []
+
+    def should_stop() -> bool:
+        asked.append(None)
+        return len(asked) > 2
+
+    with pytest.raises(FitStoppedError, match="aligned"):
+        align_tokens(normal(4, 1, 3, 2), should_stop)
+    assert len(asked) == 3

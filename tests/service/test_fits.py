@@ -140,6 +140,18 @@ async def test_a_task_too_small_to_hold_anything_out_is_refused(
     assert accepted.status_code == 202
 
 
+async def test_a_task_with_more_logits_than_a_fit_can_keep_is_refused(
+    stocked: httpx.AsyncClient, make_task: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.fits.MAX_LOGITS", 12)
+    await stocked.put("/v1/tasks/large", content=make_task(cat=4, dog=3))
+    slug, problem = await refused(stocked, task="large")
+    assert (slug, problem["limit"], problem["field"]) == ("task-too-large", 12, "task")
+    assert "7 images of 2 classes, which makes 14 logits" in str(problem["detail"])
+    await stocked.put("/v1/tasks/fits", content=make_task(cat=3, dog=3))
+    assert (await stocked.post("/v1/ensembles", json=body(task="fits"))).status_code == 202
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
