@@ -70,3 +70,25 @@ def main() -> int:
     sys.stderr.flush()
     # A fit thread that did not notice the stop flag must not keep the process alive.
     os._exit(status)
+
+
+async def _serve(
+    job: FitJob, store: EnsembleStore, deployment: DeploymentSettings, metrics: WorkerMetrics
+) -> int:
+    """Return the process's exit status."""
+    stopping = asyncio.Event()
+    stop_on_signals(stopping)
+    try:
+        await run_worker(
+            job,
+            store,
+            deployment,
+            stopping=stopping,
+            expected=EXPECTED_ERRORS,
+            fatal=FATAL_ERRORS,
+            observer=metrics,
+        )
+    except WorkerBrokenError as error:
+        sys.stderr.write(f"the worker exits, to be started anew: {error}\n")
+        return 1
+    return 0
