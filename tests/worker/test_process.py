@@ -50,12 +50,12 @@ def metrics_port() -> int:
 @pytest.fixture
 def worker(
     deployment: DeploymentSettings, tiny_environment: None, tmp_path: Path, metrics_port: int
-) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start a worker process; its log is `worker.log`."""
     del tiny_environment
     started: list[subprocess.Popen[bytes]] = []
 
-    def start() -> subprocess.Popen[bytes]:
+    def start(*program: str) -> subprocess.Popen[bytes]:
         settings = deployment.model_dump() | {
             "worker_num_threads": 1,
             "worker_metrics_port": metrics_port,
@@ -63,7 +63,7 @@ def worker(
         environment = {f"HGPROMPT_{name.upper()}": str(value) for name, value in settings.items()}
         with (tmp_path / "worker.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "worker"],
+                [sys.executable, *(program or ("-m", "worker"))],
                 cwd=ROOT,
                 env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
                 stderr=log,
@@ -88,7 +88,7 @@ def submit(store: EnsembleStore, settings: DeploymentSettings, specs: list[FitSp
 
 def test_queued_fits_end_although_redis_forgot_them(  # noqa: PLR0917
     deployment: DeploymentSettings,
-    worker: Callable[[], subprocess.Popen[bytes]],
+    worker: Callable[..., subprocess.Popen[bytes]],
     ensembles: EnsembleStore,
     blobs: BlobStore,
     make_spec: Callable[..., FitSpec],
@@ -150,7 +150,7 @@ def check_metrics(port: int) -> None:
 
 
 def test_a_port_for_metrics_that_is_taken_is_named(
-    worker: Callable[[], subprocess.Popen[bytes]], metrics_port: int, tmp_path: Path
+    worker: Callable[..., subprocess.Popen[bytes]], metrics_port: int, tmp_path: Path
 ) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", metrics_port))
@@ -207,3 +207,33 @@ def test_a_worker_that_cannot_start_says_why(
     assert main() == 1
 
     assert words in capsys.readouterr().err
+
+
+LOSES_ITS_DEVICE = """
+import sys, torch
+from worker import main
+
+def lost(job, context):
+    raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+main.FitJob.__call__ = lost
+sys.exit(main.main())
+"""
+
+
+def test_a_worker_that_has_lost_its_device_exits_and_leaves_the_fit_to_another(
+    deployment: DeploymentSettings,
+    worker: Callable[..., subprocess.Popen[bytes]],
+    ensembles: EnsembleStore,
+    make_spec: Callable[..., FitSpec],
+    tmp_path: Path,
+) -> None:
+    fit_id = FitId("lost", 1)
+    submit(ensembles, deployment, [make_spec(fit_id.name)])
+    log = tmp_path / "worker.log"
+    assert worker("-c", LOSES_ITS_DEVICE).wait(timeout=120) == 1
+    words = "the worker exits, to be started anew: CUDA error: an illegal memory access"
+    assert words in log.read_text()
+    assert not ensembles.ended(fit_id)
+    outcome = wait_for_outcome(ensembles, fit_id, worker(), log)
+    assert (outcome.status, outcome.attempt) == ("succeeded", 2)
