@@ -41,8 +41,10 @@ $(VENV)/.bootstrap: requirements/bootstrap.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
+# Bytecode is compiled once here, because many tests start processes that import torch, and where Python is told
+# not to write bytecode each would compile it anew (twenty seconds of a core).
 $(VENV)/.packages: requirements/dev.txt $(VENV)/.bootstrap
-	$(UV) pip sync --python $(BIN)/python --require-hashes $<
+	$(UV) pip sync --compile-bytecode --python $(BIN)/python --require-hashes $<
 	@touch $@
 
 $(READY): pyproject.toml $(VENV)/.packages
