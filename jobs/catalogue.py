@@ -153,7 +153,11 @@ class EnsembleCatalogue:
 
     def newest(self, name: str) -> FitId:
         """The newest version, whatever became of it; raises as `current`."""
-        return FitId(name, self._living_tail(name, self._numbers.tail(name)).number)
+        return FitId(name, self.living(name)[-1])
+
+    def living(self, name: str) -> range:
+        """As `versions`, but raises as `current` if there is none."""
+        return self._living_tail(name, self._numbers.tail(name)).living
 
     def record(self, fit_id: FitId, *, with_result: bool = False) -> EnsembleRecord:
         """The request and what became of it, as far as the store can tell.

@@ -25,6 +25,7 @@ from jobs.records import (
 )
 from jobs.settings import DeploymentSettings
 from jobs.sweeper import Sweeper
+from prompt_store.manifests import next_number
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +39,11 @@ class RecordPage:
 
     Attributes:
         records: The ensembles.
-        next_start_after: Continues the listing; None if there is nothing more.
+        next_cursor: Continues the listing; None if there is nothing more.
     """
 
     records: list[EnsembleRecord]
-    next_start_after: str | None
+    next_cursor: str | None
 
 
 class FitDesk:
@@ -108,10 +109,16 @@ class FitDesk:
             return record
         raise EnsembleDeletedError(f"ensemble version {fit_id} has been deleted")
 
-    async def versions(self, name: str) -> list[EnsembleRecord]:
-        """Every living version, ascending; empty if the name is unknown or was deleted."""
-        versions = await asyncio.to_thread(self.store.versions, name)
-        return await self._records([FitId(name, version) for version in versions])
+    async def versions(self, name: str, *, after: int = 0, limit: int = 100) -> RecordPage:
+        """Living versions above `after`, ascending.
+
+        Raises:
+            FitNotFoundError: The name is unknown, or was deleted.
+        """
+        living = await asyncio.to_thread(self.store.living, name)
+        versions = [version for version in living if version > after]
+        records = await self._records([FitId(name, version) for version in versions[:limit]])
+        return RecordPage(records, next_number(versions, limit))
 
     async def page(self, *, start_after: str | None = None, limit: int = 100) -> RecordPage:
         """Ensembles in the order of their names, each as its bare name means it."""

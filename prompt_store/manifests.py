@@ -1,5 +1,6 @@
 """What the registry says about a stored prompt or task."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
@@ -76,6 +77,11 @@ class TaskManifest(Manifest):
     classes: tuple[str, ...]
     counts: tuple[int, ...]
     num_images: Annotated[int, Field(ge=0)]
+
+
+def next_number(numbers: Sequence[int], limit: int) -> str | None:
+    """The cursor after the first `limit` of what is to be listed by its number."""
+    return str(numbers[limit - 1]) if len(numbers) > limit else None
 
 
 class Page(BaseModel, Generic[_T]):

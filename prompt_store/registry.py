@@ -80,9 +80,9 @@ class PromptRegistry:
         """Return a version, the latest by default. Raises `NotFoundError`, `NameInvalidError`."""
         return self._series.get(name, version)
 
-    def versions(self, name: str) -> tuple[PromptManifest, ...]:
-        """Return the living versions, oldest first. Raises `NotFoundError`."""
-        return self._series.versions(name)
+    def versions(self, name: str, *, after: int = 0, limit: int = 100) -> Page[PromptManifest]:
+        """Return the living versions above `after`, oldest first. Raises `NotFoundError`."""
+        return self._series.versions(name, after=after, limit=limit)
 
     def list(
         self,
@@ -202,9 +202,9 @@ class TaskRegistry:
         """Return a version, the latest by default. Raises `NotFoundError`, `NameInvalidError`."""
         return self._series.get(name, version)
 
-    def versions(self, name: str) -> tuple[TaskManifest, ...]:
-        """Return the living versions, oldest first. Raises `NotFoundError`."""
-        return self._series.versions(name)
+    def versions(self, name: str, *, after: int = 0, limit: int = 100) -> Page[TaskManifest]:
+        """Return the living versions above `after`, oldest first. Raises `NotFoundError`."""
+        return self._series.versions(name, after=after, limit=limit)
 
     def list(self, *, cursor: str | None = None, limit: int = 100) -> Page[TaskManifest]:
         """Return the latest version of each name, in order of names, at most `limit` (≥ 1)."""

@@ -25,7 +25,7 @@ from prompt_store.errors import (
     NotFoundError,
     PreconditionFailedError,
 )
-from prompt_store.manifests import Manifest, Page
+from prompt_store.manifests import Manifest, Page, next_number
 from prompt_store.names import (
     AliasReference,
     NameReference,
@@ -164,15 +164,17 @@ class VersionSeries(Generic[M]):
             raise NotFoundError(f"{name}@{number} in {self._root} has been deleted")
         return manifest
 
-    def versions(self, name: str) -> tuple[M, ...]:
-        """Return the living versions, oldest first.
+    def versions(self, name: str, *, after: int = 0, limit: int = 100) -> Page[M]:
+        """Return the living versions above `after`, oldest first, at most `limit` (>= 1).
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: The name is unknown, or was deleted.
         """
-        tail = self._living_tail(name)
-        entries = (self._entry(name, n) for n in self._numbers(name) if n > tail.since)
-        return tuple(entry.manifest for entry in entries if entry.manifest is not None)
+        first = max(self._living_tail(name).since, after) + 1
+        numbers = [number for number in self._numbers(name) if number >= first]
+        entries = (self._entry(name, number) for number in numbers[:limit])
+        items = tuple(entry.manifest for entry in entries if entry.manifest is not None)
+        return Page(items=items, next_cursor=next_number(numbers, limit))
 
     def page(self, cursor: str | None, limit: int, keep: Callable[[M], bool]) -> Page[M]:
         """Return the latest version of each name that `keep` accepts, in order of names.

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from fastapi import Path, Query
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -17,9 +17,6 @@ from service.preconditions import WriteCondition, entity_tags, etag, lost
 
 AliasPath = Annotated[
     str, Path(pattern=f"^{NAME_PATTERN}$", description="Lower-case name, not only digits")
-]
-MoveCursor = Annotated[
-    int | None, Query(ge=1, le=99_999_999, description="`next_cursor` of the page before")
 ]
 
 _ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The number of the last move"}}

@@ -16,6 +16,9 @@ VersionQuery = Annotated[
     Query(ge=1, le=_MAX_VERSION, description="Version; the latest by default"),
 ]
 LimitQuery = Annotated[int, Query(ge=1, le=1000, description="At most so many items")]
+NumberCursorQuery = Annotated[
+    int | None, Query(ge=1, le=_MAX_VERSION, description="`next_cursor` of the page before")
+]
 CursorQuery = Annotated[
     str | None, Query(pattern=_PATTERN, description="`next_cursor` of the page before")
 ]

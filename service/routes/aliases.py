@@ -13,7 +13,6 @@ from service.aliases import (
     AliasPath,
     AliasTarget,
     AliasView,
-    MoveCursor,
     PromptAliasTarget,
     delete_alias,
     page_of,
@@ -21,7 +20,7 @@ from service.aliases import (
     write_alias,
 )
 from service.bounded_route import BoundedRoute
-from service.params import CursorQuery, LimitQuery, NamePath
+from service.params import CursorQuery, LimitQuery, NamePath, NumberCursorQuery
 from service.parts import Parts, PartsDep
 from service.preconditions import CONDITIONS, write_condition
 
@@ -71,7 +70,7 @@ def alias_router(kind: Aliased) -> APIRouter:
         alias: AliasPath,
         parts: PartsDep,
         limit: LimitQuery = 100,
-        cursor: MoveCursor = None,
+        cursor: NumberCursorQuery = None,
     ) -> Page[AliasView]:
         """Every move of an alias, the latest first; also of one that was deleted."""
         return page_of(kind.book(parts).history(name, alias, cursor, limit))

@@ -5,15 +5,21 @@ from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from jobs.desk import FitDesk
-from jobs.errors import FitNotFoundError
+from jobs.desk import FitDesk, RecordPage
 from jobs.records import FitId
 from prompt_store.idempotency import Claim, IdempotencyStore
 from service.bounded_route import BoundedRoute
 from service.fits import EnsembleCreate, resolve_fit
 from service.idempotency import IdempotencyKey, answered_once
 from service.inference.classifier import Classifier
-from service.params import CursorQuery, LimitQuery, NamePath, VersionPath, VersionQuery
+from service.params import (
+    CursorQuery,
+    LimitQuery,
+    NamePath,
+    NumberCursorQuery,
+    VersionPath,
+    VersionQuery,
+)
 from service.parts import PartsDep
 from service.preconditions import CONDITIONS
 from service.uploads import as_expected
@@ -36,6 +42,11 @@ def notice_end(request: Request, name: str) -> None:
 
 def _classifier(request: Request) -> Classifier | None:
     return cast("Classifier | None", getattr(request.app.state, "classifier", None))
+
+
+def _shown(page: RecordPage) -> EnsemblePage:
+    items = [EnsembleView.of_record(record) for record in page.records]
+    return EnsemblePage(items=items, next_cursor=page.next_cursor)
 
 
 DeskDep = Annotated[FitDesk, Depends(desk_of)]
@@ -74,9 +85,7 @@ async def list_ensembles(
     desk: DeskDep, limit: LimitQuery = 100, cursor: CursorQuery = None
 ) -> EnsemblePage:
     """Each ensemble as its bare name means it, in order of names."""
-    page = await desk.page(start_after=cursor, limit=limit)
-    items = [EnsembleView.of_record(record) for record in page.records]
-    return EnsemblePage(items=items, next_cursor=page.next_start_after)
+    return _shown(await desk.page(start_after=cursor, limit=limit))
 
 
 @router.get("/{name}")
@@ -92,12 +101,11 @@ async def get_ensemble(
 
 
 @router.get("/{name}/versions")
-async def list_versions(name: NamePath, desk: DeskDep) -> EnsemblePage:
+async def list_versions(
+    name: NamePath, desk: DeskDep, limit: LimitQuery = 100, cursor: NumberCursorQuery = None
+) -> EnsemblePage:
     """Every version of an ensemble with its status, oldest first."""
-    records = await desk.versions(name)
-    if not records:
-        raise FitNotFoundError(f"there is no ensemble {name!r}")
-    return EnsemblePage(items=[EnsembleView.of_record(r) for r in records], next_cursor=None)
+    return _shown(await desk.versions(name, after=cursor or 0, limit=limit))
 
 
 @router.get("/{name}/versions/{version}")

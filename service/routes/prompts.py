@@ -11,7 +11,14 @@ from prompt_store.uploads import read_upload
 from prompt_store.version_series import Expected
 from service.bodies import ReceivedFile
 from service.openapi import BINARY_BODY, BINARY_RESPONSE, created_or_same
-from service.params import CursorQuery, LimitQuery, NamePath, VersionPath, VersionQuery
+from service.params import (
+    CursorQuery,
+    LimitQuery,
+    NamePath,
+    NumberCursorQuery,
+    VersionPath,
+    VersionQuery,
+)
 from service.parts import Parts, PartsDep
 from service.preconditions import CONDITIONS
 from service.problems import problem_error
@@ -63,9 +70,11 @@ def get_prompt(name: NamePath, parts: PartsDep) -> PromptManifest:
 
 
 @router.get("/{name}/versions")
-def list_versions(name: NamePath, parts: PartsDep) -> Page[PromptManifest]:
+def list_versions(
+    name: NamePath, parts: PartsDep, limit: LimitQuery = 100, cursor: NumberCursorQuery = None
+) -> Page[PromptManifest]:
     """Every version of a prompt, oldest first."""
-    return Page(items=parts.prompts.versions(name), next_cursor=None)
+    return parts.prompts.versions(name, after=cursor or 0, limit=limit)
 
 
 @router.get("/{name}/versions/{version}")

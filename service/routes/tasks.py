@@ -10,7 +10,14 @@ from prompt_store.manifests import Page, TaskManifest
 from prompt_store.version_series import Expected
 from service.bodies import ReceivedFile
 from service.openapi import BINARY_BODY, BINARY_RESPONSE, created_or_same
-from service.params import CursorQuery, LimitQuery, NamePath, VersionPath, VersionQuery
+from service.params import (
+    CursorQuery,
+    LimitQuery,
+    NamePath,
+    NumberCursorQuery,
+    VersionPath,
+    VersionQuery,
+)
 from service.parts import Parts, PartsDep
 from service.preconditions import CONDITIONS
 from service.uploads import as_expected, store_upload, stored_file
@@ -53,9 +60,11 @@ def get_task(name: NamePath, parts: PartsDep) -> TaskManifest:
 
 
 @router.get("/{name}/versions")
-def list_versions(name: NamePath, parts: PartsDep) -> Page[TaskManifest]:
+def list_versions(
+    name: NamePath, parts: PartsDep, limit: LimitQuery = 100, cursor: NumberCursorQuery = None
+) -> Page[TaskManifest]:
     """Every version of a task, oldest first."""
-    return Page(items=parts.tasks.versions(name), next_cursor=None)
+    return parts.tasks.versions(name, after=cursor or 0, limit=limit)
 
 
 @router.get("/{name}/versions/{version}")

@@ -130,12 +130,17 @@ def test_a_page_shows_what_each_name_means(deployment: Deployment, make_spec: Ma
         async with deployment.desk() as desk:
             first = await desk.page(limit=1)
             assert [record.fit_id for record in first.records] == [served]
-            second = await desk.page(start_after=first.next_start_after, limit=2)
+            second = await desk.page(start_after=first.next_cursor, limit=2)
             assert [str(record.fit_id) for record in second.records] == ["b@1"]
-            assert second.next_start_after is None
+            assert second.next_cursor is None
             versions = await desk.versions("a")
-            assert [record.status for record in versions] == ["succeeded", "queued"]
-            assert await desk.versions("c") == []
+            assert [record.status for record in versions.records] == ["succeeded", "queued"]
+            assert versions.next_cursor is None
+            assert (await desk.versions("a", limit=1)).next_cursor == "1"
+            (second,) = (await desk.versions("a", after=1, limit=1)).records
+            assert second.status == "queued"
+            with pytest.raises(FitNotFoundError, match="no ensemble 'c'"):
+                await desk.versions("c")
             assert await desk.current("a") == served
             assert await desk.newest("a") == FitId("a", 2)
 
@@ -155,9 +160,10 @@ def test_pages_are_full_without_what_was_deleted(
         async with deployment.desk() as desk:
             first = await desk.page(limit=2)
             assert [record.name for record in first.records] == ["a", "d"]
-            assert first.next_start_after is None
-            assert (await desk.page(limit=1)).next_start_after == "a"
-            assert await desk.versions("b") == []
+            assert first.next_cursor is None
+            assert (await desk.page(limit=1)).next_cursor == "a"
+            with pytest.raises(EnsembleDeletedError, match="'b' has been deleted"):
+                await desk.versions("b")
             with pytest.raises(EnsembleDeletedError, match="b@1"):
                 await desk.record(FitId("b", 1))
 

@@ -128,7 +128,7 @@ def test_threads_that_put_the_same_bytes_make_one_version(
         answers = list(pool.map(lambda _: prompts.put("a", *upload), range(12)))
     assert {manifest.version for manifest, _ in answers} == {1}
     assert [created for _, created in answers].count(True) == 1
-    assert len(prompts.versions("a")) == 1
+    assert len(prompts.versions("a").items) == 1
 
 
 def test_a_task_is_described_and_resolved(
@@ -143,7 +143,7 @@ def test_a_task_is_described_and_resolved(
     assert (manifest.classes, manifest.counts, manifest.format) == (("cat", "dog"), (3, 4), "zip")
     assert tasks.put("pets", archive, **fields) == (manifest, False)
     assert tasks.get("pets") == tasks.resolve(manifest.digest) == manifest
-    assert tasks.versions("pets") == tasks.list().items == (manifest,)
+    assert tasks.versions("pets").items == tasks.list().items == (manifest,)
     assert blobs.get_bytes(manifest.digest) == b"PK..."
     tasks.delete("pets")
     assert tasks.list().items == ()

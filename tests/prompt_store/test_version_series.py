@@ -11,7 +11,7 @@ from prompt_store.errors import (
     NotFoundError,
     PreconditionFailedError,
 )
-from prompt_store.manifests import TaskManifest
+from prompt_store.manifests import Page, TaskManifest
 from prompt_store.names import digest_of
 from prompt_store.objects import ObjectStore
 from prompt_store.version_series import Entry, VersionSeries
@@ -55,7 +55,9 @@ def test_versions_count_from_one(series: VersionSeries[TaskManifest], put: Put) 
     assert (first.version, second.version, other.version) == (1, 2, 1)
     assert series.get("a") == second
     assert series.get("a", 1) == first
-    assert series.versions("a") == (first, second)
+    assert series.versions("a") == Page(items=(first, second), next_cursor=None)
+    assert series.versions("a", limit=1) == Page(items=(first,), next_cursor="1")
+    assert series.versions("a", after=1, limit=1) == Page(items=(second,), next_cursor=None)
 
 
 def test_identical_bytes_are_the_existing_version(put: Put) -> None:
@@ -80,7 +82,7 @@ def test_deleting_hides_every_version_and_numbering_goes_on(
 
     again, created = put("a", b"1")
     assert (again.version, created) == (4, True)  # 3 marks the deletion
-    assert series.versions("a") == (again,)
+    assert series.versions("a").items == (again,)
     assert series.resolve(digest_of(b"1")) == again
     for gone in (1, 2, 3):
         with pytest.raises(NotFoundError, match=f"a@{gone} in tasks has been deleted"):
@@ -181,7 +183,7 @@ def test_a_race_lost_to_the_same_bytes_ends_in_the_rivals_version(
 
     manifest, created = series.create("a", digest_of(b"same"), build)
     assert (manifest.version, created) == (1, False)
-    assert len(series.versions("a")) == 1
+    assert len(series.versions("a").items) == 1
 
 
 def test_stray_files_are_no_versions(
@@ -190,7 +192,7 @@ def test_stray_files_are_no_versions(
     first, _ = put("a", b"1")
     (root / "tasks/a/versions/.DS_Store").write_bytes(b"")
     (root / "tasks/a/versions/notes.txt").write_bytes(b"")
-    assert series.versions("a") == (first,)
+    assert series.versions("a").items == (first,)
     assert put("a", b"2")[0].version == 2
 
 
@@ -257,7 +259,7 @@ def test_what_a_writer_expects_is_judged_again_after_a_lost_race(
 
     with pytest.raises(PreconditionFailedError, match=digest_of(b"2")):
         series.create("a", digest_of(b"3"), builder("a", b"3"), overtaken)
-    assert [version.digest for version in series.versions("a")] == [
+    assert [version.digest for version in series.versions("a").items] == [
         digest_of(b"1"),
         digest_of(b"2"),
     ]

@@ -253,3 +253,26 @@ async def test_a_number_that_is_none_is_refused(stocked: httpx.AsyncClient) -> N
 def _prompt_of(backbone_digest: str, width: int) -> PromptFile:
     values = np.ones((2, 3, width), np.float32)
     return PromptFile(prompt_embeddings=values, metadata={"backbone_digest": backbone_digest})
+
+
+@pytest.mark.parametrize("kind", ["prompts", "tasks", "ensembles"])
+async def test_versions_come_in_pages(
+    stocked: httpx.AsyncClient,
+    make_prompt: Callable[..., bytes],
+    make_task: Callable[..., bytes],
+    kind: str,
+) -> None:
+    for i in range(3):
+        await stocked.put("/v1/prompts/many", content=make_prompt(10 + i))
+        await stocked.put("/v1/tasks/many", content=make_task(cat=3 + i, dog=3))
+        await stocked.post("/v1/ensembles", json=body(name="many"))
+    path = f"/v1/{kind}/many/versions"
+    first = (await stocked.get(path, params={"limit": 2})).json()
+    assert [item["version"] for item in first["items"]] == [1, 2]
+    rest = (await stocked.get(path, params={"cursor": first["next_cursor"]})).json()
+    assert [item["version"] for item in rest["items"]] == [3]
+    assert rest["next_cursor"] is None
+    for wrong in ({"limit": 0}, {"cursor": "many"}, {"cursor": 0}):
+        assert (await stocked.get(path, params=wrong)).status_code == 422
+    gone = await stocked.get(f"/v1/{kind}/nothing/versions")
+    assert gone.status_code == 404
