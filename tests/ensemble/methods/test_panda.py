@@ -10,19 +10,10 @@ from ensemble.fit_session import FitSession
 from ensemble.methods import tuning
 from ensemble.methods.panda import fit_panda
 from ensemble.methods.target_prompt import prompt_similarities, target_prompt
-from ensemble.options import FitOptions
-from ensemble.prompt_tuning import TunedPrompt, TuningConfig, tune_prompt
+from ensemble.prompt_tuning import TunedPrompt, tune_prompt
+from tests.ensemble.methods.short_tuning import CONFIG, OPTIONS
 
 MakeSession = Callable[..., FitSession]
-OPTIONS = FitOptions(tuning_epochs=3, prompt_learning_rate=0.02)
-CONFIG = TuningConfig(
-    epochs=3,
-    batch_size=8,
-    prompt_learning_rate=0.02,
-    head_learning_rate=0.02,
-    patience=3,
-    calibrated=True,
-)
 
 
 @pytest.fixture

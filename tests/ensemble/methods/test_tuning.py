@@ -14,10 +14,10 @@ from ensemble.methods.single import single_candidates
 from ensemble.methods.tuning import tuning_config, with_tuning
 from ensemble.methods.vpt import fit_vpt
 from ensemble.options import FitOptions
-from ensemble.prompt_tuning import TuningConfig, tune_prompt
+from ensemble.prompt_tuning import tune_prompt
+from tests.ensemble.methods.short_tuning import CONFIG, OPTIONS
 
 MakeSession = Callable[..., FitSession]
-OPTIONS = FitOptions(tuning_epochs=3, prompt_learning_rate=0.02)
 
 
 def singles(fit: FitSession) -> list[Candidate]:
@@ -54,14 +54,7 @@ def test_the_best_prompted_candidate_is_tuned_from_its_own_head(make_session: Ma
         fit.train,
         fit.validation,
         num_classes=2,
-        config=TuningConfig(
-            epochs=3,
-            batch_size=8,
-            prompt_learning_rate=0.02,
-            head_learning_rate=0.02,
-            patience=3,
-            calibrated=True,
-        ),
+        config=CONFIG,
         initial_head=fit_class_head(best.features[rows], fit.labels[rows], 2),
     )
     assert expected.best.epoch > 0

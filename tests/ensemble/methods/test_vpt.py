@@ -7,11 +7,10 @@ from torch import Tensor
 from ensemble.class_head import fit_class_head
 from ensemble.fit_session import FitSession
 from ensemble.methods.vpt import NUM_PROMPT_TOKENS, fit_vpt, random_prompt
-from ensemble.options import FitOptions
-from ensemble.prompt_tuning import TuningConfig, tune_prompt
+from ensemble.prompt_tuning import tune_prompt
+from tests.ensemble.methods.short_tuning import CONFIG, OPTIONS
 
 MakeSession = Callable[..., FitSession]
-OPTIONS = FitOptions(tuning_epochs=3, prompt_learning_rate=0.02)
 
 
 @pytest.mark.parametrize("num_sources", [0, 5])
@@ -36,15 +35,7 @@ def test_it_is_a_random_prompt_and_that_prompt_tuned(
         fit.train,
         fit.validation,
         num_classes=2,
-        config=TuningConfig(
-            epochs=3,
-            batch_size=8,
-            prompt_learning_rate=0.02,
-            head_learning_rate=0.02,
-            patience=3,
-            calibrated=True,
-            seed=0,
-        ),
+        config=CONFIG,
         initial_head=fit_class_head(features, fit.train.labels, 2),
     )
     torch.testing.assert_close(by_tuned[True].prompt, tuned.prompt, rtol=1e-3, atol=1e-4)
