@@ -34,11 +34,20 @@ INTERNAL = Problem(500, "internal", "Internal error", "the service failed; its l
 
 @dataclass(frozen=True)
 class Kind:
-    """What a class of errors becomes; the occurrence's message becomes the detail."""
+    """What a class of errors becomes; the occurrence's message becomes the detail.
+
+    Attributes:
+        status: HTTP status.
+        slug: Last part of the problem's type.
+        title: The same for every occurrence.
+        field: What was wrong, if that is the same for every occurrence and the error itself, which
+            knows nothing of HTTP, does not tell.
+    """
 
     status: int
     slug: str
     title: str
+    field: str | None = None
 
 
 KINDS: dict[type[Exception], Kind] = {
@@ -50,10 +59,16 @@ KINDS: dict[type[Exception], Kind] = {
     InvalidSplitError: Kind(422, "invalid-split", "The requests cannot be split like this"),
     store.ConflictError: Kind(409, "conflict", "The request contradicts what is stored"),
     store.IdempotencyMismatchError: Kind(
-        422, "idempotency-key-reused", "The idempotency key belongs to another request"
+        422,
+        "idempotency-key-reused",
+        "The idempotency key belongs to another request",
+        "Idempotency-Key",
     ),
     store.IdempotencyInProgressError: Kind(
-        409, "idempotency-in-progress", "The first request with this key is not answered yet"
+        409,
+        "idempotency-in-progress",
+        "The first request with this key is not answered yet",
+        "Idempotency-Key",
     ),
     store.StoreFullError: Kind(507, "store-full", "The store has no room left"),
     store.StoreUnavailableError: Kind(503, "store-unavailable", "The store cannot be reached"),
@@ -102,9 +117,8 @@ def problem_of(error: Exception) -> Problem:
     kind = next((KINDS[cls] for cls in type(error).__mro__ if cls in KINDS), None)
     if kind is None:
         return INTERNAL
-    return Problem(
-        kind.status, kind.slug, kind.title, str(error), _members(error), _headers(error, kind)
-    )
+    members = {"field": kind.field} | _members(error)
+    return Problem(kind.status, kind.slug, kind.title, str(error), members, _headers(error, kind))
 
 
 def http_problem(request: Request, error: HTTPException) -> Problem:
@@ -148,7 +162,8 @@ def _reason(error: Exception, problem: Problem) -> str:
 
 def _members(error: Exception) -> dict[str, Any]:
     """The offending value's name, its limit and what stands in the way, where the error tells."""
-    return {member: getattr(error, member, None) for member in ("field", "limit", "fits")}
+    told = {member: getattr(error, member, None) for member in ("field", "limit", "fits")}
+    return {member: value for member, value in told.items() if value is not None}
 
 
 def _headers(error: Exception, kind: Kind) -> dict[str, str]:

@@ -79,6 +79,7 @@ async def test_a_replayed_request_gets_the_first_answer_and_makes_one_fit(
     changed = {**wanted, "seed": 8}
     other = await client.post("/v1/ensembles", json=changed, headers=headers)
     assert (other.status_code, slug(other)) == (422, "idempotency-key-reused")
+    assert other.json()["field"] == "Idempotency-Key"
     fresh = await client.post("/v1/ensembles", json=wanted, headers={"Idempotency-Key": "k2"})
     assert fresh.json()["version"] == 2
     too_long = {"Idempotency-Key": "k" * 256}
