@@ -164,7 +164,13 @@ def _subclasses(base: type[Exception]) -> set[type[Exception]]:
     return found | {each for cls in found for each in _subclasses(cls)}
 
 
-INTERNAL = {"FitHeldError", "FenceLostError", "FitRefusedError", "FitStoppedError"}
+INTERNAL = {
+    "FitHeldError",
+    "FenceLostError",
+    "FitRefusedError",
+    "FitStoppedError",
+    "WorkerBrokenError",
+}
 """Errors of the worker's side, which no route can meet."""
 
 
