@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Literal
-from urllib.parse import quote
 
 import httpx
 
 from client.bodies import parse_reply
 from client.errors import AliasMovedError, ProblemError
 from client.replies import Alias, Page
-from client.transport import Request, Transport
+from client.transport import Request, Transport, segment
 
 Owner = Literal["ensembles", "prompts"]
 Target = int | Mapping[int, float]
@@ -38,7 +37,7 @@ class Aliases:
 
     def list(self, name: str) -> Iterator[Alias]:
         """All aliases of a name, in order."""
-        return self._pages(f"/v1/{self._owner}/{quote(name)}/aliases")
+        return self._pages(f"/v1/{self._owner}/{segment(name)}/aliases")
 
     def history(self, name: str, alias: str) -> Iterator[Alias]:
         """All moves of an alias, the latest first; `versions` is empty where it was deleted."""
@@ -103,7 +102,7 @@ class Aliases:
             cursor = {"cursor": page.next_cursor}
 
     def _path(self, name: str, alias: str) -> str:
-        return f"/v1/{self._owner}/{quote(name)}/aliases/{quote(alias)}"
+        return f"/v1/{self._owner}/{segment(name)}/aliases/{segment(alias)}"
 
 
 def _condition(if_match: IfMatch) -> dict[str, str]:

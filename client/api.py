@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
-from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
@@ -29,9 +28,11 @@ from client.replies import (
     Readiness,
     Task,
 )
-from client.transport import Request, RetryPolicy, Transport, raise_for_problem
+from client.transport import Request, RetryPolicy, Transport, raise_for_problem, segment
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+TASK_CHECK_S = 3600.0
+"""How long the service may take to decode every image of a task before it answers."""
 ASSIGNMENT_HEADER = "HGPrompt-Assignment-Key"
 _MEDIA_TYPES = {
     ".zip": "application/zip",
@@ -134,12 +135,12 @@ class Client:
         data = prompt if isinstance(prompt, bytes) else _prompt_bytes(prompt)
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
         headers = {"Content-Type": _OCTETS, "Content-Digest": f"sha-256=:{digest}:"}
-        request = Request("PUT", f"/v1/prompts/{quote(name)}", headers=headers, body=lambda: data)
+        request = Request("PUT", f"/v1/prompts/{segment(name)}", headers=headers, body=lambda: data)
         return parse_reply(Prompt, self._transport.send(request))
 
     def prompt(self, name: str) -> Prompt:
         """The newest version of a prompt."""
-        return self._get(Prompt, f"/v1/prompts/{quote(name)}")
+        return self._get(Prompt, f"/v1/prompts/{segment(name)}")
 
     def list_prompts(self, *, label: str | None = None) -> Iterator[Prompt]:
         """All prompts in order of their names, newest versions; pages are fetched as needed."""
@@ -147,11 +148,11 @@ class Client:
 
     def prompt_content(self, name: str) -> bytes:
         """The bytes of a prompt's newest version."""
-        return self._bytes(f"/v1/prompts/{quote(name)}/content")
+        return self._bytes(f"/v1/prompts/{segment(name)}/content")
 
     def delete_prompt(self, name: str) -> None:
         """Deletes every version of a prompt that no ensemble depends on."""
-        self._delete(f"/v1/prompts/{quote(name)}")
+        self._delete(f"/v1/prompts/{segment(name)}")
 
     # -- tasks
 
@@ -182,15 +183,16 @@ class Client:
         }
         request = Request(
             "PUT",
-            f"/v1/tasks/{quote(name)}",
+            f"/v1/tasks/{segment(name)}",
             headers=headers,
             body=lambda: file_chunks(path, size_bytes, on_bytes),
+            read_timeout_s=TASK_CHECK_S,
         )
         return parse_reply(Task, self._transport.send(request))
 
     def task(self, name: str) -> Task:
         """The newest version of a task."""
-        return self._get(Task, f"/v1/tasks/{quote(name)}")
+        return self._get(Task, f"/v1/tasks/{segment(name)}")
 
     def list_tasks(self) -> Iterator[Task]:
         """All tasks in order of their names, newest versions."""
@@ -198,7 +200,7 @@ class Client:
 
     def delete_task(self, name: str) -> None:
         """Deletes every version of a task."""
-        self._delete(f"/v1/tasks/{quote(name)}")
+        self._delete(f"/v1/tasks/{segment(name)}")
 
     # -- ensembles
 
@@ -236,7 +238,7 @@ class Client:
 
     def ensemble(self, name: str, version: int | None = None) -> Ensemble:
         """One version; by default the newest that succeeded, if there is one."""
-        return self._get(Ensemble, f"/v1/ensembles/{quote(name)}", _version(version))
+        return self._get(Ensemble, f"/v1/ensembles/{segment(name)}", _version(version))
 
     def list_ensembles(self) -> Iterator[Ensemble]:
         """All ensembles in order of their names."""
@@ -252,13 +254,13 @@ class Client:
             version: Which fit of that name, by default the newest.
             last_event_id: Start after this event instead of at the first that is kept.
         """
-        path = f"/v1/ensembles/{quote(name)}/events"
+        path = f"/v1/ensembles/{segment(name)}/events"
         return follow_events(self._transport, path, _version(version), last_event_id)
 
     def wait(
         self,
         name: str,
-        version: int | None = None,
+        version: int,
         on_event: Callable[[Event], None] | None = None,
     ) -> Ensemble:
         """Waits for a fit to end, however it ends, and returns its record."""
@@ -269,21 +271,21 @@ class Client:
 
     def cancel(self, name: str, version: int | None = None) -> Ensemble:
         """Asks a queued or running fit to end, by default the newest of that name."""
-        path = f"/v1/ensembles/{quote(name)}/cancel"
+        path = f"/v1/ensembles/{segment(name)}/cancel"
         request = Request("POST", path, params=_version(version), repeatable=False)
         return parse_reply(Ensemble, self._transport.send(request))
 
     def report(self, name: str, version: int | None = None) -> bytes:
         """The report of a fit: one self-contained HTML page."""
-        return self._bytes(f"/v1/ensembles/{quote(name)}/report", _version(version))
+        return self._bytes(f"/v1/ensembles/{segment(name)}/report", _version(version))
 
     def content(self, name: str, version: int | None = None) -> bytes:
         """The artifact: composite prompt, class head and weights, as safetensors."""
-        return self._bytes(f"/v1/ensembles/{quote(name)}/content", _version(version))
+        return self._bytes(f"/v1/ensembles/{segment(name)}/content", _version(version))
 
     def delete_ensemble(self, name: str) -> None:
         """Deletes every version of an ensemble of which no fit is queued or running."""
-        self._delete(f"/v1/ensembles/{quote(name)}")
+        self._delete(f"/v1/ensembles/{segment(name)}")
 
     # -- classification
 
@@ -305,7 +307,7 @@ class Client:
             assignment_key: Requests with the same key are answered by the same version of an
                 alias that is split between several.
         """
-        path = f"/v1/ensembles/{quote(name)}/classify"
+        path = f"/v1/ensembles/{segment(name)}/classify"
         headers = {} if assignment_key is None else {ASSIGNMENT_HEADER: assignment_key}
         if len(images) == 1:
             request = Request(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -42,9 +43,19 @@ class RetryPolicy:
         return min(delay_s, self.max_delay_s)
 
 
+def segment(name: str) -> str:
+    """A name as one segment of a path, whatever characters it has."""
+    return quote(name, safe="")
+
+
 @dataclass(frozen=True)
 class Request:
-    """One call; `body` makes a fresh body for every attempt, `files` become a multipart body."""
+    """One call; `body` makes a fresh body for every attempt, `files` become a multipart body.
+
+    Attributes:
+        read_timeout_s: Longest wait for the answer, where the service has much to do before it
+            gives one; None is the client's.
+    """
 
     method: str
     path: str
@@ -54,6 +65,7 @@ class Request:
     json: object = None
     files: Sequence[tuple[str, tuple[str, bytes, str]]] | None = None
     repeatable: bool = True
+    read_timeout_s: float | None = None
 
 
 class Transport:
@@ -73,6 +85,7 @@ class Transport:
         """
         self.base_url = base_url.rstrip("/")
         self.retry = retry
+        self._timeout_s = timeout_s
         self.sleep = sleep
         url = _checked_url(self.base_url)
         # An HTTP proxy from the environment cannot reach this machine's loopback.
@@ -125,7 +138,11 @@ class Transport:
             content=request.body() if request.body else None,
             json=request.json,
             files=request.files,
+            timeout=self._timeout(request),
         )
+
+    def _timeout(self, request: Request) -> httpx.Timeout:
+        return httpx.Timeout(self._timeout_s, read=request.read_timeout_s or self._timeout_s)
 
     def unreachable(self, exc: Exception) -> ServiceUnreachableError:
         """The error to raise when the service gave no answer."""

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from images.decoding import ImageLimits, decode_image
-from images.errors import ArchiveError, ArchiveFormatError, ImageDecodeError
+from images.errors import (
+    ArchiveError,
+    ArchiveFormatError,
+    ImageDecodeError,
+    InspectionStoppedError,
+)
 from images.folder_reader import read_folder
 from images.labelled import ArchiveLimits, LabelledImage
 from images.parquet_reader import read_parquet
@@ -70,19 +75,37 @@ def iter_labelled_images(path: Path, limits: ArchiveLimits) -> Iterator[Labelled
     return _READERS[_detect(path, limits)](path, limits)
 
 
-def inspect_archive(path: Path, limits: ArchiveLimits, image_limits: ImageLimits) -> ArchiveSummary:
+def inspect_archive(
+    path: Path,
+    limits: ArchiveLimits,
+    image_limits: ImageLimits,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ArchiveSummary:
     """Read a whole archive, decode every image, and say what it holds.
+
+    Args:
+        path: The archive, or a folder.
+        limits: Of the archive.
+        image_limits: Of each image.
+        should_stop: Asked before each image.
 
     Raises:
         ArchiveError: As `iter_labelled_images`, or an entry is not an image, or there are
-            fewer than two classes.
+            fewer than two classes, or more pixels in all than allowed.
+        InspectionStoppedError: `should_stop` returned true.
     """
     counts: Counter[str] = Counter()
+    num_pixels = 0
     for image in iter_labelled_images(path, limits):
+        if should_stop():
+            raise InspectionStoppedError(f"stopped after {counts.total()} images")
         try:
-            decode_image(image.data, image_limits)
+            decoded = decode_image(image.data, image_limits)
         except ImageDecodeError as error:
             raise ArchiveError(f"entry {image.name!r}: {error}") from error
+        num_pixels += decoded.width * decoded.height
+        if num_pixels > limits.max_total_pixels:
+            raise ArchiveError(f"more than {limits.max_total_pixels} pixels in all its images")
         counts[image.label] += 1
     if len(counts) < MIN_CLASSES:
         raise ArchiveError(f"classes {sorted(counts)}: at least {MIN_CLASSES} are needed")

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from images.errors import ImageDecodeError, ImageTooLargeError
 
 # Not AVIF: its decoder unpacks whatever size the bitstream has, though the header says 8 x 8.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# Their decoder takes time quadratic in the comments, and nothing writes them but people.
+_PLAIN_PPM = (b"P1", b"P2", b"P3")
 # Every scan of a progressive JPEG costs a pass over all pixels; encoders write about ten.
 MAX_JPEG_SCANS = 100
 _START_OF_SCAN = b"\xff\xda"
@@ -80,13 +83,14 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
 
 
 def _check_header(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
+    if data.startswith(_PLAIN_PPM):
+        raise ImageDecodeError("PPM with its numbers as text is not read, only the binary form")
     width, height = image.size
-    if width * height > limits.max_pixels:
-        raise ImageTooLargeError(
-            f"image is {width} x {height} = {width * height} pixels, limit {limits.max_pixels}",
-            field="pixels",
-            limit=limits.max_pixels,
-        )
+    _check_pixels("image", width, height, limits)
+    if isinstance(image, TiffImageFile):
+        # A tile is decoded whole, and may be larger than the image.
+        width, height = (int(image.tag_v2.get(tag, 0)) for tag in (TILEWIDTH, TILELENGTH))
+        _check_pixels("a tile of the image", width, height, limits)
     if max(width, height) > limits.max_side_px:
         raise ImageTooLargeError(
             f"image is {width} x {height}, limit {limits.max_side_px} a side",
@@ -97,6 +101,15 @@ def _check_header(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
     scans = data.count(_START_OF_SCAN) if data.startswith(b"\xff\xd8") else 0
     if scans > MAX_JPEG_SCANS:
         raise ImageDecodeError(f"JPEG has {scans} scans, limit {MAX_JPEG_SCANS}")
+
+
+def _check_pixels(what: str, width: int, height: int, limits: ImageLimits) -> None:
+    if width * height > limits.max_pixels:
+        raise ImageTooLargeError(
+            f"{what} is {width} x {height} = {width * height} pixels, limit {limits.max_pixels}",
+            field="pixels",
+            limit=limits.max_pixels,
+        )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

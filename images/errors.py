@@ -29,3 +29,7 @@ class ArchiveError(ImagesError):
 
 class ArchiveFormatError(ArchiveError):
     """The file is not an archive of a kind that can be read."""
+
+
+class InspectionStoppedError(ImagesError):
+    """The archive was not read to its end, because the caller no longer wants to know."""

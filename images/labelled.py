@@ -23,7 +23,9 @@ class ArchiveLimits:
         max_entries: Entries of any kind, or rows.
         max_image_bytes: Size of one image's file.
         max_total_bytes: Sum of what is unpacked, as counted, not as the headers claim.
+        max_total_pixels: Sum of what is decoded, which may be a thousand times as much.
         max_classes: Different labels.
+        max_class_chars: Length of a label; artifacts hold no longer ones.
         max_name_chars: Length of an entry's whole name.
         max_reader_memory_bytes: Address space of the process that reads a parquet file.
     """
@@ -32,7 +34,9 @@ class ArchiveLimits:
     max_entries: int = 200_000
     max_image_bytes: int = 20_000_000
     max_total_bytes: int = 4_000_000_000
+    max_total_pixels: int = 100_000_000_000
     max_classes: int = 10_000
+    max_class_chars: int = 256
     max_name_chars: int = 512
     max_reader_memory_bytes: int = 3_000_000_000
 
@@ -119,9 +123,18 @@ class Layout:
         if parts in self._seen:
             raise ArchiveError(f"entry {name!r}: the name occurs twice")
         self._seen.add(parts)
-        self._labels.add(parts[depth])
+        self._labels.add(check_label(parts[depth], f"entry {name[:64]!r}", self.limits))
         check_classes(len(self._labels), self.limits)
         return parts[depth]
+
+
+def check_label(label: str, where: str, limits: ArchiveLimits) -> str:
+    """Return the label; `ArchiveError` if it is longer than allowed, naming what has it."""
+    if len(label) > limits.max_class_chars:
+        raise ArchiveError(
+            f"{where}: class of {len(label)} characters, limit {limits.max_class_chars}"
+        )
+    return label
 
 
 def check_classes(count: int, limits: ArchiveLimits) -> None:

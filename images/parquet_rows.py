@@ -12,7 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from images.errors import ArchiveError
-from images.labelled import ArchiveLimits, Budget, LabelledImage, check_classes, is_readable
+from images.labelled import (
+    ArchiveLimits,
+    Budget,
+    LabelledImage,
+    check_classes,
+    check_label,
+    is_readable,
+)
 
 # Bounds on the file's own description, far above what real files need.
 _MAX_STRING_BYTES = 10_000_000
@@ -142,6 +149,6 @@ def _label(
             raise ArchiveError(f"{name}: label {value} is not one of {len(names)} classes")
         value = names[value]
     label = str(value)
-    if not label or len(label) > limits.max_name_chars or not is_readable(label):
-        raise ArchiveError(f"{name}: label {label[:64]!r} is empty, too long or unreadable")
-    return label
+    if not label or not is_readable(label):
+        raise ArchiveError(f"{name}: label {label[:64]!r} is empty or unreadable")
+    return check_label(label, name, limits)

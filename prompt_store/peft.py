@@ -37,6 +37,8 @@ MAX_ENTRIES = 16
 _ZIP_MAGIC = b"PK\x03\x04"
 _DIRECTORY_ENTRY = b"PK\x01\x02"
 _TENSOR = "prompt_embeddings"
+# zipfile inflates these two piece by piece; bzip2 and LZMA it would expand without a bound.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def is_peft(data: bytes) -> bool:
@@ -127,6 +129,11 @@ def _check_names(names: list[str]) -> None:
 
 def _read(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
     """Unpack one entry, whatever size its header claims."""
+    method = archive.getinfo(name).compress_type
+    if method not in _METHODS:
+        raise InvalidPromptError(
+            f"{name} is compressed with method {method}; stored and deflated are read", field=name
+        )
     with archive.open(name) as entry:
         content = entry.read(max_bytes + 1)
     if len(content) > max_bytes:
@@ -172,4 +179,13 @@ def _check_config(config: dict[str, Any], shape: tuple[int, ...]) -> None:
 
 def _base_model(config: dict[str, Any]) -> dict[str, str]:
     name = config.get("base_model_name_or_path")
-    return {"base_model": name} if isinstance(name, str) and name else {}
+    if not isinstance(name, str) or not name:
+        return {}
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidPromptError(
+            f"base_model_name_or_path is not Unicode text: {shown(name)}",
+            field="base_model_name_or_path",
+        ) from error
+    return {"base_model": name}

@@ -1,10 +1,13 @@
-"""Reading and writing large bodies beside the event loop, on threads that wait for nothing else.
+"""Work for the processor beside the event loop, on threads that wait for nothing else.
 
 The threads of `asyncio.to_thread` also read the store: while it hangs, all of them may wait for it.
+Bodies and archives have threads of their own, because a body takes milliseconds and an archive
+minutes.
 """
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,10 +16,26 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_THREADS = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="bodies")
+_BODIES = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="bodies")
+_ARCHIVES = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="archives")
 
 
 async def on_cpu_thread(compute: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what `compute` returns; it needs the processor and nothing else."""
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_THREADS, partial(compute, *args, **kwargs))
+    return await loop.run_in_executor(_BODIES, partial(compute, *args, **kwargs))
+
+
+async def on_archive_thread(inspect: Callable[[Callable[[], bool]], T]) -> T:
+    """Return what `inspect` returns, when its turn has come.
+
+    Args:
+        inspect: Takes long. It is given a function to ask whether to stop, which is true once the
+            caller has been cancelled: a thread cannot be, and the process would wait for it.
+    """
+    stopped = threading.Event()
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.run_in_executor(_ARCHIVES, inspect, stopped.is_set)
+    finally:
+        stopped.set()

@@ -1,9 +1,9 @@
 """What the registries of prompts and of tasks have in common over HTTP: files in, files out."""
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -14,9 +14,11 @@ from prompt_store.manifests import Manifest
 from prompt_store.version_series import Expected, whatever
 from service.bodies import ReceivedFile, received_file
 from service.content import Content, content_response
+from service.disconnects import while_connected
 from service.parts import parts_of
 from service.preconditions import lost, optional_condition
 
+_Inspected = TypeVar("_Inspected")
 _Manifest = TypeVar("_Manifest", bound=Manifest)
 
 
@@ -25,7 +27,8 @@ async def store_upload(
     response: Response,
     path: str,
     check: Callable[[Expected], None],
-    store: Callable[[ReceivedFile, Expected], tuple[_Manifest, bool]],
+    inspect: Callable[[ReceivedFile], Coroutine[Any, Any, _Inspected]],
+    store: Callable[[ReceivedFile, _Inspected, Expected], tuple[_Manifest, bool]],
     *,
     limit_bytes: int,
 ) -> _Manifest:
@@ -36,12 +39,13 @@ async def store_upload(
         response: Gets the status and `Location`.
         path: Of the name that the file is stored under.
         check: Raises `PreconditionFailedError` if the name is not as the request expects it.
-        store: Checks and stores the file, on a thread; raises the same.
+        inspect: Judges the file; cancelled when the client hangs up.
+        store: Stores the file and what was found in it, on a thread; raises as `check`.
         limit_bytes: The largest file.
 
     Raises:
-        ProblemError, ClientDisconnect: As `received_file` and `as_expected`, and what `store`
-            raises.
+        ProblemError, ClientDisconnect: As `received_file` and `as_expected`, and what `inspect`
+            and `store` raise.
     """
     settings = parts_of(request).settings
     with as_expected(request.headers) as expected:
@@ -52,7 +56,8 @@ async def store_upload(
             limit_bytes=limit_bytes,
             idle_timeout_s=settings.body_idle_timeout_s,
         ) as file:
-            manifest, created = await asyncio.to_thread(store, file, expected)
+            inspected = await while_connected(request, inspect(file))
+            manifest, created = await asyncio.to_thread(store, file, inspected, expected)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{path}/versions/{manifest.version}"
     return manifest

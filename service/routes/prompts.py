@@ -5,11 +5,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from prompt_store.codec import PromptLimits
+from prompt_store.codec import PromptFile, PromptLimits
 from prompt_store.manifests import Page, PromptManifest
 from prompt_store.uploads import read_upload
 from prompt_store.version_series import Expected
 from service.bodies import ReceivedFile
+from service.cpu_threads import on_cpu_thread
 from service.openapi import BINARY_BODY, BINARY_RESPONSE, created_or_same
 from service.params import (
     CursorQuery,
@@ -46,6 +47,7 @@ async def put_prompt(
         response,
         f"/v1/prompts/{name}",
         partial(parts.prompts.check, name),
+        partial(_inspect, parts),
         partial(_store, parts, name),
         limit_bytes=parts.settings.max_prompt_bytes,
     )
@@ -110,9 +112,16 @@ def delete_prompt(name: NamePath, request: Request, parts: PartsDep) -> None:
         parts.prompts.delete(name, expected)
 
 
-def _store(
-    parts: Parts, name: str, file: ReceivedFile, expected: Expected
-) -> tuple[PromptManifest, bool]:
+async def _inspect(parts: Parts, file: ReceivedFile) -> tuple[bytes, PromptFile]:
     limits = PromptLimits(max_bytes=parts.settings.max_prompt_bytes)
-    data, prompt = read_upload(file.path, limits, parts.backbone_shape)
-    return parts.prompts.put(name, data, prompt, expected)
+    return await on_cpu_thread(read_upload, file.path, limits, parts.backbone_shape)
+
+
+def _store(
+    parts: Parts,
+    name: str,
+    _file: ReceivedFile,
+    inspected: tuple[bytes, PromptFile],
+    expected: Expected,
+) -> tuple[PromptManifest, bool]:
+    return parts.prompts.put(name, *inspected, expected)

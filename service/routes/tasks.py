@@ -4,11 +4,12 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from images.archive import ArchiveLimits, inspect_archive
+from images.archive import ArchiveLimits, ArchiveSummary, inspect_archive
 from images.decoding import ImageLimits
 from prompt_store.manifests import Page, TaskManifest
 from prompt_store.version_series import Expected
 from service.bodies import ReceivedFile
+from service.cpu_threads import on_archive_thread
 from service.openapi import BINARY_BODY, BINARY_RESPONSE, created_or_same
 from service.params import (
     CursorQuery,
@@ -40,6 +41,7 @@ async def put_task(
         response,
         f"/v1/tasks/{name}",
         partial(parts.tasks.check, name),
+        partial(_inspect, parts),
         partial(_store, parts, name),
         limit_bytes=parts.settings.max_task_bytes,
     )
@@ -90,15 +92,17 @@ def delete_task(name: NamePath, request: Request, parts: PartsDep) -> None:
         parts.tasks.delete(name, expected)
 
 
-def _store(
-    parts: Parts, name: str, file: ReceivedFile, expected: Expected
-) -> tuple[TaskManifest, bool]:
+async def _inspect(parts: Parts, file: ReceivedFile) -> ArchiveSummary:
     settings = parts.settings
-    summary = inspect_archive(
-        file.path,
-        ArchiveLimits(max_bytes=settings.max_task_bytes, max_image_bytes=settings.max_image_bytes),
-        ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
-    )
+    max_image_bytes = settings.max_image_bytes
+    limits = ArchiveLimits(max_bytes=settings.max_task_bytes, max_image_bytes=max_image_bytes)
+    image_limits = ImageLimits(max_bytes=max_image_bytes, max_pixels=settings.max_image_pixels)
+    return await on_archive_thread(partial(inspect_archive, file.path, limits, image_limits))
+
+
+def _store(
+    parts: Parts, name: str, file: ReceivedFile, summary: ArchiveSummary, expected: Expected
+) -> tuple[TaskManifest, bool]:
     return parts.tasks.put(
         name,
         file.path,

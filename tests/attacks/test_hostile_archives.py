@@ -90,6 +90,7 @@ def _refused(match: str, peak_mebibytes: int = 64) -> Iterator[None]:
         ("a.png", "expected class/image"),
         ("a/b/c/d.png", "expected class/image"),
         ("cat/" + "n" * 600, "limit 512"),
+        ("n" * 300 + "/a.png", "class of 300 characters, limit 256"),
     ],
 )
 def test_names(
@@ -460,7 +461,11 @@ NULL_ROW = pa.array([{"bytes": _png(1)}, None])
         ({"image": IMAGES, "label": pa.array([0, None])}, None, "row 1: no label"),
         ({"image": IMAGES, "label": pa.array(["", "a"])}, None, "row 0: label ''"),
         ({"image": IMAGES, "label": pa.array(["a\n", "b"])}, None, "row 0: label"),
-        ({"image": IMAGES, "label": pa.array(["a" * 600, "b"])}, None, "row 0: label"),
+        (
+            {"image": IMAGES, "label": pa.array(["a" * 600, "b"])},
+            None,
+            "row 0: class of 600 characters, limit 256",
+        ),
         ({"image": IMAGES, "label": pa.array([0, -1])}, _features({"names": ["a"]}), "label -1"),
         ({"image": IMAGES, "label": LABELS}, _features({"names": ["a"]}), "label 1 is not"),
         ({"image": IMAGES, "label": LABELS}, _features({"names": [1, 2]}), "list of strings"),

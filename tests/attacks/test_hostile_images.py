@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from images.decoding import ImageLimits, decode_image
-from images.errors import ImageDecodeError
+from images.errors import ImageDecodeError, ImageTooLargeError
 
 LIMITS = ImageLimits()
 SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><rect width="9"/></svg>'
@@ -122,6 +123,30 @@ def test_jpeg_of_many_scans() -> None:
     assert decode_image(data, LIMITS).size == (64, 64)
     with pytest.raises(ImageDecodeError, match="scans, limit 100"):
         decode_image(data[:-2] + scan * 20_000 + data[-2:], LIMITS)
+
+
+def _tiff_of_one_tile(side: int) -> bytes:
+    """A grey image of 16 x 16 in one deflated tile of side x side."""
+    tile = zlib.compress(bytes(side * side), 9)
+    tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 322: side, 323: side, 324: 8, 325: len(tile)}
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + fields + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(tile)) + tile + directory
+
+
+def test_a_tiff_tile_larger_than_the_image() -> None:
+    assert decode_image(_tiff_of_one_tile(64), LIMITS).size == (16, 16)
+    with pytest.raises(ImageTooLargeError, match="a tile of the image is 8192 x 8192") as caught:
+        decode_image(_tiff_of_one_tile(8192), LIMITS)
+    assert (caught.value.field, caught.value.limit) == ("pixels", 50_000_000)
+
+
+@pytest.mark.parametrize("magic", [b"P1", b"P2", b"P3"])
+def test_numbers_as_text_are_refused_before_their_comments_are_read(magic: bytes) -> None:
+    began_s = time.process_time()
+    with pytest.raises(ImageDecodeError, match="numbers as text"):
+        decode_image(magic + b"\n4 4\n255\n" + b"#\n" * 1_000_000, LIMITS)
+    assert time.process_time() - began_s < 1
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from io import BufferedIOBase
@@ -32,11 +33,12 @@ class Received:
 
 @dataclass
 class ScriptedServer:
-    """Answers each connection with the next bytes of the script, then closes it."""
+    """Answers each connection with the next bytes of the script, after `delay_s`, and closes it."""
 
     url: str
     script: list[bytes] = field(default_factory=list[bytes])
     received: list[Received] = field(default_factory=list[Received])
+    delay_s: float = 0.0
 
     def will_answer(self, body: object, status: int = 200, **headers: str) -> None:
         text = body if isinstance(body, str) else json.dumps(body)
@@ -64,7 +66,9 @@ def server() -> Iterator[ScriptedServer]:
             received = read_request(self.rfile)
             if received is not None:
                 scripted.received.append(received)
-                self.wfile.write(scripted.script.pop(0))
+                time.sleep(scripted.delay_s)
+                with suppress(BrokenPipeError):  # the client has lost its patience
+                    self.wfile.write(scripted.script.pop(0))
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True

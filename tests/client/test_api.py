@@ -14,6 +14,7 @@ from client.api import Client
 from client.errors import ClientError, ProblemError, ServiceUnreachableError, UnexpectedReplyError
 from client.events import MAX_FAILURES
 from client.replies import Event, Prediction, RowError
+from client.transport import RetryPolicy
 
 if TYPE_CHECKING:
     from tests.client.conftest import ScriptedServer
@@ -87,6 +88,9 @@ def test_a_name_cannot_leave_its_place_in_the_path(api: Client, server: "Scripte
     server.will_answer(PROMPT)
     api.prompt("a?b#c d")
     assert server.received[0].target == "/v1/prompts/a%3Fb%23c%20d"
+    server.will_answer("", 204)
+    api.delete_ensemble("../prompts/count")
+    assert server.received[1].target == "/v1/ensembles/..%2Fprompts%2Fcount"
 
 
 def test_lists_fetch_page_after_page(api: Client, server: "ScriptedServer") -> None:
@@ -117,6 +121,18 @@ def test_a_file_is_streamed_with_its_length_and_again_after_a_lost_connection(
     assert server.received[1].headers["content-type"] == "application/zip"
     assert "transfer-encoding" not in server.received[1].headers
     assert seen[-1] == (524_288, 524_288)
+
+
+def test_a_task_may_take_long_to_be_checked(server: "ScriptedServer", tmp_path: Path) -> None:
+    path = tmp_path / "pets.zip"
+    path.write_bytes(b"PK")
+    server.will_answer(TASK, 201)
+    server.will_answer(PROMPT)
+    server.delay_s = 0.5
+    with Client(server.url, timeout_s=0.2, retry=RetryPolicy(attempts=1)) as client:
+        assert client.put_task("pets", path).name == TASK["name"]
+        with pytest.raises(ServiceUnreachableError):
+            client.prompt("fashion")
 
 
 def test_a_folder_is_sent_as_the_same_zip_every_time(

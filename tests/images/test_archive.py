@@ -4,6 +4,7 @@ import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from images.archive import (
     iter_labelled_images,
 )
 from images.decoding import ImageLimits
-from images.errors import ArchiveError
+from images.errors import ArchiveError, InspectionStoppedError
 
 LIMITS = ArchiveLimits()
 Png = Callable[[int], bytes]
@@ -79,6 +80,20 @@ def test_every_packing_gives_the_same_images(
     assert found == {(name.split("/")[0], data) for name, data in entries.items()}
     summary = inspect_archive(path, LIMITS, ImageLimits())
     assert summary == ArchiveSummary(pack.__name__[1:], ("cat", "dog"), (3, 1))
+
+
+def test_the_pixels_of_all_images_are_counted(tmp_path: Path, entries: Entries) -> None:
+    path = _zip(tmp_path / "a", entries)
+    enough = replace(LIMITS, max_total_pixels=4 * 8 * 8)
+    assert inspect_archive(path, enough, ImageLimits()).counts == (3, 1)
+    with pytest.raises(ArchiveError, match="more than 255 pixels in all its images"):
+        inspect_archive(path, replace(LIMITS, max_total_pixels=255), ImageLimits())
+
+
+def test_an_inspection_stops_between_images(tmp_path: Path, entries: Entries) -> None:
+    answers = iter([False, False, True])
+    with pytest.raises(InspectionStoppedError, match="after 2 images"):
+        inspect_archive(_zip(tmp_path / "a", entries), LIMITS, ImageLimits(), lambda: next(answers))
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])

@@ -155,6 +155,22 @@ def test_what_unpacks_to_more_than_the_limit_is_refused(backbone: BackboneShape)
             import_peft(bomb, LIMITS, backbone)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compression_that_unpacks_without_a_bound_is_refused(
+    backbone: BackboneShape, method: int
+) -> None:
+    with pytest.raises(InvalidPromptError, match=f"compressed with method {method}") as caught:
+        import_peft(zipped(compression=method), LIMITS, backbone)
+    assert caught.value.field == MODEL
+
+
+def test_a_name_that_is_no_unicode_text_is_refused(backbone: BackboneShape) -> None:
+    config = b'{"peft_type": "PROMPT_TUNING", "base_model_name_or_path": "a\\ud800"}'
+    with pytest.raises(InvalidPromptError, match="not Unicode text") as caught:
+        import_peft(zipped([(MODEL, model()), (CONFIG, config)]), LIMITS, backbone)
+    assert caught.value.field == "base_model_name_or_path"
+
+
 def test_damaged_and_overlong_zip_files_are_refused(backbone: BackboneShape) -> None:
     whole = zipped()
     at = whole.index(model())

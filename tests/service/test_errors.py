@@ -169,9 +169,10 @@ INTERNAL = {
     "FenceLostError",
     "FitRefusedError",
     "FitStoppedError",
+    "InspectionStoppedError",
     "WorkerBrokenError",
 }
-"""Errors of the worker's side, which no route can meet."""
+"""Errors of the worker's side, or told only to those who asked to stop; no route meets them."""
 
 
 @pytest.mark.parametrize("base", [PromptStoreError, JobsError, ImagesError, InferenceError])
