@@ -245,17 +245,17 @@ class Client:
         return self._list(Page[Ensemble], "/v1/ensembles", {})
 
     def events(
-        self, name: str, version: int | None = None, *, last_event_id: str | None = None
+        self, name: str, version: int, *, last_event_id: str | None = None
     ) -> Iterator[Event]:
         """Follows a fit until its outcome, through lost connections.
 
         Args:
             name: The ensemble's name.
-            version: Which fit of that name, by default the newest.
+            version: Which fit of that name, as `create_ensemble` says.
             last_event_id: Start after this event instead of at the first that is kept.
         """
         path = f"/v1/ensembles/{segment(name)}/events"
-        return follow_events(self._transport, path, _version(version), last_event_id)
+        return follow_events(self._transport, path, {"version": version}, last_event_id)
 
     def wait(
         self,

@@ -5,7 +5,7 @@ import functools
 import os
 import site
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,16 @@ from client.supervisor import CRASH_GRACE_S, RestartPolicy, Supervisor
 REDIS_TIMEOUT_S = 20.0
 SERVICE_TIMEOUT_S = 3600.0  # the first start downloads weights
 PROBE_TIMEOUT_S = 5.0
+
+# What a child does between SIGTERM and its end, as docs/operations.md says. With front processes
+# the engine ends after them, in as much time again.
+SERVICE_ENDS_S = (
+    ("HGPROMPT_DRAIN_S", 1.0),
+    ("HGPROMPT_SHUTDOWN_GRACE_S", 20.0),
+    ("HGPROMPT_SHUTDOWN_GRACE_S", 20.0),
+)
+WORKER_ENDS_S = (("HGPROMPT_FIT_STOP_GRACE_S", 20.0),)
+SPARE_GRACE_S = 10.0
 
 SERVICE = "service"
 WORKER = "worker"
@@ -93,13 +103,33 @@ def local_deployment(options: LocalOptions, hooks: Hooks) -> Generator[Deploymen
         )
         environ = child_environ(options, address, redis_url)
         hooks.stage("loading the backbone (the first start downloads its weights)")
-        supervisor.start(ChildSpec(SERVICE, options.service, environ))
+        supervisor.start(
+            ChildSpec(SERVICE, options.service, environ, grace_s=grace_s(environ, SERVICE_ENDS_S))
+        )
         with Client(address.url, timeout_s=PROBE_TIMEOUT_S) as client:
             ready = functools.partial(_is_ready, client, hooks)
             supervisor.wait_until(SERVICE, ready, SERVICE_TIMEOUT_S, "become ready")
         # Only now: the two would compete for the processor, or for the download of the weights.
-        supervisor.start(ChildSpec(WORKER, options.worker, environ))
+        supervisor.start(
+            ChildSpec(WORKER, options.worker, environ, grace_s=grace_s(environ, WORKER_ENDS_S))
+        )
         yield Deployment(address, options.data_dir, supervisor)
+
+
+def grace_s(environ: Mapping[str, str], stages_s: Sequence[tuple[str, float]]) -> float:
+    """How long a child may take to end: what its settings give each stage, and some more.
+
+    Args:
+        environ: The child's.
+        stages_s: The setting of each stage, and its default.
+    """
+    total_s = SPARE_GRACE_S
+    for name, default_s in stages_s:
+        try:
+            total_s += float(environ.get(name, default_s))
+        except ValueError:  # the child itself refuses it, with the reason
+            total_s += default_s
+    return total_s
 
 
 def _is_ready(client: Client, hooks: Hooks) -> bool:

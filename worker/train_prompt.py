@@ -8,6 +8,7 @@ comparison on `--test` images, which chose nothing, is the one to quote.
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from backbones.errors import BackboneError
-from backbones.info import LoadedBackbone
+from backbones.info import BackboneInfo, LoadedBackbone
 from backbones.settings import BackboneSettings
 from ensemble.class_head import ClassHead, fit_class_head
 from ensemble.errors import EnsembleError, TooFewImagesError
@@ -108,6 +109,8 @@ def _check(args: argparse.Namespace) -> None:
     for path in (_output(args), args.report):
         if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
             raise ArgumentError(f"cannot write {path}: it is a folder, or lies in none")
+        if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ArgumentError(f"cannot write {path}: there is no permission")
 
 
 def _output(args: argparse.Namespace) -> Path:
@@ -131,7 +134,9 @@ def _run(args: argparse.Namespace) -> None:
         f"{args.name}: {len(train)} training and {len(validation)} validation images, "
         f"{len(task.classes)} classes, {backbone.info.name} on {backbone.vit.device}"
     )
-    tuned = _tune(args, backbone, train, validation, len(task.classes), console)
+    initial = _initial_prompt(args, backbone.info)
+    _check_file(args, backbone, task, initial)
+    tuned = _tune(args, backbone, initial, (train, validation), len(task.classes), console)
     stored = tuned.prompt.half().float().cpu()  # what the file will hold
     heads = {
         label: _fit(backbone, prompt, train, len(task.classes), args.batch_size)
@@ -146,7 +151,9 @@ def _run(args: argparse.Namespace) -> None:
             f"{split}: prompted {figure.prompted:.3f}, plain {figure.plain:.3f} "
             f"({figure.num_images} images)"
         )
-    data = write_prompt(_prompt_file(args, backbone, task, stored, heads["prompted"]), "F16")
+    head = heads["prompted"]
+    file = _prompt_file(args, backbone, task, stored, head.weight, head.bias)
+    data = write_prompt(file, "F16")
     output = _output(args)
     output.write_bytes(data)
     console.print(f"wrote {output} ({len(data):,} bytes)")
@@ -168,23 +175,34 @@ def _run(args: argparse.Namespace) -> None:
         args.report.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
 
 
-def _tune(
-    args: argparse.Namespace,
-    backbone: LoadedBackbone,
-    train: LabelledPixels,
-    validation: LabelledPixels,
-    num_classes: int,
-    console: Console,
-) -> TunedPrompt:
-    """Train from the shared random init under a progress bar."""
-    info = backbone.info
-    initial = init_prompt(
+def _initial_prompt(args: argparse.Namespace, info: BackboneInfo) -> Tensor:
+    """The random start that prompts share, (L, P, D)."""
+    return init_prompt(
         info.depth if args.depth == "deep" else 1,
         args.num_prompt_tokens,
         info.embed_dim,
         patch_size_px=info.patch_size_px,
         generator=torch.Generator().manual_seed(args.init_seed),
     )
+
+
+def _check_file(
+    args: argparse.Namespace, backbone: LoadedBackbone, task: TaskImages, initial: Tensor
+) -> None:
+    """Refuse before the training what would make a file that is too large."""
+    weight = torch.zeros(len(task.classes), backbone.info.embed_dim)
+    write_prompt(_prompt_file(args, backbone, task, initial, weight, weight[:, 0]), "F16")
+
+
+def _tune(
+    args: argparse.Namespace,
+    backbone: LoadedBackbone,
+    initial: Tensor,
+    images: tuple[LabelledPixels, LabelledPixels],
+    num_classes: int,
+    console: Console,
+) -> TunedPrompt:
+    """Train from the initial prompt on training and validation images, under a progress bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("epoch 0", total=args.epochs)
@@ -200,8 +218,7 @@ def _tune(
         return tune_prompt(
             backbone.vit,
             initial,
-            train,
-            validation,
+            *images,
             num_classes=num_classes,
             config=_config(args),
             on_epoch=on_epoch,
@@ -244,20 +261,21 @@ def _prompt_file(
     backbone: LoadedBackbone,
     task: TaskImages,
     prompt: Tensor,
-    head: ClassHead,
+    head_weight: Tensor,
+    head_bias: Tensor,
 ) -> PromptFile:
     metadata = {
         "backbone": backbone.info.name,
         "backbone_digest": backbone.info.digest,
-        "classes": json.dumps(list(task.classes)),
+        "classes": json.dumps(list(task.classes), ensure_ascii=False),
         "task": args.name,
     }
     if args.license:
         metadata["license"] = args.license
     return PromptFile(
         prompt_embeddings=prompt.numpy().astype(np.float32),
-        head_weight=head.weight.numpy().astype(np.float32),
-        head_bias=head.bias.numpy().astype(np.float32),
+        head_weight=head_weight.numpy().astype(np.float32),
+        head_bias=head_bias.numpy().astype(np.float32),
         metadata=metadata,
     )
 

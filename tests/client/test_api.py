@@ -206,7 +206,7 @@ def test_after_the_outcome_no_event_is_waited_for(
     api: Client, server: "ScriptedServer", pauses: list[float]
 ) -> None:
     server.will_answer("", 204)
-    assert list(api.events("mix", last_event_id="9999999999-0")) == []
+    assert list(api.events("mix", 2, last_event_id="9999999999-0")) == []
     assert pauses == []
 
 
@@ -218,7 +218,7 @@ def test_events_give_up_when_nothing_comes_for_long(
         server.will_hang_up()
     seen: list[Event] = []
     with pytest.raises(ServiceUnreachableError):
-        seen.extend(api.events("mix"))
+        seen.extend(api.events("mix", 2))
     assert sum(pauses) >= 40.0
 
 
@@ -227,7 +227,7 @@ def test_events_of_an_unknown_ensemble_are_a_problem(
 ) -> None:
     server.will_answer({"type": "t", "title": "No such ensemble"}, 404)
     with pytest.raises(ProblemError, match="No such ensemble"):
-        list(api.events("mix"))
+        list(api.events("mix", 2))
     assert pauses == []
 
 

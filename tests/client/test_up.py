@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from client import up
+from jobs.settings import DeploymentSettings
+from service.settings import ServiceSettings
+
 Command = tuple[str, ...]
 MakeScript = Callable[[str, str], Command]
 Eventually = Callable[[Callable[[], bool], str], None]
@@ -261,3 +265,29 @@ def test_a_data_folder_with_a_long_path_works(start_up: StartUp, tmp_path: Path)
     up.process.terminate()
     up.finish()
     socket_path.parent.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("environ", "service_s", "worker_s"),
+    [
+        ({}, 51.0, 30.0),
+        ({"HGPROMPT_DRAIN_S": "20", "HGPROMPT_SHUTDOWN_GRACE_S": "60"}, 150.0, 30.0),
+        ({"HGPROMPT_FIT_STOP_GRACE_S": "60"}, 51.0, 70.0),
+        ({"HGPROMPT_DRAIN_S": "soon"}, 51.0, 30.0),
+    ],
+)
+def test_children_have_the_time_that_their_settings_give_them(
+    environ: dict[str, str], service_s: float, worker_s: float
+) -> None:
+    assert up.grace_s(environ, up.SERVICE_ENDS_S) == service_s
+    assert up.grace_s(environ, up.WORKER_ENDS_S) == worker_s
+
+
+def test_the_defaults_of_these_settings_are_theirs() -> None:
+    defaults = {
+        f"HGPROMPT_{name.upper()}": field.default
+        for settings in (ServiceSettings, DeploymentSettings)
+        for name, field in settings.model_fields.items()
+    }
+    for name, default_s in (*up.SERVICE_ENDS_S, *up.WORKER_ENDS_S):
+        assert defaults[name] == default_s

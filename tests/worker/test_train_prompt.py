@@ -143,6 +143,22 @@ def test_tasks_that_cannot_be_learned_are_refused(
         assert err.count("\n") == 1
 
 
+def test_a_file_that_would_be_too_large_is_refused_before_the_training(
+    make_folder: MakeFolder,
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.train_prompt.tune_prompt", None)
+    counts = {f"{i:03}" + "n" * 197: 1 for i in range(330)}
+    task = make_folder("many", **counts | {"most": 5}).path
+
+    assert main(["--task", str(task), "--name", "inks", *QUICK]) == 1
+
+    assert "limit is 65536" in capsys.readouterr().err
+    assert [each.name for each in workplace.iterdir()] == ["many"]
+
+
 def test_test_images_of_other_classes_are_refused(
     make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
