@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from client import up
+from client.up import SERVICE_ENDS_S, WORKER_ENDS_S, grace_s
 from jobs.settings import DeploymentSettings
 from service.settings import ServiceSettings
 
@@ -279,8 +279,8 @@ def test_a_data_folder_with_a_long_path_works(start_up: StartUp, tmp_path: Path)
 def test_children_have_the_time_that_their_settings_give_them(
     environ: dict[str, str], service_s: float, worker_s: float
 ) -> None:
-    assert up.grace_s(environ, up.SERVICE_ENDS_S) == service_s
-    assert up.grace_s(environ, up.WORKER_ENDS_S) == worker_s
+    assert grace_s(environ, SERVICE_ENDS_S) == service_s
+    assert grace_s(environ, WORKER_ENDS_S) == worker_s
 
 
 def test_the_defaults_of_these_settings_are_theirs() -> None:
@@ -289,5 +289,5 @@ def test_the_defaults_of_these_settings_are_theirs() -> None:
         for settings in (ServiceSettings, DeploymentSettings)
         for name, field in settings.model_fields.items()
     }
-    for name, default_s in (*up.SERVICE_ENDS_S, *up.WORKER_ENDS_S):
+    for name, default_s in (*SERVICE_ENDS_S, *WORKER_ENDS_S):
         assert defaults[name] == default_s
