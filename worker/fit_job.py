@@ -1,7 +1,7 @@
 """One fit, from its request to what is published: load, compute, describe."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ensemble.composition import composite_digest
 from ensemble.errors import EnsembleError, FitStoppedError
 from ensemble.fit_result import FitResult
 from ensemble.fitting import fit_ensemble
+from ensemble.options import Precision
 from ensemble.prompt_tuning import LabelledPixels
 from images.errors import ImagesError
 from jobs.context import FitContext
@@ -42,11 +43,21 @@ class FitJob:
     Args:
         backbone: The backbone of this worker.
         blobs: Where prompts and task images are.
+        load_fp32: Loads the same backbone in float32. Needed where this one is not: its weights
+            have been rounded, so a fit that asks for fp32 cannot use them. Called for the first
+            such fit, and kept.
     """
 
-    def __init__(self, backbone: LoadedBackbone, blobs: BlobStore) -> None:
+    def __init__(
+        self,
+        backbone: LoadedBackbone,
+        blobs: BlobStore,
+        load_fp32: Callable[[], LoadedBackbone] | None = None,
+    ) -> None:
         self.backbone = backbone
         self.blobs = blobs
+        self._load_fp32 = load_fp32
+        self._fp32 = backbone if backbone.info.dtype == "fp32" else None
 
     def __call__(self, context: FitContext) -> FitResultDocs:
         """Compute the fit that `context` asks for.
@@ -66,6 +77,7 @@ class FitJob:
             )
         task = self._load_task(context)
         sources = load_sources(request.sources, self.blobs, self.backbone)
+        backbone = self._backbone_for(request.options.precision)
 
         def progress(
             stage: str,
@@ -85,7 +97,7 @@ class FitJob:
             )
 
         found = fit_ensemble(
-            self.backbone.vit,
+            backbone.vit,
             sources,
             LabelledPixels(task.pixels, task.labels),
             num_classes=len(task.classes),
@@ -100,6 +112,20 @@ class FitJob:
         return FitResultDocs(
             artifact=write_artifact(artifact), result=result_document(request, task, found)
         )
+
+    def _backbone_for(self, precision: Precision) -> LoadedBackbone:
+        if precision in ("auto", self.backbone.info.dtype):
+            return self.backbone
+        if self._fp32 is None:
+            if self._load_fp32 is None:
+                raise FitRefusedError(
+                    "precision-unavailable",
+                    "The worker has no float32 weights",
+                    f"options.precision is {precision!r}, this worker runs in "
+                    f"{self.backbone.info.dtype} only",
+                )
+            self._fp32 = self._load_fp32()
+        return self._fp32
 
     def _load_task(self, context: FitContext) -> TaskImages:
         num_images = 0

@@ -63,7 +63,9 @@ def main() -> int:
         address = f"{settings.metrics_host}:{settings.metrics_port}"
         sys.stderr.write(f"the worker cannot serve its metrics on {address}: {error}\n")
         return 1
-    status = asyncio.run(_serve(FitJob(backbone, blobs), store, deployment, metrics))
+    fp32_settings = backbone_settings.model_copy(update={"precision": "fp32"})
+    job = FitJob(backbone, blobs, fp32_settings.load)
+    status = asyncio.run(_serve(job, store, deployment, metrics))
     if send_last_traces is not None:
         send_last_traces()
     logging.shutdown()

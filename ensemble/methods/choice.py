@@ -22,15 +22,18 @@ from ensemble.class_head import of_known_class
 from ensemble.leaderboard import paired_difference
 
 
-def choose(favoured: Sequence[Candidate], others: Sequence[Candidate], labels: Tensor) -> Candidate:
+def choose(
+    favoured: Sequence[Candidate], candidates: Sequence[Candidate], labels: Tensor
+) -> Candidate:
     """Return the favoured candidate of the lowest log-loss, or one that is clearly better.
 
     Args:
         favoured: Those that compete by log-loss; of equals the first is taken.
-        others: What the winner is compared with.
+        candidates: With all of these but itself the winner is compared.
         labels: (N,), of all images of the fit.
     """
     winner = lowest_log_loss(favoured, labels)
+    others = [each for each in candidates if each is not winner]
     confidence = 1 - 0.05 / max(1, len(others))
     better = [each for each in others if _is_better(each, winner, labels, confidence)]
     return ranked(better)[0] if better else winner

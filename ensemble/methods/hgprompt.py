@@ -78,7 +78,7 @@ def fit_hgprompt(fit: FitSession) -> Findings:
     candidates = [ensemble, none, mean, *singles]
     simple = ranked(candidates[1:])[0]
     favoured = [ensemble, mean, singles[evident]]
-    chosen = choose(favoured, candidates[1:], fit.labels)
+    chosen = choose(favoured, candidates, fit.labels)
     diagnostics = Diagnostics(
         objective=_objective(fit, learned.solution, refined, by_source, features),
         sources=scores,
@@ -235,9 +235,10 @@ def _consequence(
     simple: Candidate,
     favoured: Sequence[Candidate],
 ) -> str:
-    if chosen is learned:
+    lowest = lowest_log_loss(favoured, fit.labels)
+    if chosen is lowest is learned:
         return "Over all images that is within chance, so the learned ensemble was kept."
-    name, lowest = _name(chosen, simple), lowest_log_loss(favoured, fit.labels)
+    name = "the learned ensemble" if chosen is learned else _name(chosen, simple)
     if chosen is lowest:
         return f"Over all images {name} has the lower cross-fitted log-loss, so it was chosen."
     if lowest is learned:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from backbones.info import LoadedBackbone
+from backbones.precision import in_precision
 from ensemble.errors import FitStoppedError
 from ensemble.fitting import fit_ensemble
 from ensemble.options import TUNING_METHODS, FitOptions, Method
@@ -221,6 +222,25 @@ def test_progress_is_reported_stage_by_stage(
     assert (reports[0].step, reports[1].step, reports[1].total) == (30, 120, 120)
     assert reports[3].weights == docs.result["weights"]
     assert reports[3].objective == pytest.approx(docs.result["objective"]["total"])
+
+
+def test_a_worker_with_rounded_weights_computes_in_fp32_where_it_is_asked_to(
+    backbone: LoadedBackbone, blobs: BlobStore, claim: Claim, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(method="none", options=FitOptions(precision="fp32"))
+    rounded, loads = in_precision(backbone, "bf16"), []
+
+    def load_fp32() -> LoadedBackbone:
+        loads.append(backbone)
+        return backbone
+
+    job = FitJob(rounded, blobs, load_fp32)
+    exact = FitJob(backbone, blobs)(claim(spec)).artifact
+    assert [job(claim(spec)).artifact for _ in range(2)] == [exact, exact]
+    assert loads == [backbone]
+    assert job(claim(make_spec(method="none", task=spec.task))).artifact != exact
+    with pytest.raises(FitRefusedError, match="this worker runs in bf16 only"):
+        FitJob(rounded, blobs)(claim(spec))
 
 
 def test_it_stops_while_it_reads_the_images(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -60,6 +62,17 @@ def test_of_the_favoured_the_lowest_log_loss_is_chosen_and_of_equals_the_first()
     # It is ahead of all, but not beyond chance.
     assert choose([ours, mean, alike], [none], LABELS) is mean
     assert cross_fitted_log_loss(mean, LABELS) < cross_fitted_log_loss(ours, LABELS)
+
+
+def test_the_winner_is_left_for_any_that_is_better_beyond_chance_the_favoured_too() -> None:
+    sure, unsure = candidate("hgprompt", range(0)), candidate("mean", range(60))
+    none = candidate("none", range(30))
+    logits = 0.1 * sure.head.held_out_logits
+    ours = replace(sure, head=replace(sure.head, held_out_logits=logits))
+    candidates = [ours, none, unsure]
+
+    assert cross_fitted_log_loss(unsure, LABELS) < cross_fitted_log_loss(ours, LABELS)
+    assert choose([ours, unsure], candidates, LABELS) is ours
 
 
 def test_the_only_image_of_a_class_has_no_say() -> None:
