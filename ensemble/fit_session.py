@@ -103,7 +103,12 @@ class FitSession:
         source: int | None = None,
         tuned: bool = False,
     ) -> Candidate:
-        """Fit a head on all images and score its cross-fitted predictions held out."""
+        """Fit a head on all images and score its cross-fitted predictions held out.
+
+        Raises:
+            FitStoppedError: As `checkpoint`; with many images and classes a head takes a while.
+        """
+        self.checkpoint()
         with self.timed("head"):
             head = fit_class_head(features, self.labels, self.num_classes)
             rows = self.validation_rows

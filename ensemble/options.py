@@ -1,6 +1,6 @@
 """What a caller may choose about a fit. Free of torch, so that the HTTP layer can validate it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval
@@ -53,6 +53,30 @@ class FitOptions:
     prompt_learning_rate: Annotated[float, Interval(gt=0.0, le=10.0)] = 0.005
     precision: Precision = "auto"
     ablations: bool = False
+
+
+_OF_LEARNED_WEIGHTS = {"penalty_weight", "composition", "cotangent_refreshes", "ablations"}
+_OF_SOURCES = {"max_sources", "shrinkage", "align"}
+_OF_A_PROMPT = {"tuning_epochs", "prompt_learning_rate"}
+
+
+def unused_options(method: Method, options: FitOptions) -> tuple[str, ...]:
+    """Name the options that differ from their defaults and mean nothing to the method, in order.
+
+    They are no error, so that several methods can be asked for with the same options.
+    """
+    unused = set[str]()
+    if method != "hgprompt":
+        unused |= _OF_LEARNED_WEIGHTS
+    if method in SOURCE_FREE_METHODS:
+        unused |= _OF_SOURCES
+    if method == "none":
+        unused |= _OF_A_PROMPT
+    return tuple(
+        field.name
+        for field in fields(options)
+        if field.name in unused and getattr(options, field.name) != field.default
+    )
 
 
 def why_refused(method: Method, options: FitOptions) -> str | None:

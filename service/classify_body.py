@@ -1,9 +1,11 @@
 """The three forms in which images to classify arrive: raw, multipart, or base64 in JSON."""
 
+import asyncio
 import base64
 import binascii
 import json
 from collections.abc import AsyncGenerator
+from functools import partial
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -12,6 +14,7 @@ from service.cpu_threads import on_cpu_thread
 from service.problems import ProblemError, problem_error
 
 FIELD = "images"
+MAX_FORM_BYTES_ON_LOOP = 262_144
 SPARE_VALUES = 1000
 """How many values a JSON body may have besides the images."""
 
@@ -53,6 +56,15 @@ async def images_of(headers: Headers, body: bytes, *, max_images: int) -> list[b
 
 
 async def _multipart(headers: Headers, body: bytes, max_images: int) -> list[bytes]:
+    """Split a form, on another thread if that takes more than a millisecond or so."""
+    parsing = partial(_parsed_form, headers, body, max_images)
+    if len(body) <= MAX_FORM_BYTES_ON_LOOP:
+        return await parsing()
+    # Starlette's parser awaits what holds its body only, which is in memory: it never waits.
+    return await on_cpu_thread(lambda: asyncio.run(parsing()))
+
+
+async def _parsed_form(headers: Headers, body: bytes, max_images: int) -> list[bytes]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 

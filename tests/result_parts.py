@@ -16,6 +16,7 @@ RESULT_PARTS = (
     "embedding",
     "timings_s",
     "advice",
+    "unused_options",
     "objective_curve",
     "composite_curve",
     "lineage",

@@ -12,12 +12,16 @@ from ensemble.composition import composite_digest
 from ensemble.fit_result import FitResult
 from ensemble.leaderboard import Standing
 from ensemble.methods.findings import Ablation, CompositionGap
+from ensemble.options import unused_options
 from ensemble.projection import t_sne
 from jobs.records import FitRequest, SourceRef
 from worker.task_images import TaskImages
 
 MAX_PROJECTED_IMAGES = 300
 """Points of the map of the features: t-SNE takes a second or two for so many."""
+
+MAX_CONFUSION_CLASSES = 1000
+"""The document has a confusion matrix of up to a million cells; it is read at each request."""
 
 
 def result_document(request: FitRequest, task: TaskImages, found: FitResult) -> dict[str, Any]:
@@ -36,12 +40,13 @@ def result_document(request: FitRequest, task: TaskImages, found: FitResult) -> 
         "chosen": _standing(found.chosen, names),
         "ablations": [_ablation(ablation, names) for ablation in diagnostics.ablations],
         "validation": _validation(found),
-        "confusion_matrix": found.validation.confusion_matrix.tolist(),
+        "confusion_matrix": _confusion_matrix(found),
         "classes": list(task.classes),
         "embedding": _embedding(task.labels, found, request.seed),
         "objective_curve": _curve(diagnostics.objective_curve),
         "composite_curve": _curve(diagnostics.composite_curve),
         "advice": diagnostics.advice,
+        "unused_options": list(unused_options(request.method, request.options)),
         "timings_s": {stage: round(seconds, 3) for stage, seconds in found.timings_s.items()},
         "lineage": {
             "backbone_digest": request.backbone_digest,
@@ -54,6 +59,11 @@ def result_document(request: FitRequest, task: TaskImages, found: FitResult) -> 
             "code_version": version("hgprompt"),
         },
     }
+
+
+def _confusion_matrix(found: FitResult) -> list[list[int]] | None:
+    matrix = found.validation.confusion_matrix
+    return matrix.tolist() if len(matrix) <= MAX_CONFUSION_CLASSES else None
 
 
 def _sources(kept: Sequence[SourceRef], found: FitResult) -> list[dict[str, Any]]:

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 MAX_GRAPHS = 128
 """Prepared combinations of bucket and batch key; further ones run as they are."""
 
+MAX_STATIC_BYTES = 2_000_000_000
+"""Of the buffers of all of them together: those of large prompts take a hundred megabytes each."""
+
 WARM_UP_PASSES = 3
 """Before a capture, so that libraries choose their kernels outside of it."""
 
@@ -42,6 +45,11 @@ class StaticBatch:
         self.prompts: Tensor | None = None
         if row.entry.prompt is not None:
             self.prompts = torch.zeros((bucket, *row.entry.prompt.shape), device=device)
+
+    @property
+    def num_bytes(self) -> int:
+        """What it takes on the device."""
+        return self.pixels.nbytes + (0 if self.prompts is None else self.prompts.nbytes)
 
     def fill(self, rows: list[Row]) -> None:
         """Lay rows into the first places; the batch before must have been computed."""
@@ -125,9 +133,16 @@ class BucketedPass:
         key = (bucket, row.batch_key)
         if key not in self._prepared and len(self._prepared) < MAX_GRAPHS:
             try:
-                static = StaticBatch(bucket, row, self._vit.device)
-                self._prepared[key] = (static, self._capture(self._vit, static))
+                self._prepared[key] = self._captured(bucket, row)
             except RuntimeError:  # torch's, out of memory among them
                 self._prepared[key] = None
                 logger.warning("no graph for batches of %d", bucket, exc_info=True)
         return self._prepared.get(key)
+
+    def _captured(self, bucket: int, row: Row) -> tuple[StaticBatch, Replay] | None:
+        """Prepare a pass; None if its buffers would take more than is left for them."""
+        static = StaticBatch(bucket, row, self._vit.device)
+        taken = sum(each[0].num_bytes for each in self._prepared.values() if each is not None)
+        if taken + static.num_bytes > MAX_STATIC_BYTES:
+            return None
+        return static, self._capture(self._vit, static)

@@ -91,14 +91,15 @@ class Classifier:
         """
         deadline_s = self._clock() + self._deadline_s
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(self._deadline_s) as deadline:
                 served = await self.resolver.resolve(reference, assignment_key)
-                return await self._classify(served, images, deadline_s, wants_features)
-        except asyncio.CancelledError:
-            self._observer.images_given_up(len(images), "disconnect")
-            raise
+                try:
+                    return await self._classify(served, images, deadline_s, wants_features)
+                except asyncio.CancelledError:
+                    why = "deadline" if deadline.expired() else "disconnect"
+                    self._observer.images_given_up(len(images), why)
+                    raise
         except TimeoutError as error:
-            self._observer.images_given_up(len(images), "deadline")
             raise DeadlineExceededError(
                 f"no answer within the deadline of {self._deadline_s:g} s (request_deadline_s)"
             ) from error

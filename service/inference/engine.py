@@ -29,7 +29,8 @@ class BatchReport:
         num_artifacts: Distinct artifacts among them.
         forward_s: Its duration.
         queue_s: How long each row had waited.
-        failed: Whether an exception left any of the rows without a result.
+        failed: Whether the forward pass over all rows raised an exception. It may have succeeded
+            in parts.
     """
 
     size: int
@@ -119,7 +120,7 @@ class Engine:
 
     def _run_batch(self, rows: list[Row], stream: int) -> None:
         started_s = self._clock()
-        computed = self._computed(rows)
+        computed, failed = self._computed(rows)
         num_failed = sum(each is None for each in computed)
         self._failures[stream] = self._failures[stream] + 1 if num_failed == len(rows) else 0
         forward_s = self._clock() - started_s
@@ -131,15 +132,15 @@ class Engine:
             ]
         )
         digests = {row.entry.digest for row in rows}
-        self._report(BatchReport(len(rows), len(digests), forward_s, waits, num_failed > 0))
+        self._report(BatchReport(len(rows), len(digests), forward_s, waits, failed))
 
-    def _computed(self, rows: list[Row]) -> list[ComputedRow | None]:
-        """What each row computes to; None for a row that fails even alone."""
+    def _computed(self, rows: list[Row]) -> tuple[list[ComputedRow | None], bool]:
+        """What each row computes to, None if it fails even alone; whether all together failed."""
         try:
-            return [*self._compute(rows)]
+            return [*self._compute(rows)], False
         except Exception:
             logger.exception("forward pass failed", extra={"batch_size": len(rows)})
-        return _in_halves(self._compute, rows)
+        return _in_halves(self._compute, rows), True
 
 
 def _in_halves(compute: Compute, rows: list[Row]) -> list[ComputedRow | None]:

@@ -151,12 +151,29 @@ class Residency:
         if artifact is None:
             artifact = await loop.run_in_executor(self._loaders, self._read, digest)
         try:
-            entry = await loop.run_in_executor(self._copiers, self._bank.insert, artifact)
+            entry = await self._copied(artifact)
         except BaseException:
             self._keep_in_host_memory(artifact)
             raise
         self._observer.artifact_loaded(time.perf_counter() - started_s)
         return entry
+
+    async def _copied(self, artifact: HostArtifact) -> BankEntry:
+        """Copy an artifact to the device; what is idle there makes room if it has to.
+
+        The budget was set at the start, and other things may have taken memory since.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._copiers, self._bank.insert, artifact)
+        except RuntimeError:  # torch's, out of memory among them
+            if not len(self._idle):
+                raise
+            logger.warning("what is idle on the device is let go for another", exc_info=True)
+        # Not by way of main memory, which takes its time: the store has them.
+        for _ in self._idle.overflow(self._budgets.device_bytes):
+            self._observer.artifact_evicted()
+        return await loop.run_in_executor(self._copiers, self._bank.insert, artifact)
 
     def _read(self, digest: str) -> HostArtifact:
         artifact = self._load(digest)

@@ -126,6 +126,23 @@ def test_past_the_bound_batches_run_as_they_are(
 
 
 @torch.inference_mode()
+def test_past_the_memory_for_buffers_batches_run_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+    loaded: LoadedBackbone,
+    bucketed: BucketedPass,
+    recorder: Recorder,
+    entries: list[BankEntry],
+) -> None:
+    one = StaticBatch(1, rows_of(entries, 1)[0], torch.device("cpu")).num_bytes
+    assert one == 3 * 32 * 32 + entries[0].prompt.nbytes  # uint8 pixels
+    monkeypatch.setattr(bucketed_pass, "MAX_STATIC_BYTES", 3 * one)
+    for size in (1, 8, 2, 4):
+        rows = rows_of(entries, size)
+        np.testing.assert_array_equal(bucketed(rows), EagerPass(loaded.vit)(rows))
+    assert recorder.captured == [1, 2]
+
+
+@torch.inference_mode()
 def test_a_capture_that_fails_is_not_tried_again(
     loaded: LoadedBackbone, entries: list[BankEntry]
 ) -> None:

@@ -246,6 +246,23 @@ def test_a_device_that_is_lost_for_good_still_gives_each_row_an_outcome(
         assert not harness.engine.healthy
 
 
+def test_a_pass_that_succeeds_in_halves_has_failed_as_a_whole(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    forward = Forward(EagerPass(loaded.vit))
+
+    def compute(rows: list[Row]) -> list[ComputedRow]:
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(rows)
+
+    with running(loaded.vit, compute=compute) as harness:
+        entry = harness.insert("d", make_artifact(1))
+        outcomes = harness.classify([row(0, entry), row(1, entry)])
+        assert [type(outcome) for outcome in outcomes] == [RowResult] * 2
+    assert [report.failed for report in harness.reports] == [True]
+
+
 def test_stop_answers_what_is_queued(
     loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
 ) -> None:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from prometheus_client import CollectorRegistry
 
 from backbones.info import LoadedBackbone
@@ -12,7 +13,7 @@ from prompt_store.artifacts import Artifact
 from prompt_store.errors import DigestMismatchError
 from service.inference.bank import ArtifactBank, BankEntry
 from service.inference.errors import ArtifactMismatchError
-from service.inference.host_artifact import host_artifact
+from service.inference.host_artifact import HostArtifact, host_artifact
 from service.inference.residency import Residency, ResidencyBudgets
 from service.metrics import InferenceMetrics
 
@@ -226,6 +227,35 @@ async def test_an_artifact_that_nobody_waits_for_any_more_stays_within_the_budge
     await asyncio.gather(*gone, *arriving, return_exceptions=True)
     assert residency.num_resident == 2
     assert residency.device_bytes == 2 * shelf.artifact_bytes
+
+
+async def test_what_is_idle_makes_room_when_the_device_is_out_of_memory(
+    make_residency: MakeResidency, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residency = make_residency(on_device=9)
+    insert, tries = residency._bank.insert, []
+
+    def out_of_memory_while_there_are_two(artifact: HostArtifact) -> BankEntry:
+        tries.append(artifact.digest)
+        if residency.num_resident == 2 and artifact.digest == "3":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return insert(artifact)
+
+    monkeypatch.setattr(residency._bank, "insert", out_of_memory_while_there_are_two)
+    async with residency.pinned("1"):
+        await use(residency, "2")
+        await use(residency, "3")
+        assert residency.num_resident == 2  # the one in use, and the new one
+        monkeypatch.setattr(residency._bank, "insert", _out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            await use(residency, "4")
+    await use(residency, "1")
+    assert shelf.loads == ["1", "2", "3", "4"]
+    assert tries == ["1", "2", "3", "3"]
+
+
+def _out_of_memory(_: HostArtifact) -> BankEntry:
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.mark.parametrize(
