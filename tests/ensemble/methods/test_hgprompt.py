@@ -287,3 +287,8 @@ def test_advice_tells_why_another_than_that_of_the_lowest_log_loss_is_served(
     assert advice is not None
     assert "has the lower cross-fitted log-loss" not in advice
     assert "no prompt is better beyond chance than the uniform mean" in advice
+
+    # The same if it is the learned ensemble that is better beyond chance.
+    advice = _advice(fit, learned, none, learned, [mean])
+    assert advice is not None
+    assert "the learned ensemble is better beyond chance than the uniform mean" in advice
