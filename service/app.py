@@ -32,6 +32,7 @@ from service.routes import (
     prompts,
     tasks,
 )
+from service.slow_readers import CutOffSlowReaders
 
 API_ROUTERS = (
     prompts.router,
@@ -67,6 +68,7 @@ def create_app(
     metrics = RequestMetrics(app.state.metrics, parts.drain)
     app.add_middleware(CloseWhileDraining, drain=parts.drain)
     app.add_middleware(MeasureRequests, metrics=metrics)
+    app.add_middleware(CutOffSlowReaders, idle_timeout_s=parts.settings.body_idle_timeout_s)
     for error in (*errors.KINDS, errors.ProblemError, errors.ClientDisconnect, OSError, Exception):
         app.add_exception_handler(error, errors.answer_error)
     app.add_exception_handler(HTTPException, errors.answer_error)

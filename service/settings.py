@@ -38,7 +38,8 @@ class ServiceSettings(BaseSettings):
         max_task_bytes: Body of one task upload.
         max_sources: Source prompts that one fit may name; the fit itself keeps the best few.
         request_deadline_s: A classification that takes longer is answered 504.
-        body_idle_timeout_s: A body that pauses for longer is answered 408.
+        body_idle_timeout_s: A body that pauses for longer is answered 408; a client that leaves its
+            answer unread for longer is cut off.
         drain_s: After SIGTERM, how long new requests are still answered, each on its last
             connection, before the listening socket closes.
         shutdown_grace_s: After that, how long running requests may take.
