@@ -1,7 +1,12 @@
 import asyncio
 import logging
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
+import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from service.slow_readers import CHUNK_BYTES, CutOffSlowReaders
@@ -68,3 +73,32 @@ async def test_a_client_that_reads_nothing_is_cut_off(caplog: pytest.LogCaptureF
 
     assert [len(message.get("body", b"")) for message in sent] == [0, CHUNK_BYTES]
     assert "a client left its answer unread" in caplog.text
+
+
+def test_behind_a_real_server_the_connection_is_closed_and_others_are_served() -> None:
+    size = 30_000_000  # more than the kernel takes off the server's hands
+
+    async def large(scope: Scope, _receive: Receive, send: Send) -> None:
+        length = [(b"content-length", str(size).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": length})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    app = CutOffSlowReaders(large, idle_timeout_s=0.5)
+    config = uvicorn.Config(app, port=0, loop="uvloop", http="httptools", lifespan="off")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(server.run, sockets=[listener])
+        with socket.socket() as stalled:
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            stalled.connect(listener.getsockname())
+            stalled.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(1.5)
+            stalled.settimeout(30)
+            received = 0
+            while piece := stalled.recv(1 << 20):
+                received += len(piece)
+        assert 0 < received < size
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        assert len(httpx.get(url, timeout=30).content) == size
+        server.should_exit = True
+        running.result(timeout=30)
