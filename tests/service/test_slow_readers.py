@@ -78,7 +78,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(caplog: pytest.LogCaptureF
 def test_behind_a_real_server_the_connection_is_closed_and_others_are_served() -> None:
     size = 30_000_000  # more than the kernel takes off the server's hands
 
-    async def large(scope: Scope, _receive: Receive, send: Send) -> None:
+    async def large(_scope: Scope, _receive: Receive, send: Send) -> None:
         length = [(b"content-length", str(size).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": length})
         await send({"type": "http.response.body", "body": bytes(size)})
