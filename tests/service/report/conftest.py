@@ -65,6 +65,7 @@ RESULT: Result = {
         ],
     },
     "confusion_matrix": [[50, 3, 0], [7, 40, 2], [0, 1, 47]],
+    "unused_options": [],
     "classes": ["cat", "dog", "<script>alert(1)</script>"],
     "embedding": {
         "method": "t-SNE",
