@@ -46,7 +46,7 @@ async def classify(request: Request) -> JSONResponse:
         ):
             room.add(len(chunk))
             parts.append(chunk)
-        answer = await while_connected(request, _answer(request, b"".join(parts), reference, key))
+        answer = await while_connected(request, _answer(request, parts, reference, key))
     if len(answer.outcomes) == 1 and isinstance(answer.outcomes[0], Exception):
         raise answer.outcomes[0]
     if _is_large(answer, top_k):
@@ -55,10 +55,13 @@ async def classify(request: Request) -> JSONResponse:
 
 
 async def _answer(
-    request: Request, body: bytes, reference: Reference, key: str | None
+    request: Request, parts: list[bytes], reference: Reference, key: str | None
 ) -> Classification:
+    body = b"".join(parts)
+    parts.clear()  # each copy counts while the images wait for their turn
     max_images = parts_of(request).settings.max_images_per_request
     images = await images_of(request.headers, body, max_images=max_images)
+    del body
     return await _classifier(request).classify(reference, images, key)
 
 
