@@ -10,11 +10,10 @@ from functools import partial
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from service.cpu_threads import on_cpu_thread
+from service.cpu_threads import MAX_BYTES_ON_LOOP, on_cpu_thread
 from service.problems import ProblemError, problem_error
 
 FIELD = "images"
-MAX_FORM_BYTES_ON_LOOP = 262_144
 SPARE_VALUES = 1000
 """How many values a JSON body may have besides the images."""
 
@@ -56,9 +55,9 @@ async def images_of(headers: Headers, body: bytes, *, max_images: int) -> list[b
 
 
 async def _multipart(headers: Headers, body: bytes, max_images: int) -> list[bytes]:
-    """Split a form, on another thread if that takes more than a millisecond or so."""
+    """Split a form, on another thread if it is large."""
     parsing = partial(_parsed_form, headers, body, max_images)
-    if len(body) <= MAX_FORM_BYTES_ON_LOOP:
+    if len(body) <= MAX_BYTES_ON_LOOP:
         return await parsing()
     # Starlette's parser awaits what holds its body only, which is in memory: it never waits.
     return await on_cpu_thread(lambda: asyncio.run(parsing()))

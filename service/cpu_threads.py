@@ -13,6 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+MAX_BYTES_ON_LOOP = 262_144
+"""What is larger takes more than a millisecond or so to parse."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 

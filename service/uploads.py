@@ -18,8 +18,9 @@ from service.disconnects import while_connected
 from service.parts import parts_of
 from service.preconditions import lost, optional_condition
 
-_Inspected = TypeVar("_Inspected")
 _Manifest = TypeVar("_Manifest", bound=Manifest)
+Store = Callable[[Expected], tuple[_Manifest, bool]]
+"""Stores a file; the manifest, and whether it is a new version."""
 
 
 async def store_upload(
@@ -27,8 +28,7 @@ async def store_upload(
     response: Response,
     path: str,
     check: Callable[[Expected], None],
-    inspect: Callable[[ReceivedFile], Coroutine[Any, Any, _Inspected]],
-    store: Callable[[ReceivedFile, _Inspected, Expected], tuple[_Manifest, bool]],
+    inspect: Callable[[ReceivedFile], Coroutine[Any, Any, Store[_Manifest]]],
     *,
     limit_bytes: int,
 ) -> _Manifest:
@@ -39,13 +39,13 @@ async def store_upload(
         response: Gets the status and `Location`.
         path: Of the name that the file is stored under.
         check: Raises `PreconditionFailedError` if the name is not as the request expects it.
-        inspect: Judges the file; cancelled when the client hangs up.
-        store: Stores the file and what was found in it, on a thread; raises as `check`.
+        inspect: Judges the file, and is cancelled when the client hangs up; returns what stores
+            the file then, on a thread, and raises as `check`.
         limit_bytes: The largest file.
 
     Raises:
         ProblemError, ClientDisconnect: As `received_file` and `as_expected`, and what `inspect`
-            and `store` raise.
+            and what it returns raise.
     """
     settings = parts_of(request).settings
     with as_expected(request.headers) as expected:
@@ -56,8 +56,8 @@ async def store_upload(
             limit_bytes=limit_bytes,
             idle_timeout_s=settings.body_idle_timeout_s,
         ) as file:
-            inspected = await while_connected(request, inspect(file))
-            manifest, created = await asyncio.to_thread(store, file, inspected, expected)
+            store = await while_connected(request, inspect(file))
+            manifest, created = await asyncio.to_thread(store, expected)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{path}/versions/{manifest.version}"
     return manifest

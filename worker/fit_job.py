@@ -52,7 +52,7 @@ class FitJob:
         self,
         backbone: LoadedBackbone,
         blobs: BlobStore,
-        load_fp32: Callable[[], LoadedBackbone] | None = None,
+        load_fp32: Callable[[], LoadedBackbone],
     ) -> None:
         self.backbone = backbone
         self.blobs = blobs
@@ -117,13 +117,6 @@ class FitJob:
         if precision in ("auto", self.backbone.info.dtype):
             return self.backbone
         if self._fp32 is None:
-            if self._load_fp32 is None:
-                raise FitRefusedError(
-                    "precision-unavailable",
-                    "The worker has no float32 weights",
-                    f"options.precision is {precision!r}, this worker runs in "
-                    f"{self.backbone.info.dtype} only",
-                )
             self._fp32 = self._load_fp32()
         return self._fp32
 

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from service.bodies import chunks, too_large
-from service.cpu_threads import on_cpu_thread
+from service.cpu_threads import MAX_BYTES_ON_LOOP, on_cpu_thread
 from service.inference.admission import BodyRoom
 from service.oip.errors import bad_infer
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 ENCODINGS = ("identity", "gzip", "deflate")
 _WBITS_OF_EITHER = 47  # zlib finds out by itself which of gzip and deflate it is
-_OFF_THE_LOOP_BYTES = 262_144
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ async def read_content(
 def off_the_loop(content: InferContent) -> bool:
     """Say whether reading the JSON, or the tensors behind it, would hold up the event loop."""
     size = 0 if content.header is None else len(content.header) + len(content.binary)
-    return size > _OFF_THE_LOOP_BYTES
+    return size > MAX_BYTES_ON_LOOP
 
 
 def _decompressed(data: bytes, limit_bytes: int) -> bytes:

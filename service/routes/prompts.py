@@ -5,10 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from prompt_store.codec import PromptFile, PromptLimits
+from prompt_store.codec import PromptLimits
 from prompt_store.manifests import Page, PromptManifest
 from prompt_store.uploads import read_upload
-from prompt_store.version_series import Expected
 from service.bodies import ReceivedFile
 from service.cpu_threads import on_cpu_thread
 from service.openapi import BINARY_BODY, BINARY_RESPONSE, created_or_same
@@ -23,7 +22,7 @@ from service.params import (
 from service.parts import Parts, PartsDep
 from service.preconditions import CONDITIONS
 from service.problems import problem_error
-from service.uploads import as_expected, store_upload, stored_file
+from service.uploads import Store, as_expected, store_upload, stored_file
 
 router = APIRouter(prefix="/v1/prompts", tags=["prompts"])
 
@@ -47,8 +46,7 @@ async def put_prompt(
         response,
         f"/v1/prompts/{name}",
         partial(parts.prompts.check, name),
-        partial(_inspect, parts),
-        partial(_store, parts, name),
+        partial(_inspect, parts, name),
         limit_bytes=parts.settings.max_prompt_bytes,
     )
 
@@ -112,16 +110,7 @@ def delete_prompt(name: NamePath, request: Request, parts: PartsDep) -> None:
         parts.prompts.delete(name, expected)
 
 
-async def _inspect(parts: Parts, file: ReceivedFile) -> tuple[bytes, PromptFile]:
+async def _inspect(parts: Parts, name: str, file: ReceivedFile) -> Store[PromptManifest]:
     limits = PromptLimits(max_bytes=parts.settings.max_prompt_bytes)
-    return await on_cpu_thread(read_upload, file.path, limits, parts.backbone_shape)
-
-
-def _store(
-    parts: Parts,
-    name: str,
-    _file: ReceivedFile,
-    inspected: tuple[bytes, PromptFile],
-    expected: Expected,
-) -> tuple[PromptManifest, bool]:
-    return parts.prompts.put(name, *inspected, expected)
+    data, prompt = await on_cpu_thread(read_upload, file.path, limits, parts.backbone_shape)
+    return partial(parts.prompts.put, name, data, prompt)

@@ -4,10 +4,9 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from images.archive import ArchiveLimits, ArchiveSummary, inspect_archive
+from images.archive import ArchiveLimits, inspect_archive
 from images.decoding import ImageLimits
 from prompt_store.manifests import Page, TaskManifest
-from prompt_store.version_series import Expected
 from service.bodies import ReceivedFile
 from service.cpu_threads import on_archive_thread
 from service.openapi import BINARY_BODY, BINARY_RESPONSE, created_or_same
@@ -21,7 +20,7 @@ from service.params import (
 )
 from service.parts import Parts, PartsDep
 from service.preconditions import CONDITIONS
-from service.uploads import as_expected, store_upload, stored_file
+from service.uploads import Store, as_expected, store_upload, stored_file
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
@@ -41,8 +40,7 @@ async def put_task(
         response,
         f"/v1/tasks/{name}",
         partial(parts.tasks.check, name),
-        partial(_inspect, parts),
-        partial(_store, parts, name),
+        partial(_inspect, parts, name),
         limit_bytes=parts.settings.max_task_bytes,
     )
 
@@ -92,18 +90,14 @@ def delete_task(name: NamePath, request: Request, parts: PartsDep) -> None:
         parts.tasks.delete(name, expected)
 
 
-async def _inspect(parts: Parts, file: ReceivedFile) -> ArchiveSummary:
+async def _inspect(parts: Parts, name: str, file: ReceivedFile) -> Store[TaskManifest]:
     settings = parts.settings
     max_image_bytes = settings.max_image_bytes
     limits = ArchiveLimits(max_bytes=settings.max_task_bytes, max_image_bytes=max_image_bytes)
     image_limits = ImageLimits(max_bytes=max_image_bytes, max_pixels=settings.max_image_pixels)
-    return await on_archive_thread(partial(inspect_archive, file.path, limits, image_limits))
-
-
-def _store(
-    parts: Parts, name: str, file: ReceivedFile, summary: ArchiveSummary, expected: Expected
-) -> tuple[TaskManifest, bool]:
-    return parts.tasks.put(
+    inspect = partial(inspect_archive, file.path, limits, image_limits)
+    summary = await on_archive_thread(inspect)
+    return lambda expected: parts.tasks.put(
         name,
         file.path,
         format=summary.format,

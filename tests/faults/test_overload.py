@@ -73,13 +73,15 @@ async def test_ten_times_the_capacity_is_refused_in_good_order(
     warm, _ = await classify(client, "greedy", [image()])
     assert warm.status_code == 200
     before_bytes = server.peak_bytes()
-    wanted = 10 * MAX_QUEUE
-    answers = await asyncio.gather(*(classify(client, "greedy", [image()]) for _ in range(wanted)))
+    # Four images a request, so that the client is quick beside the server that it overloads.
+    wanted = 10 * MAX_QUEUE // 4
+    images = [image()] * 4
+    answers = await asyncio.gather(*(classify(client, "greedy", images) for _ in range(wanted)))
     admitted = [seconds for answer, seconds in answers if answer.status_code == 200]
     refused = [answer for answer, _ in answers if answer.status_code == 429]
     assert len(admitted) + len(refused) == wanted
-    assert len(admitted) >= MAX_QUEUE // 2
-    assert len(refused) >= MAX_QUEUE // 2  # how many is a race of the client with the server
+    assert 4 * len(admitted) >= MAX_QUEUE // 2
+    assert len(refused) >= wanted // 4
     for answer in refused:
         assert 1 <= int(answer.headers["Retry-After"]) <= 60
         assert answer.json()["type"] == "urn:hgprompt:problem:queue-full"

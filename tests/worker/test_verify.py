@@ -30,7 +30,7 @@ def publish(
 
     def publish_(spec: FitSpec, change: Callable[[Artifact], Artifact] | None = None) -> FitId:
         context = claim(spec)
-        docs = FitJob(backbone, blobs)(context)
+        docs = FitJob(backbone, blobs, lambda: backbone)(context)
         if change is not None:
             artifact = write_artifact(change(read_artifact(docs.artifact)))
             docs = FitResultDocs(artifact, docs.result)
