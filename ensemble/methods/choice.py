@@ -1,10 +1,10 @@
 """Which candidate `hgprompt` serves.
 
 On a few held-out images the best of M + 3 candidates is often best by luck (docs/method.md has
-figures). So only three compete at first: the learned ensemble, the uniform mean, and the one
-source of the highest LogME, which is picked on the training part alone. Of these the one with the
-lowest cross-fitted log-loss over all N images is taken; a log-loss tells close candidates apart on
-fewer images than an accuracy does. It is left for another candidate only if that one's accuracy is
+figures). So only four compete at first: the learned ensemble, no prompt, the uniform mean, and the
+one source of the highest LogME, which is picked on the training part alone. Of these the one with
+the lowest cross-fitted log-loss over all N images is taken; a log-loss tells close candidates apart
+on fewer images than an accuracy does. It is left for another candidate only if that one's accuracy is
 better beyond the interval of the paired difference: of 95 % for all others together (Bonferroni),
 or among many equals one would mostly be better by luck.
 

@@ -3,8 +3,8 @@
 HGPrompt (Zhang et al. 2026, AAAI, arXiv 2504.12311): maximise H~(f_alpha) - lambda R(alpha) over
 the simplex, with f_alpha = sum_j alpha_j f(x; P_j), and serve the composite prompt
 sum_j alpha_j P_j. The departures are stated where they are made (`hscore`, `gradient_variance`,
-`composition`). The uniform mean or LogME's source is served instead where its cross-fitted log-loss
-is lower, and whatever else is clearly better (`choice`).
+`composition`). No prompt, the uniform mean or LogME's source is served instead where its
+cross-fitted log-loss is lower, and whatever else is clearly better (`choice`).
 """
 
 import math
@@ -77,7 +77,7 @@ def fit_hgprompt(fit: FitSession) -> Findings:
     # Equals stay in this order, so the learned ensemble comes before what it does not beat.
     candidates = [ensemble, none, mean, *singles]
     simple = ranked(candidates[1:])[0]
-    favoured = [ensemble, mean, singles[evident]]
+    favoured = [ensemble, none, mean, singles[evident]]
     chosen = choose(favoured, candidates, fit.labels)
     diagnostics = Diagnostics(
         objective=_objective(fit, learned.solution, refined, by_source, features),
