@@ -10,6 +10,7 @@ covariance with the H-score that the weights maximise. Why not ridge regression 
 probe: docs/method.md has the figures.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from ensemble.errors import DegenerateFeaturesError, TooFewImagesError
 SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 NUM_FOLDS = 5
 _FOLD_SEED = 0
-_ABSENT_CLASS_BIAS = -1000.0
+_ABSENT_CLASS_BIAS = -10_000.0
 _RELATIVE_RANK_TOLERANCE = 1e-10
 
 
@@ -142,9 +143,11 @@ def _discriminants(
         # S_gamma^-1 = (I - V diag(kept / (kept + floor)) V') / floor
         weight = (means - (projected * (kept / (kept + floor))) @ V.T) / floor  # (C, D)
         bias = -0.5 * (weight * means).sum(1) + (counts / N).clamp_min(1 / N).log()
-        # Far below the average of the logits of the others, hence below the best of them.
+        # Far below the average of the logits of the others, hence below the best of them, whatever
+        # temperature suits those.
+        spread = float((means[present] @ weight[present].T + bias[present]).abs().max())
         weight[~present] = weight[present].mean(0)
-        bias[~present] = bias[present].mean() + _ABSENT_CLASS_BIAS
+        bias[~present] = bias[present].mean() + _ABSENT_CLASS_BIAS * max(1.0, spread)
         bias -= weight @ center
         heads.append((weight, bias))
     return heads
@@ -163,16 +166,32 @@ def _within_spectrum(residuals: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Return the temperature (> 0) that minimises the log-loss of logits (N, C), and that loss.
+    """Return the temperature (> 0) that suits logits (N, C), and their log-loss at it, in nats.
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", ICML. 1 and 0 without images.
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", ICML, with smoothed targets as in
+    Platt 1999: the label has probability 1 - 1 / (N + 2), the other classes that have images share
+    the rest. So logits that are right on all N images have a finite best temperature, not one at
+    which the first error on another image costs thousands of nats. 1 and 0 without images.
     """
     if len(labels) == 0:
         return 1.0, 0.0
+    present = labels.unique()
+    own = logits.gather(1, labels[:, None])[:, 0]
+    others = (logits[:, present].sum(1) - own) / max(1, len(present) - 1)
+    margins = own - others if len(present) > 1 else torch.zeros_like(own)
+    # What moving that much of the target to the others costs, times the temperature.
+    smoothing = float(margins.mean()) / (len(labels) + 2)
 
-    def log_loss(log_temperature: float) -> float:
-        temperature = torch.tensor(log_temperature, dtype=torch.float64).exp()
+    def log_loss(temperature: float) -> float:
         return float(functional.cross_entropy(logits / temperature, labels))
 
-    found = minimize_scalar(log_loss, bounds=(-3.0, 6.0), method="bounded", options={"xatol": 0.01})
-    return float(torch.tensor(found.x, dtype=torch.float64).exp()), float(found.fun)
+    def smoothed(log_temperature: float) -> float:
+        temperature = math.exp(log_temperature)
+        return log_loss(temperature) + smoothing / temperature
+
+    # Right on all images, the best one is below the margins.
+    largest = max(6.0, math.log(float(margins.abs().mean()) + 1))
+    bounds = (-3.0, largest)
+    found = minimize_scalar(smoothed, bounds=bounds, method="bounded", options={"xatol": 0.01})
+    temperature = math.exp(float(found.x))
+    return temperature, log_loss(temperature)

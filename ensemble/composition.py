@@ -16,6 +16,9 @@ from torch import Tensor
 
 from ensemble.errors import FitStoppedError, NonFiniteError, ShapeError
 
+_RELATIVE_TIE = 1e-9
+"""Of float64 sums of squares; what the order of summation changes is below it."""
+
 _RELATIVE_ROUNDING = 1e-5
 """Of float32 features; what tokens in another order change is below it."""
 
@@ -48,7 +51,10 @@ def align_tokens(prompts: Tensor, should_stop: Callable[[], bool] = lambda: Fals
         orders[j, i], similarity[j, i] = orders[i, j].argsort(), similarity[i, j]
     # |a - b|^2 = |a|^2 + |b|^2 - 2 ab: the own norm counts M times, as in a sum of distances.
     distance = M * norms + norms.sum() - 2 * similarity.sum(1)
-    medoid = int(distance.argmin())
+    # Two sources are equally near to each other, but for the last bits, which machines differ in:
+    # of equals the shortest.
+    near = distance <= distance.min() + _RELATIVE_TIE * distance.max()
+    medoid = int(norms.where(near, torch.inf).argmin())
     index = orders[medoid].to(prompts.device)[..., None].expand_as(prompts)
     return prompts.gather(2, index)
 

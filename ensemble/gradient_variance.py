@@ -11,7 +11,8 @@ f_alpha(x_n). Its variance over images is alpha_i^2 u_i, elementwise, and
 Departures from the paper. It leaves open what is differentiated: through the *composite* prompt
 all gradients would be alpha_i times one vector and R would only ask for uniform weights. And the
 division by M (M - 1) is ours: without it R is M (M - 1) at every vertex, so that the same lambda
-would weigh quadratically more with more sources. With it R lies in [0, 1].
+would weigh quadratically more with more sources. With it R lies in [0, 1]. The errors in c_n are
+those of cross-fitted predictions (`loss_cotangents`).
 """
 
 from collections.abc import Callable
@@ -21,7 +22,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ensemble.class_head import ClassHead
 from ensemble.prompted_vit import PromptedViT
 
 _RELATIVE_EPSILON = 1e-12
@@ -35,11 +35,18 @@ class GradientMoments:
     variance: Tensor
 
 
-def loss_cotangents(head: ClassHead, features: Tensor, labels: Tensor) -> Tensor:
-    """Return c_n = W'(softmax(logits_n) - onehot(y_n)), (N, D): d cross-entropy / d features."""
-    probabilities = head.logits(features).softmax(1)  # (N, C)
-    one_hot = functional.one_hot(labels.long(), probabilities.shape[1])
-    return (probabilities - one_hot) @ head.weight
+def loss_cotangents(weight: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return c_n = W'(softmax(logits_n) - onehot(y_n)), (N, D): d cross-entropy / d features.
+
+    Args:
+        weight: W, (C, D), of the class head.
+        logits: (N, C), of each image by a head that has not seen it. With fewer images than
+            features a head is right and sure of all those that it was fitted on: they would give
+            no gradient, and R nothing to match.
+        labels: (N,).
+    """
+    one_hot = functional.one_hot(labels.long(), logits.shape[1])
+    return (logits.softmax(1) - one_hot) @ weight
 
 
 def prompt_gradient_moments(
@@ -84,9 +91,13 @@ def prompt_gradient_moments(
 
 
 def gradient_cosine(moments: list[GradientMoments]) -> Tensor:
-    """Return the cosines (M, M) between the sources' mean gradients: negative is conflict."""
+    """Return the cosines (M, M) between the sources' mean gradients: negative is conflict.
+
+    0 with a source that has no gradient, itself included.
+    """
     means = torch.stack([m.mean.flatten() for m in moments])
-    unit = functional.normalize(means, dim=1)
+    # By its own norm, however small: its scale is that of the errors of the class head.
+    unit = functional.normalize(means, dim=1, eps=torch.finfo(means.dtype).tiny)
     return unit @ unit.T
 
 

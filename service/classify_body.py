@@ -33,7 +33,8 @@ async def images_of(headers: Headers, body: bytes, *, max_images: int) -> list[b
         max_images: At most so many.
 
     Raises:
-        ProblemError: 400 or 422, there is no image, there are too many, or the form is broken.
+        ProblemError: 400 or 422, there is no image, there are too many, the form is broken, or a
+            JSON body has an unknown member.
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
@@ -107,9 +108,23 @@ def _json(body: bytes, max_images: int) -> list[bytes]:
     encoded = document.get(FIELD) if isinstance(document, dict) else None
     if not isinstance(encoded, list):
         raise _malformed(f'expected {{"{FIELD}": [base64, ...]}}', status=422)
+    _check_known(document)
     if len(encoded) > max_images:
         raise _too_many(max_images)
     return [_decoded(i, text) for i, text in enumerate(encoded)]
+
+
+def _check_known(document: dict[str, object]) -> None:
+    """Refuse what would be passed over, such as a `top_k` that belongs into the query."""
+    unknown = next((name[:64] for name in document if name != FIELD), None)
+    if unknown is not None:
+        raise problem_error(
+            422,
+            "invalid-request",
+            "The request is not valid",
+            f"{unknown!r} is not known; the body holds {FIELD!r} alone",
+            field=unknown,
+        )
 
 
 def _decoded(index: int, text: object) -> bytes:

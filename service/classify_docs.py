@@ -66,6 +66,7 @@ _BODY = {
             "schema": {
                 "type": "object",
                 "required": ["images"],
+                "additionalProperties": False,
                 "properties": {
                     "images": {
                         "type": "array",

@@ -4,9 +4,9 @@ On a few held-out images the best of M + 3 candidates is often best by luck (doc
 figures). So only four compete at first: the learned ensemble, no prompt, the uniform mean, and the
 one source of the highest LogME, which is picked on the training part alone. Of these the one with
 the lowest cross-fitted log-loss over all N images is taken; a log-loss tells close candidates apart
-on fewer images than an accuracy does. It is left for another candidate only if that one's accuracy is
-better beyond the interval of the paired difference: of 95 % for all others together (Bonferroni),
-or among many equals one would mostly be better by luck.
+on fewer images than an accuracy does. It is left for another candidate only if that one's accuracy
+is better beyond the interval of the paired difference: of 95 % for all others together
+(Bonferroni), or among many equals one would mostly be better by luck.
 
 The learned weights and LogME's pick have seen the labels of the training part, which favours them
 by what M - 1 numbers, or a choice among M, can learn.
@@ -47,8 +47,8 @@ def lowest_log_loss(favoured: Sequence[Candidate], labels: Tensor) -> Candidate:
 def cross_fitted_log_loss(candidate: Candidate, labels: Tensor) -> float:
     """In nats, each image predicted by a head that has not seen its fold.
 
-    Over all images (N,) but the only ones of their class, each of which would cost some 1,000 nats
-    divided by the temperature: of two candidates the less confident one would always be lower.
+    Over all images (N,) but the only ones of their class, each of which would cost thousands of
+    nats divided by the temperature: of two candidates the less confident one would always be lower.
     """
     known = of_known_class(labels)
     return float(functional.cross_entropy(candidate.head.held_out_logits[known], labels[known]))

@@ -125,7 +125,8 @@ def _gradient_moments(
         weighted = feature_sum(weights, by_source)
         rows = draw_train_rows(fit, GRADIENT_IMAGES)
         head = fit.train_head(weighted)
-        cotangents = loss_cotangents(head, weighted[rows], fit.labels[rows])
+        predicted = head.held_out_logits[torch.searchsorted(fit.train_rows, rows)]
+        cotangents = loss_cotangents(head.weight, predicted, fit.labels[rows])
         total = len(prompts) * len(rows)
 
         def on_batch(done: int) -> None:

@@ -198,6 +198,17 @@ async def test_a_broken_request_is_refused(
         assert (response.status_code, slug(response)) == (status, problem)
 
 
+async def test_an_unknown_member_is_refused_not_passed_over(
+    client: httpx.AsyncClient, publish: Publish, image: Images
+) -> None:
+    publish("zoo")
+    encoded = base64.b64encode(image(1)).decode()
+    refused = await client.post(URL, json={"images": [encoded], "top_k": 1})
+    assert (refused.status_code, slug(refused)) == (422, "invalid-request")
+    assert refused.json()["field"] == "top_k"
+    assert refused.json()["detail"] == "'top_k' is not known; the body holds 'images' alone"
+
+
 @pytest.mark.parametrize("names", [["top_k"], ["images"], ["top_k", "images"]])
 async def test_a_part_that_is_no_file_is_told_so(
     client: httpx.AsyncClient, publish: Publish, image: Images, names: list[str]

@@ -44,21 +44,23 @@ def by_source(fit: FitSession) -> Tensor:
 def image_gradients(fit: FitSession, weights: Tensor) -> Tensor:
     """Gradients (M, n, L P D) of n images' losses by each source's prompt, one at a time.
 
-    The loss is that of a head on the weighted feature sum; what it passes on to source j is c_n.
+    The error of the loss is that of a head on the weighted feature sum that has not seen the image;
+    what it passes on to source j is c_n.
     """
     summed = torch.einsum("m,mnd->nd", weights, by_source(fit))
     rows = fit.train_rows
     head = fit_class_head(summed[rows], fit.labels[rows], 2)
+    predicted = dict(zip(rows.tolist(), head.held_out_logits, strict=True))
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(fit.seed))
     gradients: list[Tensor] = []
     for prompt in fit.sources.aligned:
         of_source: list[Tensor] = []
-        for n in rows[order[:GRADIENT_IMAGES].sort().values]:
-            feature = summed[n].clone().requires_grad_()
-            loss = functional.cross_entropy(head.logits(feature[None]), fit.labels[n][None])
-            (cotangent,) = torch.autograd.grad(loss, feature)
+        for n in rows[order[:GRADIENT_IMAGES].sort().values].tolist():
+            logits = predicted[n].clone().requires_grad_()
+            loss = functional.cross_entropy(logits[None], fit.labels[n][None])
+            (error,) = torch.autograd.grad(loss, logits)
             leaf = prompt.clone().requires_grad_()
-            output = fit.vit(fit.pixels[n][None], leaf)[0].double() @ cotangent
+            output = fit.vit(fit.pixels[n][None], leaf)[0].double() @ (error @ head.weight)
             (gradient,) = torch.autograd.grad(output, leaf)
             of_source.append(gradient.flatten().double())
         gradients.append(torch.stack(of_source))
@@ -228,6 +230,20 @@ def test_advice_is_given_where_a_simpler_choice_is_as_good(make_session: MakeSes
     assert advice is not None
     assert "the best single source scored 0.9" in advice
     assert "(difference -0.075 to +0.075 with 95 % confidence)" in advice
+
+
+def test_no_prompt_is_served_where_every_prompt_predicts_worse(make_session: MakeSession) -> None:
+    """It competes by log-loss, so it need not be better beyond chance."""
+    generator = torch.Generator().manual_seed(5)
+    harmful = [4 * torch.randn(3, 4, 32, generator=generator) for _ in range(3)]
+
+    found = fit_hgprompt(make_session(sources=harmful))
+
+    none = next(each for each in found.candidates if each.standing.method == "none")
+    others = [each for each in found.candidates if each is not none]
+    labels = make_session().labels
+    assert found.chosen is none
+    assert choose([others[0]], [none], labels) is others[0]
 
 
 def erring(fit: FitSession, method: Method, wrong: Tensor, *, surely: bool = True) -> Candidate:
