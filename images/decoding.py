@@ -89,8 +89,8 @@ def _check_header(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
     _check_pixels("image", width, height, limits)
     if isinstance(image, TiffImageFile):
         # A tile is decoded whole, and may be larger than the image.
-        width, height = (int(image.tag_v2.get(tag, 0)) for tag in (TILEWIDTH, TILELENGTH))
-        _check_pixels("a tile of the image", width, height, limits)
+        tile_width, tile_height = (int(image.tag_v2.get(t, 0)) for t in (TILEWIDTH, TILELENGTH))
+        _check_pixels("a tile of the image", tile_width, tile_height, limits)
     if max(width, height) > limits.max_side_px:
         raise ImageTooLargeError(
             f"image is {width} x {height}, limit {limits.max_side_px} a side",

@@ -1,12 +1,11 @@
 """The three forms in which images to classify arrive: raw, multipart, or base64 in JSON."""
 
 import asyncio
-import base64
-import binascii
-import json
+import re
 from collections.abc import AsyncGenerator
 from functools import partial
 
+import msgspec
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -16,6 +15,17 @@ from service.problems import ProblemError, problem_error
 FIELD = "images"
 SPARE_VALUES = 1000
 """How many values a JSON body may have besides the images."""
+
+
+class _JsonBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What would be passed over, such as a `top_k` that belongs into the query, is refused."""
+
+    images: list[bytes]
+
+
+_DECODER = msgspec.json.Decoder(_JsonBody)
+_PLACE = re.compile(r"unknown field `(.*)`|at `\$\.(.*)`$", re.DOTALL)
+"""Where in the body, as `msgspec` tells it."""
 
 
 class _InMemoryParser(MultiPartParser):
@@ -33,8 +43,8 @@ async def images_of(headers: Headers, body: bytes, *, max_images: int) -> list[b
         max_images: At most so many.
 
     Raises:
-        ProblemError: 400 or 422, there is no image, there are too many, the form is broken, or a
-            JSON body has an unknown member.
+        ProblemError: 400 or 422, there is no image, there are too many, the body is broken, or
+            holds something else.
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
@@ -75,6 +85,8 @@ async def _parsed_form(headers: Headers, body: bytes, max_images: int) -> list[b
         raise _refused(error.message, max_images) from error
     except KeyError as error:
         raise _malformed("the boundary is missing from Content-Type") from error
+    except UnicodeError as error:
+        raise _malformed("the names of the parts are not in the charset of Content-Type") from error
     try:
         images: list[bytes] = []
         for name, part in form.multi_items():
@@ -100,40 +112,18 @@ def _json(body: bytes, max_images: int) -> list[bytes]:
     if sum(body.count(sign) for sign in (b",", b"[", b"{")) > max_images + SPARE_VALUES:
         raise _too_many(max_images)
     try:
-        document = json.loads(body)
+        images = _DECODER.decode(body).images
+    except msgspec.ValidationError as error:
+        place = _PLACE.search(str(error))
+        field = FIELD if place is None else place[place.lastindex or 0]
+        raise _malformed(str(error)[:200], status=422, field=field[:64]) from error
     except (ValueError, RecursionError) as error:
         raise problem_error(
             400, "malformed-json", "The body is not JSON", str(error), field="body"
         ) from error
-    encoded = document.get(FIELD) if isinstance(document, dict) else None
-    if not isinstance(encoded, list):
-        raise _malformed(f'expected {{"{FIELD}": [base64, ...]}}', status=422)
-    _check_known(document)
-    if len(encoded) > max_images:
+    if len(images) > max_images:
         raise _too_many(max_images)
-    return [_decoded(i, text) for i, text in enumerate(encoded)]
-
-
-def _check_known(document: dict[str, object]) -> None:
-    """Refuse what would be passed over, such as a `top_k` that belongs into the query."""
-    unknown = next((name[:64] for name in document if name != FIELD), None)
-    if unknown is not None:
-        raise problem_error(
-            422,
-            "invalid-request",
-            "The request is not valid",
-            f"{unknown!r} is not known; the body holds {FIELD!r} alone",
-            field=unknown,
-        )
-
-
-def _decoded(index: int, text: object) -> bytes:
-    if isinstance(text, str):
-        try:
-            return base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            pass  # answered below
-    raise _malformed(f"{FIELD}[{index}] is not base64", status=422, field=f"{FIELD}[{index}]")
+    return images
 
 
 def _malformed(detail: str, *, status: int = 400, field: str = FIELD) -> ProblemError:

@@ -5,12 +5,13 @@ offending value; `limit`, what it may be at most (or at least); `errors`, one en
 where several are wrong.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 TYPE_PREFIX = "urn:hgprompt:problem:"
 MEDIA_TYPE = "application/problem+json"
@@ -70,10 +71,13 @@ class Problem:
         }
         return {**head, **{key: value for key, value in self.members.items() if value is not None}}
 
-    def response(self) -> JSONResponse:
-        """Return the HTTP response."""
-        return JSONResponse(
-            self.document(), self.status, headers=dict(self.headers), media_type=MEDIA_TYPE
+    def response(self) -> Response:
+        """Return the HTTP response; in ASCII, since what is quoted may be half a character."""
+        return Response(
+            json.dumps(self.document(), allow_nan=False),
+            self.status,
+            headers=dict(self.headers),
+            media_type=MEDIA_TYPE,
         )
 
 

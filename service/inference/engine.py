@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 UNHEALTHY_AFTER_FAILURES = 3
 """Batches that fail in a row before the engine reports itself unhealthy (a lost GPU, say)."""
 
+MAX_PASS_S = 120.0
+"""A forward pass that takes longer never comes back (a GPU's driver that hangs, say)."""
+
 
 @dataclass(frozen=True)
 class BatchReport:
@@ -83,6 +86,7 @@ class Engine:
         self._clock = clock
         self._prepare = prepare
         self._failures = [0] * num_streams  # of each stream, since its last success
+        self._began_s: list[float | None] = [None] * num_streams  # the pass that each runs
         self._threads = [
             threading.Thread(target=self._run, args=(each,), name=f"engine-{each}", daemon=True)
             for each in range(num_streams)
@@ -103,11 +107,15 @@ class Engine:
 
     @property
     def healthy(self) -> bool:
-        """Whether every thread runs and on none of them the latest batches all failed."""
+        """Whether every thread runs, none hangs, and on none the latest batches all failed."""
         return (
             all(thread.is_alive() for thread in self._threads)
             and max(self._failures) < UNHEALTHY_AFTER_FAILURES
+            and not any(self._hangs(began_s) for began_s in self._began_s)
         )
+
+    def _hangs(self, began_s: float | None) -> bool:
+        return began_s is not None and self._clock() - began_s > MAX_PASS_S
 
     def _run(self, stream: int) -> None:
         while (batch := self._batcher.next_batch(stream)) is not None:
@@ -119,8 +127,9 @@ class Engine:
                 self._run_batch(batch.rows, stream)
 
     def _run_batch(self, rows: list[Row], stream: int) -> None:
-        started_s = self._clock()
+        started_s = self._began_s[stream] = self._clock()
         computed, failed = self._computed(rows)
+        self._began_s[stream] = None
         num_failed = sum(each is None for each in computed)
         self._failures[stream] = self._failures[stream] + 1 if num_failed == len(rows) else 0
         forward_s = self._clock() - started_s

@@ -44,6 +44,7 @@ class FairQueue(Generic[T]):
 
     def push(self, item: T, party: str, level: float) -> None:
         """Queue an item; a party new to the queue starts at `level` served."""
+        self._drop_cancelled(party)  # or they would pile up while nobody takes anything
         items = self._items.setdefault(party, deque())
         if not items:
             self._served[party] = max(self._served.get(party, 0.0), level)

@@ -1,6 +1,5 @@
 """Input tensors of an inference request, as JSON lists or as bytes behind the JSON."""
 
-import base64
 import binascii
 import struct
 from collections.abc import Iterator
@@ -152,7 +151,7 @@ def _elements(name: str, data: memoryview, count: int) -> Iterator[bytes]:
 def _from_base64(name: str, index: int, text: object) -> bytes:
     if isinstance(text, str):
         try:
-            return base64.b64decode(text, validate=True)
+            return binascii.a2b_base64(text, strict_mode=True)
         except (binascii.Error, ValueError):
             pass  # answered below
     raise bad_infer(f"row {index} of input {name!r} is not base64")

@@ -85,6 +85,8 @@ class Supervisor:
             child = self._children[spec.name] = await Child.start(
                 spec, self._folder, self._beat_s, is_ready
             )
+            if spec in self._ending:
+                child.terminate()  # its group was told to end while this one was being started
             how = await child.ended()
             if self.stopping.is_set():
                 logger.info("%s", how, extra={"pid": child.pid})

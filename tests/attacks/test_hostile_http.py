@@ -158,11 +158,17 @@ async def test_no_body_of_a_fit_request_upsets_it(client: httpx.AsyncClient, bod
         ("application/json", b"[" * 100_000),
         ("application/json", b'{"images": [' + b'"",' * 100 + b'""]}'),
         ("application/json", b'{"images": {"0": "x"}}'),
+        ("application/json", b'{"images": ["aGk="], "\\ud800": 1}'),
+        ("application/json", b'{"images": ["aGk="], "' + b"x" * 100_000 + b'": 1}'),
         ("application/json; charset=utf-7", b"+AHs-"),
         ("multipart/form-data", b""),
         ("multipart/form-data; boundary=", b"--\r\n"),
         ("multipart/form-data; boundary=" + "b" * 10_000, b"--b\r\n"),
         ("multipart/form-data; boundary=b", b"--b\r\n" * 10_000),
+        (
+            "multipart/form-data; boundary=b; charset=undefined",
+            b'--b\r\nContent-Disposition: form-data; name="images"\r\n\r\nx\r\n--b--\r\n',
+        ),
         (
             "multipart/form-data; boundary=b",
             b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--",
@@ -181,7 +187,7 @@ async def test_no_body_of_a_fit_request_upsets_it(client: httpx.AsyncClient, bod
         ("\xff", b"x"),
         ("", b"x"),
     ],
-    ids=range(16),
+    ids=range(19),
 )
 async def test_no_body_of_a_classification_upsets_it(
     client: httpx.AsyncClient, content_type: str, body: bytes

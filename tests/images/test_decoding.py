@@ -112,6 +112,13 @@ def test_one_pixel() -> None:
     assert decode_image(_encode(Image.new("L", (1, 1), 7), "PNG"), LIMITS).size == (1, 1)
 
 
+@pytest.mark.parametrize("format_", ["PNG", "TIFF"])
+def test_a_long_thin_image_is_refused_in_any_format(format_: str) -> None:
+    data = _encode(Image.new("L", (70_000, 2)), format_)
+    with pytest.raises(ImageDecodeError, match="70000 x 2, limit 65535 a side"):
+        decode_image(data, LIMITS)
+
+
 def test_limits_are_named(picture: Image.Image) -> None:
     data = _encode(picture, "PNG")
     with pytest.raises(ImageDecodeError, match=f"{len(data)} bytes, limit 10"):

@@ -11,6 +11,7 @@ from backbones.info import LoadedBackbone
 from backbones.precision import in_precision
 from ensemble.prompted_vit import PromptedViT
 from prompt_store.artifacts import Artifact
+from service.inference import engine
 from service.inference.backbone_pass import EagerPass
 from service.inference.bank import ArtifactBank, BankEntry
 from service.inference.batcher import Batcher
@@ -453,6 +454,32 @@ def test_one_stream_that_fails_makes_the_engine_unhealthy(
         outcomes = harness.classify([row(i, entry) for i in range(8)])
         assert {type(each) for each in outcomes} <= {RowResult, EngineFailedError}
     assert harness.engine.stop(30)
+
+
+def test_a_pass_that_does_not_end_makes_the_engine_unhealthy(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MAX_PASS_S", 0.2)
+    forward, hangs, goes_on = Forward(EagerPass(loaded.vit)), threading.Event(), threading.Event()
+
+    def compute(rows: list[Row]) -> list[ComputedRow]:
+        hangs.set()
+        assert goes_on.wait(30)
+        return forward(rows)
+
+    with running(loaded.vit, compute=compute) as harness:
+        entry = harness.insert("d", make_artifact(1))
+        rows = [row(0, entry)]
+        assert harness.batcher.submit(rows)
+        assert hangs.wait(30)
+        until_s = time.monotonic() + 30
+        while harness.engine.healthy:
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+        goes_on.set()
+        assert isinstance(harness.wait(rows)[0], RowResult)
+        time.sleep(0.3)  # idle for longer than a pass may take
+        assert harness.engine.healthy
 
 
 def test_the_number_of_threads_changes_nothing(

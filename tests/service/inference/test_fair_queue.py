@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import dataclass
 
 from service.inference.fair_queue import FairQueue
@@ -67,6 +68,22 @@ def test_cancelled_items_are_skipped_uncounted_and_uncharged() -> None:
     assert queue.pop()[1] is items[4]
     assert queue.least_served is None
     assert queue.num_waiting == 0
+
+
+def test_cancelled_items_do_not_pile_up_while_nobody_takes_any() -> None:
+    queue: FairQueue[Item] = FairQueue()
+    gone: list[weakref.ref[Item]] = []
+    for _ in range(100):
+        item = Item("a")
+        queue.push(item, "a", 0.0)
+        item.cancelled = True
+        gone.append(weakref.ref(item))
+    del item
+    assert sum(each() is not None for each in gone) == 1
+    assert queue.num_waiting == 0
+    assert queue.least_served is None
+    queue.push(Item("a"), "a", 0.0)
+    assert take(queue, 2) == ["a"]
 
 
 def test_a_charge_to_a_party_that_does_not_wait_counts_when_it_does() -> None:
