@@ -18,9 +18,9 @@ from types import FrameType
 import uvicorn
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.listeners import HANDSHAKE_S, accept_waiting, drop_newcomers
+from service.slow_readers import AbortableProtocol
 
 
 class Drain:
@@ -122,7 +122,7 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(POLL_S)  # uvicorn tells nobody when a request begins
 
     def _protocol(self) -> asyncio.Protocol:
-        return HttpToolsProtocol(
+        return AbortableProtocol(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 

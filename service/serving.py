@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from service.drain import DrainingServer
 from service.parts import Parts
 from service.settings import ServiceSettings
+from service.slow_readers import AbortableProtocol
 
 
 def server_of(app: FastAPI, settings: ServiceSettings) -> DrainingServer:
@@ -19,7 +20,7 @@ def server_of(app: FastAPI, settings: ServiceSettings) -> DrainingServer:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=AbortableProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -2,20 +2,39 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 65_536
 """As much as uvicorn buffers for a connection before it lets `send` wait."""
 
+HANG_UP_S = 1.0
+"""How long the server may take to see that a connection is gone."""
+
+_HANG_UP = "hgprompt.hang_up"
+
+
+class AbortableProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, whose requests can end their connection with what is unsent."""
+
+    def on_message_begin(self) -> None:
+        """Give the application of each request the means to it."""
+        super().on_message_begin()
+        cast("dict[str, Any]", self.scope)[_HANG_UP] = self.transport.abort
+
 
 class CutOffSlowReaders:
-    """ASGI middleware: large bodies are sent in pieces, each of which must leave in time.
+    """ASGI middleware: large bodies are sent in pieces, and all that is sent must leave in time.
 
     Sent in one piece a body is buffered whole by the server, which then counts the request as
-    done: a client that reads nothing would hold it for as long as it likes.
+    done: a client that reads nothing would hold it for as long as it likes. Closing its connection
+    would wait for it too, so under `AbortableProtocol` it is aborted.
 
     Args:
         app: What answers.
@@ -34,24 +53,39 @@ class CutOffSlowReaders:
             nonlocal is_cut_off
             if is_cut_off:
                 return
-            if len(message.get("body", b"")) <= CHUNK_BYTES:
-                await send(message)
-                return
             try:
-                await self._send_in_pieces(message, send)
+                for piece in _pieces(message):
+                    async with asyncio.timeout(self._idle_timeout_s):
+                        await send(piece)
             except TimeoutError:
                 is_cut_off = True
-                path, sent = scope["path"], len(message["body"])
+                path, size = scope.get("path"), len(message.get("body", b""))
                 logger.warning(
-                    "a client left its answer unread", extra={"path": path, "body_bytes": sent}
+                    "a client left its answer unread", extra={"path": path, "body_bytes": size}
                 )
+                await _hang_up(scope, receive)
 
         await self._app(scope, receive, patient_send)
 
-    async def _send_in_pieces(self, message: Message, send: Send) -> None:
-        body: bytes = message["body"]
-        for start in range(0, len(body), CHUNK_BYTES):
-            end = start + CHUNK_BYTES
-            more = end < len(body) or message.get("more_body", False)
-            async with asyncio.timeout(self._idle_timeout_s):
-                await send({**message, "body": body[start:end], "more_body": more})
+
+def _pieces(message: Message) -> Generator[Message]:
+    body: bytes = message.get("body", b"")
+    if len(body) <= CHUNK_BYTES:
+        yield message
+        return
+    for start in range(0, len(body), CHUNK_BYTES):
+        end = start + CHUNK_BYTES
+        more = end < len(body) or message.get("more_body", False)
+        yield {**message, "body": body[start:end], "more_body": more}
+
+
+async def _hang_up(scope: Scope, receive: Receive) -> None:
+    """End the connection, and wait until the server has seen it."""
+    hang_up: Callable[[], None] | None = scope.get(_HANG_UP)
+    if hang_up is None:
+        return
+    hang_up()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(HANG_UP_S):
+            while (await receive())["type"] != "http.disconnect":
+                pass
