@@ -13,6 +13,7 @@ probe: docs/method.md has the figures.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.optimize import minimize_scalar
@@ -192,6 +193,6 @@ def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     # Right on all images, the best one is below the margins.
     largest = max(6.0, math.log(float(margins.abs().mean()) + 1))
     bounds = (-3.0, largest)
-    found = minimize_scalar(smoothed, bounds=bounds, method="bounded", options={"xatol": 0.01})
+    found: Any = minimize_scalar(smoothed, bounds=bounds, method="bounded", options={"xatol": 0.01})
     temperature = math.exp(float(found.x))
     return temperature, log_loss(temperature)

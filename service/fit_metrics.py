@@ -1,11 +1,15 @@
 """Prometheus metrics of the fits' queue, as a process with the role "api" sees it."""
 
+import asyncio
 import math
 
 from prometheus_client import CollectorRegistry, Gauge
 
 from jobs.desk import FitDesk
 from jobs.errors import QueueUnavailableError
+
+REFRESH_S = 0.5
+"""All other metrics wait for it, and another process gives the whole answer a second."""
 
 
 class FitMetrics:
@@ -25,8 +29,9 @@ class FitMetrics:
         )
 
     async def refresh(self) -> None:
-        """Ask Redis anew; takes at most as long as one exchange with it may."""
+        """Ask Redis anew, for at most `REFRESH_S`."""
         try:
-            self._depth.set(await self._desk.queue_depth())
-        except QueueUnavailableError:
+            async with asyncio.timeout(REFRESH_S):
+                self._depth.set(await self._desk.queue_depth())
+        except (QueueUnavailableError, TimeoutError):
             self._depth.set(math.nan)

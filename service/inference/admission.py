@@ -85,13 +85,7 @@ class Admission:
         Raises:
             QueueFullError: The queue, or the ensemble's share of it, is used up.
         """
-        lacking = self._images.lacks(name, count)
-        if lacking is not None:
-            raise self._refusal(
-                "queue" if lacking == "room" else "share",
-                f"{self.num_images} images are waiting, {self._images.held_by(name)} of them for "
-                f"{name}; {count} more exceed the limit of {self._images.limit} (max_queue)",
-            )
+        self._check_images(name, count)
         self._images.take(name, count)
         try:
             yield
@@ -100,7 +94,12 @@ class Admission:
 
     @contextmanager
     def body(self, name: str) -> Generator["BodyRoom"]:
-        """Hold the room that the body of a request to an ensemble takes while it is in memory."""
+        """Hold the room that the body of a request to an ensemble takes while it is in memory.
+
+        Raises:
+            QueueFullError: There would be no room for one of its images, so it need not be read.
+        """
+        self._check_images(name, 1)
         room = BodyRoom(self, name)
         try:
             yield room
@@ -122,6 +121,15 @@ class Admission:
                 "(max_inflight_bytes)",
             )
         self._bytes.take(name, num_bytes)
+
+    def _check_images(self, name: str, count: int) -> None:
+        lacking = self._images.lacks(name, count)
+        if lacking is not None:
+            raise self._refusal(
+                "queue" if lacking == "room" else "share",
+                f"{self.num_images} images are waiting, {self._images.held_by(name)} of them for "
+                f"{name}; {count} more exceed the limit of {self._images.limit} (max_queue)",
+            )
 
     def observe(self, num_images: int, seconds: float) -> None:
         """Learn the engine's pace from a finished batch; it decides what Retry-After says."""

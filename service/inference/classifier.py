@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from images.errors import ImageDecodeError
+from prompt_store.names import AliasReference
 from service.inference.admission import Admission
 from service.inference.decoding import DecodePool
 from service.inference.engine_client import EngineClient
@@ -16,6 +17,8 @@ from service.inference.observer import InferenceObserver
 from service.inference.resolver import Reference, Resolver, Served
 from service.inference.rows import RowOutcome
 from service.inference.tracing import record_classification
+
+Assigned = Callable[[AliasReference, int], None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Classifier:
         engine: Computes the pixels.
         deadline_s: How long a request may take.
         observer: Told of requests that end before their answer.
+        assigned: Called with an alias and the version that one request to it was given.
         clock: Monotonic seconds, the engine's clock.
     """
 
@@ -57,6 +61,7 @@ class Classifier:
         engine: EngineClient,
         deadline_s: float,
         observer: InferenceObserver,
+        assigned: Assigned,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.admission = admission
@@ -65,6 +70,7 @@ class Classifier:
         self.engine = engine
         self._deadline_s = deadline_s
         self._observer = observer
+        self._assigned = assigned
         self._clock = clock
 
     async def classify(
@@ -93,6 +99,8 @@ class Classifier:
         try:
             async with asyncio.timeout(self._deadline_s) as deadline:
                 served = await self.resolver.resolve(reference, assignment_key)
+                if isinstance(reference, AliasReference):
+                    self._assigned(reference, served.version)
                 try:
                     return await self._classify(served, images, deadline_s, wants_features)
                 except asyncio.CancelledError:

@@ -9,11 +9,11 @@ from backbones.info import BackboneInfo
 from images.decoding import ImageLimits
 from jobs.ensembles import EnsembleStore
 from service.inference.admission import Admission
-from service.inference.classifier import Classifier
+from service.inference.classifier import Assigned, Classifier
 from service.inference.decoding import DecodePool
 from service.inference.engine_client import EngineClient
 from service.inference.observer import InferenceObserver
-from service.inference.resolver import Assigned, Resolver
+from service.inference.resolver import Resolver
 from service.settings import ServiceSettings
 
 
@@ -61,13 +61,13 @@ async def running_classifier(
             ensembles,
             ttl_s=settings.resolve_ttl_s,
             rng=random.SystemRandom(),
-            assigned=assigned,
         ),
         admission=admission,
         decoder=decoder,
         engine=engine,
         deadline_s=settings.request_deadline_s,
         observer=observer,
+        assigned=assigned,
     )
     try:
         yield RunningClassifier(classifier, decoder)

@@ -25,7 +25,6 @@ PATIENCE_S = 2.0
 """How long a look may take before the last known answer stands in for it."""
 
 Reference = NameReference | AliasReference
-Assigned = Callable[[AliasReference, int], None]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,6 @@ class Resolver:
         ensembles: The durable fits and their aliases; read on threads.
         ttl_s: How long an answer is trusted.
         rng: Draws a version for requests to an alias that is split between several.
-        assigned: Called with the alias and the version that one request was given.
         clock: Monotonic seconds.
     """
 
@@ -79,13 +77,11 @@ class Resolver:
         *,
         ttl_s: float,
         rng: random.Random,
-        assigned: Assigned = lambda _reference, _version: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ensembles = ensembles
         self._ttl_s = ttl_s
         self._rng = rng
-        self._assigned = assigned
         self._clock = clock
         self._known: OrderedDict[Reference, _Known] = OrderedDict()
         self._looking: dict[Reference, _Look] = {}
@@ -111,7 +107,6 @@ class Resolver:
             version = drawn_version(target.weights, self._rng.random())
         else:
             version = keyed_version(target.weights, str(reference), assignment_key)
-        self._assigned(reference, version)
         return target.served[version]
 
     def last_known(self, reference: NameReference) -> Served | None:
@@ -154,6 +149,8 @@ class Resolver:
             raise
         except (*STORE_AWAY, TimeoutError):
             logger.warning("store unavailable, serving the last known version", exc_info=True)
+            if self._known.get(key) is known:  # the store is asked again after as long as usual
+                self._known[key] = replace(known, until_s=self._clock() + self._ttl_s)
             return known.target
 
     async def _look_up(self, key: Reference) -> _Target:

@@ -114,10 +114,14 @@ def _little_endian(values: np.ndarray) -> bytes:
     return values.astype("<f4", copy=False).tobytes()
 
 
+def _accepted(accept_encoding: str) -> set[str]:
+    """Encodings that are named; `;q=0` rules one out (RFC 9110, 12.5.3)."""
+    named = (each.replace(" ", "").partition(";q=") for each in accept_encoding.split(","))
+    return {encoding for encoding, _, weight in named if weight.strip("0.") or not weight}
+
+
 def _compressed(body: bytes, extra: dict[str, str], media_type: str, headers: Headers) -> Response:
-    accepted = {
-        each.partition(";")[0].strip() for each in headers.get("accept-encoding", "").split(",")
-    }
+    accepted = _accepted(headers.get("accept-encoding", ""))
     if len(body) >= MIN_COMPRESSED_BYTES and "gzip" in accepted:
         body, extra = gzip.compress(body, _FAST, mtime=0), {**extra, "Content-Encoding": "gzip"}
     elif len(body) >= MIN_COMPRESSED_BYTES and "deflate" in accepted:

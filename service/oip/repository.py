@@ -36,6 +36,10 @@ class RepositoryIndex:
             if end == "succeeded" or not ready_only
         ]
 
+    def ready(self, name: str) -> tuple[int, ...]:
+        """Return the versions of an ensemble that can be used, ascending."""
+        return tuple(version for version, end in self._versions(name) if end == "succeeded")
+
     def _names(self) -> Iterator[str]:
         names = self._catalogue.names(limit=_PAGE)
         yield from names

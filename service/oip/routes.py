@@ -68,7 +68,7 @@ async def ready(request: Request) -> Response:
 async def metadata(request: Request) -> Response:
     """Answer `GET /v2/models/{model}`: the signature."""
     served = await _resolve(request)
-    versions = await asyncio.to_thread(parts_of(request).ensembles.versions, served.name)
+    versions = await asyncio.to_thread(_repository(request).ready, served.name)
     model = request.path_params["model"]
     return JSONResponse(model_metadata(model, served, versions, parts_of(request).backbone))
 
@@ -108,8 +108,7 @@ async def infer(request: Request) -> Response:
             limit_bytes=settings.max_classify_body_bytes,
             idle_timeout_s=settings.body_idle_timeout_s,
         )
-        wanted = await _parsed(request, content)
-        answer = await while_connected(request, _answer(request, reference, key, wanted))
+        wanted, answer = await while_connected(request, _answer(request, reference, key, content))
     results = [each for each in answer.outcomes if isinstance(each, RowResult)]
     model, headers = request.path_params["model"], request.headers
     written = (wanted, model, answer.served, answer.classes, results, headers)
@@ -124,7 +123,7 @@ async def index(request: Request) -> Response:
     ready_only = document.get("ready", False)
     if not isinstance(ready_only, bool):
         raise bad_infer("ready is neither true nor false")
-    repository = cast("RepositoryIndex", request.app.state.repository_index)
+    repository = _repository(request)
     return await asyncio.to_thread(lambda: JSONResponse(repository.entries(ready_only=ready_only)))
 
 
@@ -158,9 +157,10 @@ async def _parsed(request: Request, content: InferContent) -> InferRequest:
 
 
 async def _answer(
-    request: Request, reference: Reference, key: str | None, wanted: InferRequest
-) -> Classification:
+    request: Request, reference: Reference, key: str | None, content: InferContent
+) -> tuple[InferRequest, Classification]:
     """Classify all rows; the protocol has no errors by row, so one bad row fails the request."""
+    wanted = await _parsed(request, content)
     started_s = time.perf_counter()
     try:
         answer = await _classifier(request).classify(
@@ -179,7 +179,7 @@ async def _answer(
     _statistics(request).succeeded(
         answer.served, results, decode_s=answer.decode_s, total_s=total_s
     )
-    return answer
+    return wanted, answer
 
 
 def _num_values(results: Sequence[RowResult]) -> int:
@@ -268,6 +268,10 @@ def _classifier(request: Request) -> Classifier:
 
 def _engine(request: Request) -> EngineClient:
     return _classifier(request).engine
+
+
+def _repository(request: Request) -> RepositoryIndex:
+    return cast("RepositoryIndex", request.app.state.repository_index)
 
 
 def _statistics(request: Request) -> ModelStatistics:

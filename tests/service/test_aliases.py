@@ -377,6 +377,17 @@ async def test_a_split_alias_assigns_whole_requests(
 
 
 @pytest.mark.usefixtures("two")
+async def test_only_classifications_are_counted_as_assigned(
+    client: httpx.AsyncClient, image: Images
+) -> None:
+    await client.put(PROD, json=HALVES, headers=NEW)
+    for path in ("", "/ready", "/config", "/stats"):
+        assert (await client.get(f"/v2/models/zoo@prod{path}")).status_code == 200
+    assert (await client.post("/v1/ensembles/zoo@1/classify", content=image())).is_success
+    assert "hgprompt_alias_requests_total{" not in (await client.get("/metrics")).text
+
+
+@pytest.mark.usefixtures("two")
 async def test_requests_of_one_key_stay_with_one_version(
     client: httpx.AsyncClient, image: Images
 ) -> None:

@@ -51,6 +51,18 @@ def test_large_requests_cannot_take_all_of_the_queue_either() -> None:
         held.enter_context(admission.images("modest", 20))
 
 
+def test_a_body_is_not_read_if_none_of_its_images_can_be_admitted() -> None:
+    admission = Admission(max_images=100, max_bytes=10)
+    with admission.images("greedy", 80), admission.images("modest", 15):
+        with pytest.raises(QueueFullError) as caught, admission.body("greedy"):
+            pytest.fail("admitted")
+        assert caught.value.scarce == "share"
+        with admission.body("modest") as room:
+            room.add(1)
+    with admission.body("greedy"):
+        pass
+
+
 def test_bodies_are_bounded_as_they_arrive() -> None:
     admission = Admission(max_images=4, max_bytes=10)
     with admission.body("a") as first, admission.body("b") as second:

@@ -52,7 +52,14 @@ MakeResidency = Callable[..., Residency]
 
 
 @pytest.fixture
-def make_residency(loaded: LoadedBackbone, shelf: Shelf) -> Iterator[MakeResidency]:
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def make_residency(
+    loaded: LoadedBackbone, shelf: Shelf, registry: CollectorRegistry
+) -> Iterator[MakeResidency]:
     with ThreadPoolExecutor(2) as loaders, ThreadPoolExecutor(1) as copiers:
 
         def make(on_device: float, in_memory: float = 0.0) -> Residency:
@@ -65,7 +72,7 @@ def make_residency(loaded: LoadedBackbone, shelf: Shelf) -> Iterator[MakeResiden
                 copiers=copiers,
                 backbone_digest=loaded.info.digest,
                 budgets=ResidencyBudgets(int(on_device * size), int(in_memory * size)),
-                observer=InferenceMetrics(CollectorRegistry()),
+                observer=InferenceMetrics(registry),
             )
 
         yield make
@@ -121,7 +128,7 @@ async def test_what_is_in_use_stays(residency: Residency, shelf: Shelf) -> None:
 
 
 async def test_what_left_the_device_comes_back_from_main_memory_unchanged(
-    make_residency: MakeResidency, shelf: Shelf
+    make_residency: MakeResidency, shelf: Shelf, registry: CollectorRegistry
 ) -> None:
     residency = make_residency(2, in_memory=3)
     first = await use(residency, "1")
@@ -137,6 +144,7 @@ async def test_what_left_the_device_comes_back_from_main_memory_unchanged(
     np.testing.assert_array_equal(again.head_bias, first.head_bias)
     assert again.classes == first.classes
     assert shelf.loads == ["1", "2", "3", "4"]
+    assert registry.get_sample_value("hgprompt_artifact_load_seconds_count") == 4
 
 
 async def test_main_memory_has_a_budget_of_its_own(

@@ -115,6 +115,26 @@ async def test_while_the_store_is_down_the_last_answer_stands(
     assert (await resolver.resolve(NameReference("zoo", None))).digest == digest
 
 
+async def test_a_store_that_fails_at_once_is_asked_once_a_ttl_and_complained_of_as_often(
+    resolver: Resolver,
+    clock: Clock,
+    publish: Publish,
+    objects: ObjectStore,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish("zoo")
+    zoo = NameReference("zoo", None)
+    await resolver.resolve(zoo)
+    break_store(objects)
+    clock.now_s += 3600
+    for _ in range(5):
+        await resolver.resolve(zoo)
+    assert caplog.text.count("serving the last known version") == 1
+    clock.now_s += 1
+    await resolver.resolve(zoo)
+    assert caplog.text.count("serving the last known version") == 2
+
+
 def point(ensembles: EnsembleStore, alias: str, **weights: float) -> None:
     shares = [Share(version=int(v[1:]), weight=w) for v, w in weights.items()]
     ensembles.aliases.move("zoo", alias, Split.of(shares), lambda _: True)
@@ -246,15 +266,8 @@ async def test_a_split_alias_is_drawn_for_each_request_or_kept_by_key(
     publish("zoo", seed=1)
     publish("zoo", seed=2)
     point(ensembles, "prod", v1=0.75, v2=0.25)
-    assigned: list[int] = []
-    resolver = Resolver(
-        ensembles,
-        ttl_s=60,
-        rng=random.Random(5),  # noqa: S311
-        assigned=lambda reference, version: assigned.append(version) if reference == PROD else None,
-    )
+    resolver = Resolver(ensembles, ttl_s=60, rng=random.Random(5))  # noqa: S311
     drawn = [(await resolver.resolve(PROD)).version for _ in range(2000)]
-    assert assigned == drawn
     assert drawn.count(2) / 2000 == pytest.approx(0.25, abs=0.05)
     assert len({tuple(drawn[i : i + 20]) for i in range(0, 2000, 20)}) > 90  # no fixed pattern
     of_key = {k: (await resolver.resolve(PROD, k)).version for k in map(str, range(2000))}
@@ -262,19 +275,6 @@ async def test_a_split_alias_is_drawn_for_each_request_or_kept_by_key(
     other = Resolver(ensembles, ttl_s=60, rng=random.Random(6))  # noqa: S311
     for key, version in of_key.items():  # also in another process
         assert (await other.resolve(PROD, key)).version == version
-
-
-async def test_requests_by_name_or_version_are_not_assigned(
-    publish: Publish, ensembles: EnsembleStore
-) -> None:
-    publish("zoo")
-
-    def never(_reference: AliasReference, _version: int) -> None:
-        raise AssertionError
-
-    resolver = Resolver(ensembles, ttl_s=60, rng=random.Random(0), assigned=never)  # noqa: S311
-    for version in (None, 1):
-        assert (await resolver.resolve(NameReference("zoo", version), "key")).version == 1
 
 
 async def test_an_alias_that_is_deleted_is_not_found_and_stays_so_without_the_store(

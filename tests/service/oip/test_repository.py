@@ -49,6 +49,7 @@ def test_every_version_has_a_state_and_an_end_is_read_once(
     error = FitError(type="urn:hgprompt:problem:x", title="No", detail="no")
     ensembles.publish_failure(failing, attempt, error)
     failed = ("zoo", "2", "UNAVAILABLE", "the fit is failed")
+    assert index.ready("zoo") == (1,)
     assert states(index) == [*ready, failed]
     reads.clear()
     assert states(index) == [*ready, failed]

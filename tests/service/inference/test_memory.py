@@ -1,0 +1,32 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.inference.memory import CPU_SHARE, default_device_bytes, main_memory_bytes
+
+PHYSICAL_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max\n", PHYSICAL_BYTES),
+        ("500000000\n", 500_000_000),
+        ("9223372036854771712\n", PHYSICAL_BYTES),  # how version 1 says "no limit"
+        (None, PHYSICAL_BYTES),
+    ],
+)
+def test_a_container_has_the_memory_that_it_may_use(
+    tmp_path: Path, text: str | None, expected: int
+) -> None:
+    limit = tmp_path / "memory.max"
+    if text is not None:
+        limit.write_text(text)
+    assert main_memory_bytes([tmp_path / "absent", limit]) == expected
+
+
+def test_the_artifacts_on_a_cpu_get_a_share_of_it() -> None:
+    budget_bytes = default_device_bytes(torch.device("cpu"))
+    assert budget_bytes == int(CPU_SHARE * main_memory_bytes())
