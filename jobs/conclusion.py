@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from jobs.ensembles import EnsembleStore
-from jobs.errors import STORE_AWAY, FenceLostError, FitEndedError, FitNotFoundError
+from jobs.errors import (
+    STORE_AWAY,
+    FenceLostError,
+    FitEndedError,
+    FitNotFoundError,
+    NotRecordedError,
+)
 from jobs.failures import UNEXPECTED, describe_failure
 from jobs.records import FitAttempt, FitId, FitOutcome, FitResultDocs
 from prompt_store.errors import NotFoundError, PromptStoreError, StoreUnavailableError
@@ -20,8 +26,13 @@ PUBLISH_RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 async def record_result(
     store: EnsembleStore, fit_id: FitId, attempt: FitAttempt, docs: FitResultDocs
 ) -> FitOutcome | None:
-    """Record a success; None if it came too late or the store would not take it."""
-    return await _record(partial(store.publish_result, fit_id, attempt, docs), fit_id, attempt)
+    """Record a success; None if it came too late.
+
+    Raises:
+        NotRecordedError: The store would not take it.
+    """
+    publish = partial(store.publish_result, fit_id, attempt, docs)
+    return await _record(publish, fit_id, attempt, PUBLISH_RETRY_DELAYS_S)
 
 
 async def record_failure(
@@ -43,14 +54,17 @@ async def record_failure(
     if told.type == UNEXPECTED:
         logger.error("the fit handler failed", exc_info=error, extra=log)
     publish = partial(store.publish_failure, fit_id, attempt, told)
-    return await _record(publish, fit_id, attempt, delays_s)
+    try:
+        return await _record(publish, fit_id, attempt, delays_s)
+    except NotRecordedError:
+        return None
 
 
 async def _record(
     publish: Callable[[], FitOutcome],
     fit_id: FitId,
     attempt: FitAttempt,
-    retry_delays_s: Sequence[float] = PUBLISH_RETRY_DELAYS_S,
+    retry_delays_s: Sequence[float],
 ) -> FitOutcome | None:
     log = _log(fit_id, attempt)
     try:
@@ -59,6 +73,7 @@ async def _record(
         logger.warning("late finish refused: %s", error, extra=log)
     except (PromptStoreError, FitNotFoundError) as error:
         logger.error("not recorded, the fit will run again: %s", error, extra=log)  # noqa: TRY400
+        raise NotRecordedError(str(error)) from error
     return None
 
 

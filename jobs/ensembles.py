@@ -226,7 +226,7 @@ class EnsembleStore(EnsembleCatalogue):
     def _declare_dead(self, fit_id: FitId, state: FitState) -> None:
         detail = (
             f"{state.lost} attempts were lost without an outcome (limit {self._max_attempts});"
-            " each time the worker died or was cut off"
+            " each time the worker died, was cut off, or could not read the fit's inputs"
         )
         error = FitError(
             type=f"{PROBLEM_PREFIX}fit-dead", title="The fit kept losing its worker", detail=detail

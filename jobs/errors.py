@@ -48,6 +48,10 @@ class FitsUnfinishedError(JobsError):
         self.fits = tuple(fits)
 
 
+class NotRecordedError(JobsError):
+    """The store would not take an outcome, though it was asked for a minute."""
+
+
 class FitHeldError(JobsError):
     """Another worker is running the fit at this moment."""
 

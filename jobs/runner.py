@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from jobs.conclusion import record_failure, record_result
 from jobs.context import FitContext, StopReason
 from jobs.ensembles import EnsembleStore
-from jobs.errors import FitEndedError, FitHeldError, FitNotFoundError, QueueUnavailableError
+from jobs.errors import (
+    FitEndedError,
+    FitHeldError,
+    FitNotFoundError,
+    NotRecordedError,
+    QueueUnavailableError,
+)
 from jobs.keepalive import Reporter, kept_alive
 from jobs.observer import AttemptEnd, AttemptReport, FitObserver
 from jobs.progress import ProgressBoard
@@ -71,9 +77,16 @@ class FitRunner:
             async with kept_alive(context, self.board, self.store, self.settings) as reporter:
                 answer, reason = await self._handle(context)
                 await reporter.send(context.take_reports())
-                outcome = await self._record(fit_id, attempt, answer, reason)
+                outcome, is_taken = None, True
+                try:
+                    outcome = await self._record(fit_id, attempt, answer, reason)
+                except NotRecordedError:
+                    is_taken = False
             observed.end = _end(outcome, reason)
         if outcome is None and reason == "shutdown":
+            self.released.append(fit_id)
+            await self._release(fit_id, attempt, reporter)
+        elif not is_taken:  # no worker was lost; the next sweep queues it again
             await self._release(fit_id, attempt, reporter)
         await self._sign_off(fit_id, attempt, outcome)
 
@@ -154,7 +167,6 @@ class FitRunner:
             await asyncio.to_thread(self.store.release_attempt, fit_id, attempt)
         except StoreUnavailableError as error:
             logger.warning("counted as lost: %s", error, extra={"fit": str(fit_id)})
-        self.released.append(fit_id)
         await reporter.send([Progress(status="queued", attempt=attempt.attempt)])
 
     async def _sign_off(

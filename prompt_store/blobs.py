@@ -1,14 +1,20 @@
 """Content-addressed bytes: stored under their digest, checked whenever they are read."""
 
 import hashlib
+import logging
 import os
+import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
-from prompt_store.errors import DigestMismatchError, NotFoundError
+from prompt_store.errors import DigestMismatchError, NotFoundError, StoreFullError
 from prompt_store.names import check_digest, digest_of
-from prompt_store.objects import ObjectStore
+from prompt_store.objects import NO_ROOM, ObjectStore
+
+logger = logging.getLogger(__name__)
 
 
 class BlobStore:
@@ -24,32 +30,34 @@ class BlobStore:
     def put_bytes(self, data: bytes) -> str:
         """Store `data` durably, unless it is there already, and return its digest.
 
+        A blob that was damaged at rest is mended, since its bytes are known again.
+
         Raises:
-            DigestMismatchError: A blob of another size is stored under this digest: it is corrupt.
             StoreFullError, StoreUnavailableError: As `ObjectStore.put_new`.
         """
         digest = digest_of(data)
-        if not self._objects.put_new(_key(digest), data):
-            self._check_size(digest, len(data))
+        if not self._objects.put_new(_key(digest), data) and not self._is_whole(digest):
+            self._objects.mend(_key(digest), lambda file: file.write(data))
         return digest
 
     def put_file(self, path: Path, digest: str | None = None) -> str:
-        """Store the file at `path` durably, unless it is there already, and return its digest.
+        """Store the file at `path` durably, as `put_bytes`, and return its digest.
 
         Args:
             path: A file that nobody writes to meanwhile.
             digest: What the caller believes the digest to be, checked if given.
 
         Raises:
-            DigestMismatchError: The file has another digest (nothing is stored), or as `put_bytes`.
+            DigestMismatchError: The file has another digest; nothing is stored.
             StoreFullError, StoreUnavailableError: As `ObjectStore.put_new`.
         """
         with path.open("rb") as file:
             actual = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         if digest is not None and actual != digest:
             raise DigestMismatchError(f"the content has digest {actual}, not {digest}")
-        if not self._objects.put_file(_key(actual), path):
-            self._check_size(actual, path.stat().st_size)
+        if not self._objects.put_file(_key(actual), path) and not self._is_whole(actual):
+            with path.open("rb") as file:
+                self._objects.mend(_key(actual), partial(shutil.copyfileobj, file))
         return actual
 
     def get_bytes(self, digest: str) -> bytes:
@@ -70,17 +78,14 @@ class BlobStore:
 
         Raises:
             NotFoundError, DigestMismatchError, StoreUnavailableError: As `get_bytes`.
+            StoreFullError: There is no room for it at `path`.
         """
-        key = _key(digest)
-        running = hashlib.sha256()
         descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                for chunk in self._objects.chunks(key):
-                    running.update(chunk)
-                    file.write(chunk)
-            if f"sha256:{running.hexdigest()}" != digest:
-                raise _damaged(digest, f"sha256:{running.hexdigest()}")
+            with _room_for(digest, path), os.fdopen(descriptor, "wb") as file:
+                actual = self._digest_of_stored(digest, file.write)
+            if actual != digest:
+                raise _damaged(digest, actual)
             Path(temporary).replace(path)
         finally:
             with suppress(FileNotFoundError):  # it has become `path`
@@ -101,18 +106,36 @@ class BlobStore:
             raise NotFoundError(f"there is no blob {digest}")
         return size_bytes
 
-    def _check_size(self, digest: str, expected_bytes: int) -> None:
-        stored_bytes = self.size_bytes(digest)
-        if stored_bytes != expected_bytes:
-            raise DigestMismatchError(
-                f"the stored blob {digest} has {stored_bytes} bytes instead of {expected_bytes}: "
-                "it was damaged at rest"
-            )
+    def _is_whole(self, digest: str) -> bool:
+        """Whether what is stored under the digest has it; if not the log says so."""
+        actual = self._digest_of_stored(digest)
+        if actual != digest:
+            logger.error("%s; it is written again", _damaged(digest, actual))
+        return actual == digest
+
+    def _digest_of_stored(
+        self, digest: str, on_chunk: Callable[[bytes], object] = lambda _: None
+    ) -> str:
+        running = hashlib.sha256()
+        for chunk in self._objects.chunks(_key(digest)):
+            running.update(chunk)
+            on_chunk(chunk)
+        return f"sha256:{running.hexdigest()}"
 
 
 def _key(digest: str) -> str:
     digits = check_digest(digest).removeprefix("sha256:")
     return f"sha256/{digits[:2]}/{digits}"
+
+
+@contextmanager
+def _room_for(digest: str, path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise StoreFullError(f"no room for a copy of blob {digest} in {path.parent}") from error
 
 
 def _damaged(digest: str, actual: str) -> DigestMismatchError:

@@ -8,8 +8,8 @@ every folder from the file up to the root.
 
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,6 +40,14 @@ def create_file(root: Path, relative: str, write: Callable[[BinaryIO], object]) 
         created = _write_and_link(root, target, write)
     sync_folders(root, target.parent)
     return created
+
+
+def replace_file(root: Path, relative: str, write: Callable[[BinaryIO], object]) -> None:
+    """Put what `write` writes in the place of an existing file; otherwise as `create_file`."""
+    target = root / relative
+    with _written(root, write) as temporary:
+        temporary.replace(target)
+    sync_folders(root, target.parent)
 
 
 def sync_folders(root: Path, folder: Path) -> None:
@@ -76,18 +84,27 @@ def remove_stale_temporaries(root: Path, *, older_than_unix_s: float) -> int:
 
 
 def _write_and_link(root: Path, target: Path, write: Callable[[BinaryIO], object]) -> bool:
+    with _written(root, write) as temporary:
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextmanager
+def _written(root: Path, write: Callable[[BinaryIO], object]) -> Generator[Path]:
+    """A temporary file with what `write` writes, on the disk; it may be moved away."""
     folder = root / TEMPORARY_FOLDER
     folder.mkdir(exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix="put-", dir=folder)
+    descriptor, name = tempfile.mkstemp(prefix="put-", dir=folder)
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             write(file)
             file.flush()
             os.fchmod(file.fileno(), _READ_ONLY)
             os.fsync(file.fileno())
-        os.link(temporary, target)
-    except FileExistsError:
-        return False
+        yield temporary
     finally:
-        Path(temporary).unlink()
-    return True
+        temporary.unlink(missing_ok=True)

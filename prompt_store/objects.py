@@ -1,4 +1,4 @@
-"""The object store: keys to immutable bytes, created once and never overwritten."""
+"""The object store: keys to immutable bytes, created once; overwritten only to mend damage."""
 
 import errno
 import re
@@ -15,7 +15,12 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
 from prompt_store.clock import Clock, utc_now
-from prompt_store.durable_files import create_file, remove_stale_temporaries, sync_folders
+from prompt_store.durable_files import (
+    create_file,
+    remove_stale_temporaries,
+    replace_file,
+    sync_folders,
+)
 from prompt_store.errors import (
     NameInvalidError,
     NotFoundError,
@@ -27,7 +32,9 @@ from prompt_store.names import shown
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._@-]*"
 _KEY = re.compile(rf"{_SEGMENT}(/{_SEGMENT})*")
 _MAX_KEY_CHARACTERS = 512
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What the operating system says of a full disk, or a quota that is used up."""
+
 _STALE_AFTER_S = 24 * 3600.0
 
 
@@ -61,6 +68,15 @@ class ObjectStore:
         """Create `key` with the bytes of the file at `path`, as `put_new` does."""
         with path.open("rb") as source:
             return self._create(key, lambda file: shutil.copyfileobj(source, file))
+
+    def mend(self, key: str, write: Callable[[BinaryIO], object]) -> None:
+        """Replace the bytes of `key`, which were damaged, by the right ones; raises as `put_new`.
+
+        For content that is named by its digest, and nothing else. A reader gets the old bytes or
+        the new ones, whole.
+        """
+        with _translated("write", _checked(key)):
+            replace_file(self._root, key, write)
 
     def sync(self, key: str) -> None:
         """Make sure that an existing key survives a power cut, whoever created it."""
@@ -178,7 +194,7 @@ def _translated(action: str, key: str) -> Generator[None]:
             raise NotFoundError(f"there is no object {key}") from error
         raise StoreUnavailableError(f"cannot {action} {key}: {_first_line(error)}") from error
     except OSError as error:
-        kind = StoreFullError if error.errno in _NO_ROOM else StoreUnavailableError
+        kind = StoreFullError if error.errno in NO_ROOM else StoreUnavailableError
         raise kind(f"cannot {action} {key}: {_first_line(error)}") from error
     except BaseError as error:
         raise StoreUnavailableError(f"cannot {action} {key}: {_first_line(error)}") from error

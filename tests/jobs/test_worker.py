@@ -13,10 +13,10 @@ import pytest
 from jobs.context import FitContext
 from jobs.desk import FitDesk
 from jobs.errors import WorkerBrokenError
-from jobs.records import FitOutcome, FitResultDocs, FitSpec
+from jobs.records import FitAttempt, FitId, FitOutcome, FitResultDocs, FitSpec
 from jobs.runner import FitHandler
 from jobs.worker import run_worker
-from prompt_store.errors import NotFoundError
+from prompt_store.errors import NotFoundError, StoreFullError
 from tests.jobs.conftest import Deployment, MakeSpec, until
 
 DOCS = FitResultDocs(b"artifact", {})
@@ -164,6 +164,30 @@ def test_a_fit_outlives_a_store_that_is_away_when_it_ends(
             outcome = desk.store.outcome(fit_id)
             assert outcome is not None
             assert (outcome.status, outcome.attempt) == ("succeeded", 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_fit_is_computed_until_the_store_has_room_for_its_result(
+    deployment: Deployment, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A nearly full disk takes the small files of attempts: no worker was lost by them."""
+    monkeypatch.setattr("jobs.conclusion.PUBLISH_RETRY_DELAYS_S", ())
+    refusals = deployment.settings.max_attempts + 1
+    publish = deployment.store.publish_result
+
+    def nearly_full(fit_id: FitId, attempt: FitAttempt, docs: FitResultDocs) -> FitOutcome:
+        if attempt.attempt <= refusals:
+            raise StoreFullError("no room left")
+        return publish(fit_id, attempt, docs)
+
+    monkeypatch.setattr(deployment.store, "publish_result", nearly_full)
+
+    async def scenario() -> None:
+        async with working(deployment, lambda _: DOCS) as desk:
+            outcome = await outcome_of(desk, make_spec("fashion"))
+            assert (outcome.status, outcome.attempt) == ("succeeded", refusals + 1)
+            assert desk.store.state(FitId("fashion", 1)).lost == 1
 
     asyncio.run(scenario())
 

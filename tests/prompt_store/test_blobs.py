@@ -1,10 +1,16 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from prompt_store.blobs import BlobStore
-from prompt_store.errors import DigestMismatchError, NameInvalidError, NotFoundError
+from prompt_store.errors import (
+    DigestMismatchError,
+    NameInvalidError,
+    NotFoundError,
+    StoreFullError,
+)
 from prompt_store.names import digest_of
 
 CONTENT = b"the content of a blob"
@@ -76,10 +82,41 @@ def test_a_blob_damaged_at_rest_is_never_returned(
     assert list(tmp_path.glob("out*")) == []
 
 
-def test_a_truncated_blob_is_not_acknowledged_again(root: Path, blobs: BlobStore) -> None:
+@pytest.mark.parametrize("by_file", [False, True])
+@pytest.mark.parametrize("damaged", [CONTENT[:-1], CONTENT.upper(), b""])
+def test_a_damaged_blob_that_is_put_again_is_mended(
+    root: Path,
+    blobs: BlobStore,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    by_file: bool,
+    damaged: bytes,
+) -> None:
+    (tmp_path / "in").write_bytes(CONTENT)
     blobs.put_bytes(CONTENT)
     path = blob_path(root, DIGEST)
     path.chmod(0o644)
-    path.write_bytes(CONTENT[:-1])
-    with pytest.raises(DigestMismatchError, match=f"has {len(CONTENT) - 1} bytes instead of"):
-        blobs.put_bytes(CONTENT)
+    path.write_bytes(damaged)
+
+    again = blobs.put_file(tmp_path / "in") if by_file else blobs.put_bytes(CONTENT)
+
+    assert again == DIGEST
+    assert blobs.get_bytes(DIGEST) == CONTENT
+    assert path.stat().st_mode & 0o777 == 0o444
+    assert f"{DIGEST} has digest" in caplog.text
+    assert list((root / ".tmp").iterdir()) == []
+
+
+def test_no_room_for_a_copy_is_told_as_such(
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs.put_bytes(CONTENT)
+
+    def on_a_full_disk(descriptor: int, mode: str) -> Any:
+        os.close(descriptor)
+        return open("/dev/full", mode)  # noqa: PTH123
+
+    monkeypatch.setattr(os, "fdopen", on_a_full_disk)
+    with pytest.raises(StoreFullError, match=f"no room for a copy of blob {DIGEST} in {tmp_path}"):
+        blobs.fetch_to(DIGEST, tmp_path / "out")
+    assert list(tmp_path.glob("out*")) == []
