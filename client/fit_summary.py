@@ -29,7 +29,7 @@ SOURCE_LABELS = {
     "spot": "nearest by SPoT ({})",
     "logme": "best by LogME ({})",
 }
-"""Where the source is known; of the single ones only the best is shown."""
+"""Where the source is known; of the single ones only the best and the one that is served."""
 
 
 def print_findings(console: Console, result: FitResult) -> None:
@@ -63,11 +63,13 @@ def print_leaderboard(console: Console, result: FitResult) -> None:
     table = Table(box=None, padding=(0, 0, 0, 2), header_style="bold")
     for heading in ("method", "accuracy", "95 % interval", ""):
         table.add_column(heading, justify="left" if heading in {"method", ""} else "right")
-    rows = condensed(result.leaderboard)
+    served, best = served_row(result), best_single(result.leaderboard)
+    rows = condensed(result.leaderboard, served)
     for row in sorted(rows, key=lambda row: -row.accuracy):
+        label = method_label(row, is_best=row is best or row.method != "single")
         drawn = bar(row.accuracy, ACCURACY_BAR_WIDTH, unicode=supports_unicode(console))
         table.add_row(
-            method_label(row),
+            f"{label} *" if row is served else label,
             f"{row.accuracy:.1%}",
             "-" if row.ci95 is None else f"{row.ci95[0]:.1%} - {row.ci95[1]:.1%}",
             Text(drawn, style="green" if row.method == "hgprompt" else "blue"),
@@ -75,19 +77,40 @@ def print_leaderboard(console: Console, result: FitResult) -> None:
     console.print(table)
 
 
-def condensed(leaderboard: Iterable[LeaderboardRow]) -> list[LeaderboardRow]:
-    """Keeps of the single sources only the best one."""
+def served_row(result: FitResult) -> LeaderboardRow | None:
+    """The row of what was chosen; None if the leaderboard has no such row, or more than one."""
+    if not isinstance(result.chosen, dict):
+        return None
+    wanted = {name: result.chosen.get(name) for name in ("method", "source")}
+    wanted["tuned"] = bool(result.chosen.get("tuned"))
+    rows = [
+        row
+        for row in result.leaderboard
+        if {"method": row.method, "source": row.source, "tuned": row.tuned} == wanted
+    ]
+    return rows[0] if len(rows) == 1 else None
+
+
+def condensed(
+    leaderboard: Iterable[LeaderboardRow], served: LeaderboardRow | None = None
+) -> list[LeaderboardRow]:
+    """Keeps of the single sources only the best one and the one that is served."""
     rows = list(leaderboard)
-    singles = [row for row in rows if row.method == "single"]
-    best = max(singles, key=lambda row: row.accuracy, default=None)
-    return [row for row in rows if row.method != "single" or row is best]
+    best = best_single(rows)
+    return [row for row in rows if row.method != "single" or row is best or row is served]
 
 
-def method_label(row: LeaderboardRow) -> str:
-    """A row's method in words."""
+def best_single(leaderboard: Iterable[LeaderboardRow]) -> LeaderboardRow | None:
+    """The single source of the highest accuracy; None if there is none."""
+    singles = [row for row in leaderboard if row.method == "single"]
+    return max(singles, key=lambda row: row.accuracy, default=None)
+
+
+def method_label(row: LeaderboardRow, *, is_best: bool = True) -> str:
+    """A row's method in words; `is_best` of a single source, whether no other one is better."""
     label = METHOD_LABELS.get(row.method, row.method)
     if row.source:
-        label = _with_source(row.method, row.source)
+        label = _with_source(row.method, row.source) if is_best else f"{label} ({row.source})"
     return f"{label}, tuned" if row.tuned else label
 
 
@@ -98,7 +121,10 @@ def _with_source(method: str, source: str) -> str:
 def print_verdict(console: Console, result: FitResult) -> None:
     """Prints what was chosen, how well it does, and the advice."""
     if result.chosen is not None:
-        console.print(Text.assemble(("Chosen: ", "bold"), chosen_label(result.chosen)))
+        label, row = chosen_label(result.chosen), served_row(result)
+        if row is not None:
+            label = f"{label} (*), {row.accuracy:.1%} held out"
+        console.print(Text.assemble(("Chosen: ", "bold"), label))
     if result.advice:
         console.print(Text.assemble(("Advice: ", "bold"), result.advice))
 

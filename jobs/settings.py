@@ -28,7 +28,7 @@ class DeploymentSettings(BaseSettings):
     redis_url: Annotated[str, Field(pattern=r"^(unix|rediss?)://.+")] = "redis://127.0.0.1:6379/0"
     store_url: str = "file:///var/lib/hgprompt"
     lease_s: Seconds = 30.0
-    heartbeat_s: Seconds = 2.0
+    heartbeat_s: Seconds = 1.5
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     sweep_interval_s: Seconds = 10.0
     fit_stop_grace_s: Seconds = 20.0

@@ -69,4 +69,12 @@ class IdempotencyMismatchError(PromptStoreError):
 
 
 class IdempotencyInProgressError(PromptStoreError):
-    """The first request with this idempotency key has not been answered yet."""
+    """The first request with this idempotency key has not been answered yet.
+
+    Attributes:
+        retry_after_s: After so long it is taken for lost, and the next one does the work.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

@@ -115,13 +115,14 @@ class IdempotencyStore:
             answer = self._answer(folder)
             if answer is not None:
                 return answer
-            alive = self._clock() - latest.began_at < self._takeover_after
+            left = latest.began_at + self._takeover_after - self._clock()
+            alive = left > timedelta(0)
             if alive and numbers[-1] not in self._numbers(folder, "released"):
-                raise _in_progress(key)
+                raise _in_progress(key, left)
         attempt = _Attempt(request_digest=request_digest, began_at=self._clock())
         number = (numbers or [0])[-1] + 1
         if not put_document(self._objects, f"{folder}/attempts/{number:08d}.json", attempt):
-            raise _in_progress(key)  # a twin has just claimed it
+            raise _in_progress(key, self._takeover_after)  # a twin has just claimed it
         return Claim(key, number)
 
     def finish(self, claim: Claim, answer: Answer) -> Answer:
@@ -160,7 +161,8 @@ def _hashed(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _in_progress(key: str) -> IdempotencyInProgressError:
+def _in_progress(key: str, left: timedelta) -> IdempotencyInProgressError:
     return IdempotencyInProgressError(
-        f"the first request with idempotency key {shown(key)} has not been answered yet"
+        f"the first request with idempotency key {shown(key)} has not been answered yet",
+        retry_after_s=left.total_seconds(),
     )

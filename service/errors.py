@@ -167,6 +167,6 @@ def _members(error: Exception) -> dict[str, Any]:
 
 
 def _headers(error: Exception, kind: Kind) -> dict[str, str]:
-    if isinstance(error, inference.QueueFullError):
+    if isinstance(error, inference.QueueFullError | store.IdempotencyInProgressError):
         return {"Retry-After": str(math.ceil(error.retry_after_s))}
     return {"Retry-After": str(RETRY_S)} if kind.status == HTTPStatus.SERVICE_UNAVAILABLE else {}

@@ -15,6 +15,13 @@ from service.problems import ProblemError, problem_error
 MAX_LOGITS = 20_000_000
 """Images times classes: each candidate of a fit keeps one float64 for each of them."""
 
+BYTES_PER_FEATURE = 40
+"""What a fit takes for each feature value of each image under each source, as measured
+(benchmarks/fit_speed)."""
+
+BYTES_PER_PIXEL_VALUE = 2
+"""The pixels, and a copy of those that are trained on."""
+
 Reference = Annotated[str, Field(min_length=1, max_length=129)]  # name@alias
 
 
@@ -48,7 +55,7 @@ def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> FitSpec:
     Raises:
         ProblemError: 422, naming the value: options that do not fit the method, an unknown or
             foreign source, too many or too few of them, prompts of different shapes, an unknown
-            task, or one too small to validate on or too large to keep the logits of.
+            task, or one too small to validate on or too large for the memory of a worker.
         StoreUnavailableError: The store cannot be reached.
     """
     why = why_refused(wanted.method, wanted.options)
@@ -62,6 +69,7 @@ def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> FitSpec:
     _check_count(len(sources), wanted.method, parts.settings.max_sources)
     _check_distinct(sources)
     _check_shapes(sources)
+    _check_memory(parts, task, min(len(sources), wanted.options.max_sources))
     return FitSpec(
         name=wanted.name,
         task=TaskRef(name=task.name, version=task.version, digest=task.digest),
@@ -99,6 +107,24 @@ def _task(parts: Parts, reference: str, validation_fraction: float) -> TaskManif
             limit=MAX_LOGITS,
         )
     return task
+
+
+def _check_memory(parts: Parts, task: TaskManifest, num_sources: int) -> None:
+    """Refuse what would only get worker after worker killed."""
+    backbone, limit = parts.backbone, parts.settings.max_fit_bytes
+    features = (num_sources + 1) * backbone.embed_dim * BYTES_PER_FEATURE
+    pixels = 3 * backbone.image_size_px**2 * BYTES_PER_PIXEL_VALUE
+    needed = task.num_images * (features + pixels)
+    if needed > limit:
+        raise _refused(
+            "task-too-large",
+            "The fit would take too much memory",
+            f"task {task.name}@{task.version} has {task.num_images} images, which with "
+            f"{num_sources} sources take some {needed} bytes; the limit is {limit} "
+            "(max_fit_bytes)",
+            "task",
+            limit=limit,
+        )
 
 
 def _images_to_hold_one_out(validation_fraction: float) -> int:

@@ -37,6 +37,7 @@ class ServiceSettings(BaseSettings):
         max_prompt_bytes: Body of one prompt upload.
         max_task_bytes: Body of one task upload.
         max_sources: Source prompts that one fit may name; the fit itself keeps the best few.
+        max_fit_bytes: Memory that a fit may take in a worker, as far as its request tells.
         request_deadline_s: A classification that takes longer is answered 504.
         body_idle_timeout_s: A body that pauses for longer is answered 408; a client that leaves its
             answer unread for longer is cut off.
@@ -78,6 +79,7 @@ class ServiceSettings(BaseSettings):
     max_prompt_bytes: Bytes = 16_000_000
     max_task_bytes: Bytes = 2_000_000_000
     max_sources: Annotated[int, Field(ge=1, le=1024)] = 1024
+    max_fit_bytes: Bytes = 16_000_000_000
     request_deadline_s: Seconds = 10.0
     body_idle_timeout_s: Seconds = 30.0
     drain_s: Annotated[float, Field(ge=0.0, le=600.0)] = 1.0

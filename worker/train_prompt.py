@@ -8,12 +8,14 @@ comparison on `--test` images, which chose nothing, is the one to quote.
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -164,7 +166,7 @@ def _run(args: argparse.Namespace) -> None:
             "train_images": len(train),
             "figures": {split: asdict(figure) for split, figure in figures.items()},
             "best_epoch": tuned.best.epoch,
-            "epochs": [asdict(epoch) for epoch in tuned.epochs],
+            "epochs": [_finite(asdict(epoch)) for epoch in tuned.epochs],
             "seconds": round(time.monotonic() - started, 1),
             "torch": torch.__version__,
             "backbone": backbone.info.name,
@@ -173,6 +175,14 @@ def _run(args: argparse.Namespace) -> None:
             "config": asdict(_config(args)) | {"init_seed": args.init_seed},
         }
         args.report.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+
+
+def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
+    """With null for the losses of a training that diverged: JSON has no NaN."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in numbers.items()
+    }
 
 
 def _initial_prompt(args: argparse.Namespace, info: BackboneInfo) -> Tensor:

@@ -9,6 +9,7 @@ from client.fit_summary import (
     chosen_label,
     condensed,
     method_label,
+    print_findings,
     print_leaderboard,
     print_verdict,
     print_weights,
@@ -67,6 +68,16 @@ def test_the_leaderboard_is_sorted_and_shows_the_best_single_source(console: Con
         "mean of all sources",
     ]
     assert "81.0%  71.0% - 91.0%" in rows[0]
+
+
+def test_the_candidate_that_is_served_is_among_them_with_its_accuracy(console: Console) -> None:
+    chosen = {"method": "single", "source": "count", "tuned": False}
+    print_findings(console, RESULT.model_copy(update={"chosen": chosen}))
+    text = lines(console)
+    (served,) = (line for line in text if "single source (count) *" in line)
+    assert "50.0%  40.0% - 60.0%" in served
+    assert any("best single (fashion) " in line for line in text)
+    assert "Chosen: single source count (*), 50.0% held out" in text
 
 
 def test_condensing_keeps_everything_that_is_no_single_source() -> None:

@@ -66,8 +66,9 @@ def test_a_killed_request_is_taken_over_and_its_late_answer_is_not_kept(
 ) -> None:
     first = claim(store)
     clock.advance(seconds=59)
-    with pytest.raises(IdempotencyInProgressError):
+    with pytest.raises(IdempotencyInProgressError) as caught:
         store.begin(KEY, "request")
+    assert caught.value.retry_after_s == 1
     clock.advance(seconds=2)
     second = claim(store)
     store.release(first)  # says nothing about the second attempt

@@ -5,7 +5,7 @@ import pytest
 
 from images.errors import ImagesError
 from jobs.errors import JobsError
-from prompt_store.errors import PromptStoreError
+from prompt_store.errors import IdempotencyInProgressError, PromptStoreError
 from service.errors import KINDS, problem_of
 from service.inference.errors import InferenceError, QueueFullError
 
@@ -170,6 +170,7 @@ INTERNAL = {
     "FitRefusedError",
     "FitStoppedError",
     "InspectionStoppedError",
+    "NotRecordedError",
     "WorkerBrokenError",
 }
 """Errors of the worker's side, or told only to those who asked to stop; no route meets them."""
@@ -189,3 +190,8 @@ def test_retry_after_is_whole_seconds() -> None:
 def test_a_full_disk_is_507() -> None:
     assert problem_of(OSError(28, "No space left on device")).status == 507
     assert problem_of(OSError(5, "Input/output error")).status == 500
+
+
+def test_a_request_that_is_worked_on_says_when_to_come_again() -> None:
+    problem = problem_of(IdempotencyInProgressError("not answered yet", retry_after_s=12.3))
+    assert (problem.status, problem.headers) == (409, {"Retry-After": "13"})

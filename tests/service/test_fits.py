@@ -1,6 +1,6 @@
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import get_args
+from typing import Any, get_args
 
 import httpx
 import numpy as np
@@ -150,6 +150,29 @@ async def test_a_task_with_more_logits_than_a_fit_can_keep_is_refused(
     assert "7 images of 2 classes, which makes 14 logits" in str(problem["detail"])
     await stocked.put("/v1/tasks/fits", content=make_task(cat=3, dog=3))
     assert (await stocked.post("/v1/ensembles", json=body(task="fits"))).status_code == 202
+
+
+async def test_a_fit_that_would_take_too_much_memory_is_refused(
+    open_client: Callable[..., Any],
+    make_task: Callable[..., bytes],
+    make_prompt: Callable[..., bytes],
+    loaded: LoadedBackbone,
+) -> None:
+    info = loaded.info
+    per_image = 3 * info.embed_dim * 40 + 3 * info.image_size_px**2 * 2  # two sources and plain
+    async with open_client(max_fit_bytes=6 * per_image) as client:
+        for i in range(3):
+            await client.put(f"/v1/prompts/p{i}", content=make_prompt(i))
+        await client.put("/v1/tasks/large", content=make_task(cat=4, dog=3))
+        await client.put("/v1/tasks/fits", content=make_task(cat=3, dog=3))
+        two = ["p0", "p1"]
+        slug, problem = await refused(client, task="large", sources=two)
+        assert (slug, problem["limit"]) == ("task-too-large", 6 * per_image)
+        assert f"2 sources take some {7 * per_image} bytes" in str(problem["detail"])
+        slug, _ = await refused(client, task="fits", sources=[*two, "p2"])
+        assert slug == "task-too-large"
+        kept = body(task="fits", sources=[*two, "p2"], options={"max_sources": 2})
+        assert (await client.post("/v1/ensembles", json=kept)).status_code == 202
 
 
 @pytest.mark.parametrize(

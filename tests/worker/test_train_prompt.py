@@ -70,6 +70,20 @@ def test_a_source_prompt_is_trained_and_written(
     assert accuracy > 0.6
 
 
+def test_the_report_of_a_training_that_diverged_is_json(
+    make_folder: MakeFolder, workplace: Path
+) -> None:
+    task, _ = make_folder(seed=1)
+    wild = ["--optimizer", "sgd", "--head-learning-rate", "100", "--weight-decay", "10"]
+    arguments = ["--task", str(task), "--name", "inks", *QUICK, *wild, "--epochs", "40"]
+
+    assert main([*arguments, "--report", "report.json"]) == 0
+
+    report = json.loads((workplace / "report.json").read_text(), parse_constant=pytest.fail)
+    assert report["epochs"][0]["validation_loss"] is not None
+    assert report["epochs"][-1]["train_loss"] is None
+
+
 def test_the_same_seeds_give_the_same_bytes(make_folder: MakeFolder, workplace: Path) -> None:
     task, _ = make_folder()
     written: list[bytes] = []
