@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from importlib.metadata import version as package_version
 from typing import Any, cast
 
@@ -68,7 +69,8 @@ async def ready(request: Request) -> Response:
 async def metadata(request: Request) -> Response:
     """Answer `GET /v2/models/{model}`: the signature."""
     served = await _resolve(request)
-    versions = await asyncio.to_thread(_repository(request).ready, served.name)
+    async with _deadline(request):
+        versions = await asyncio.to_thread(_repository(request).ready, served.name)
     model = request.path_params["model"]
     return JSONResponse(model_metadata(model, served, versions, parts_of(request).backbone))
 
@@ -132,7 +134,9 @@ async def load(request: Request) -> Response:
     document = await _small_json(request)
     if document.get("parameters"):
         raise bad_infer("load takes no parameters: an ensemble's artifact cannot be changed")
-    await _engine(request).load((await _resolve(request)).digest)
+    digest = (await _resolve(request)).digest
+    async with _deadline(request):
+        await _engine(request).load(digest)
     return JSONResponse({})
 
 
@@ -207,9 +211,23 @@ def _row_error(row: int, outcome: RowOutcome) -> Exception | None:
 
 
 async def _resolve(request: Request) -> Served:
-    return await _classifier(request).resolver.resolve(
-        _reference(request), assignment_key(request.headers)
-    )
+    async with _deadline(request):
+        return await _classifier(request).resolver.resolve(
+            _reference(request), assignment_key(request.headers)
+        )
+
+
+@asynccontextmanager
+async def _deadline(request: Request) -> AsyncGenerator[None]:
+    """Give up after as long as a classification may take, as when the store hangs."""
+    seconds = parts_of(request).settings.request_deadline_s
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceededError(
+            f"no answer within the deadline of {seconds:g} s (request_deadline_s)"
+        ) from error
 
 
 def _reference(request: Request) -> Reference:

@@ -98,3 +98,18 @@ async def test_a_name_that_cannot_be_looked_up_is_answered_at_the_deadline(
             answer = await answered(client.post(path, content=image(), headers=RAW))
         assert answer.status_code == 504, answer.text
         assert (await client.post(path, content=image(), headers=RAW)).status_code == 200
+
+
+async def test_what_is_asked_about_an_unknown_model_has_the_deadline_too(
+    open_client: Opener, hanging: Hanging, publish: Publish
+) -> None:
+    publish("zoo", seed=1)
+    asked = [("GET", f"/v2/models/zoo{path}") for path in ("", "/config", "/ready", "/stats")]
+    asked += [("POST", f"/v2/repository/models/zoo/{verb}") for verb in ("load", "unload")]
+    async with open_client(request_deadline_s=0.3) as client:
+        with hanging():
+            for method, path in asked:
+                late = await answered(client.request(method, path))
+                assert (late.status_code, list(late.json())) == (504, ["error"]), path
+        for method, path in asked:
+            assert (await client.request(method, path)).status_code == 200, path
