@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ensemble.errors import FitStoppedError, NonFiniteError, ShapeError
 
-_RELATIVE_TIE = 1e-9
-"""Of float64 sums of squares; what the order of summation changes is below it."""
+_RELATIVE_TIE = 1e-12
+"""Of the squares that a distance is made from; what their order in float64 changes is below it."""
 
 _RELATIVE_ROUNDING = 1e-5
 """Of float32 features; what tokens in another order change is below it."""
@@ -53,7 +53,7 @@ def align_tokens(prompts: Tensor, should_stop: Callable[[], bool] = lambda: Fals
     distance = M * norms + norms.sum() - 2 * similarity.sum(1)
     # Two sources are equally near to each other, but for the last bits, which machines differ in:
     # of equals the shortest.
-    near = distance <= distance.min() + _RELATIVE_TIE * distance.max()
+    near = distance <= distance.min() + _RELATIVE_TIE * M * norms.sum()
     medoid = int(norms.where(near, torch.inf).argmin())
     index = orders[medoid].to(prompts.device)[..., None].expand_as(prompts)
     return prompts.gather(2, index)

@@ -10,7 +10,6 @@ from jobs.errors import (
     STORE_AWAY,
     FenceLostError,
     FitEndedError,
-    FitNotFoundError,
     NotRecordedError,
 )
 from jobs.failures import UNEXPECTED, describe_failure
@@ -71,9 +70,11 @@ async def _record(
         return await _patiently(publish, retry_delays_s, log)
     except (FenceLostError, FitEndedError) as error:
         logger.warning("late finish refused: %s", error, extra=log)
-    except (PromptStoreError, FitNotFoundError) as error:
+    except STORE_AWAY as error:
         logger.error("not recorded, the fit will run again: %s", error, extra=log)  # noqa: TRY400
         raise NotRecordedError(str(error)) from error
+    except PromptStoreError as error:
+        logger.error("not recorded, the attempt is lost: %s", error, extra=log)  # noqa: TRY400
     return None
 
 

@@ -49,7 +49,7 @@ class FitsUnfinishedError(JobsError):
 
 
 class NotRecordedError(JobsError):
-    """The store would not take an outcome, though it was asked for a minute."""
+    """The store was away, or full, when an outcome was to be recorded."""
 
 
 class FitHeldError(JobsError):

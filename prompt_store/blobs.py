@@ -10,7 +10,12 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from prompt_store.errors import DigestMismatchError, NotFoundError, StoreFullError
+from prompt_store.errors import (
+    DigestMismatchError,
+    NotFoundError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 from prompt_store.names import check_digest, digest_of
 from prompt_store.objects import NO_ROOM, ObjectStore
 
@@ -80,7 +85,8 @@ class BlobStore:
             NotFoundError, DigestMismatchError, StoreUnavailableError: As `get_bytes`.
             StoreFullError: There is no room for it at `path`.
         """
-        descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+        with _room_for(digest, path):
+            descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
         try:
             with _room_for(digest, path), os.fdopen(descriptor, "wb") as file:
                 actual = self._digest_of_stored(digest, file.write)
@@ -108,7 +114,11 @@ class BlobStore:
 
     def _is_whole(self, digest: str) -> bool:
         """Whether what is stored under the digest has it; if not the log says so."""
-        actual = self._digest_of_stored(digest)
+        try:
+            actual = self._digest_of_stored(digest)
+        except StoreUnavailableError as error:
+            logger.error("%s; it is written again", error)  # noqa: TRY400
+            return False
         if actual != digest:
             logger.error("%s; it is written again", _damaged(digest, actual))
         return actual == digest

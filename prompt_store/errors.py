@@ -72,7 +72,7 @@ class IdempotencyInProgressError(PromptStoreError):
     """The first request with this idempotency key has not been answered yet.
 
     Attributes:
-        retry_after_s: After so long it is taken for lost, and the next one does the work.
+        retry_after_s: When to ask again; one that was lost is taken over after some time.
     """
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:

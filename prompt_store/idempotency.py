@@ -153,6 +153,10 @@ class IdempotencyStore:
         return [int(key.rpartition("/")[2].removesuffix(".json")) for key in keys]
 
 
+_PATIENCE = timedelta(seconds=5)
+"""After which it is worth while to ask again: most requests are answered by then."""
+
+
 def _folder(key: str) -> str:
     return f"idempotency/{_hashed(key)}"
 
@@ -164,5 +168,5 @@ def _hashed(key: str) -> str:
 def _in_progress(key: str, left: timedelta) -> IdempotencyInProgressError:
     return IdempotencyInProgressError(
         f"the first request with idempotency key {shown(key)} has not been answered yet",
-        retry_after_s=left.total_seconds(),
+        retry_after_s=min(left, _PATIENCE).total_seconds(),
     )

@@ -19,6 +19,9 @@ BYTES_PER_FEATURE = 40
 """What a fit takes for each feature value of each image under each source, as measured
 (benchmarks/fit_speed)."""
 
+LOGITS_BESIDE_SOURCES = 9
+"""Three more candidates, and the six shrinkages that a head is chosen from."""
+
 BYTES_PER_PIXEL_VALUE = 2
 """The pixels, and a copy of those that are trained on."""
 
@@ -114,7 +117,8 @@ def _check_memory(parts: Parts, task: TaskManifest, num_sources: int) -> None:
     backbone, limit = parts.backbone, parts.settings.max_fit_bytes
     features = (num_sources + 1) * backbone.embed_dim * BYTES_PER_FEATURE
     pixels = 3 * backbone.image_size_px**2 * BYTES_PER_PIXEL_VALUE
-    needed = task.num_images * (features + pixels)
+    logits = (num_sources + LOGITS_BESIDE_SOURCES) * len(task.classes) * 8
+    needed = task.num_images * (features + pixels + logits)
     if needed > limit:
         raise _refused(
             "task-too-large",

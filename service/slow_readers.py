@@ -30,11 +30,12 @@ class AbortableProtocol(HttpToolsProtocol):
 
 
 class CutOffSlowReaders:
-    """ASGI middleware: large bodies are sent in pieces, and all that is sent must leave in time.
+    """ASGI middleware: large bodies are sent in pieces, each of which must leave in time.
 
     Sent in one piece a body is buffered whole by the server, which then counts the request as
     done: a client that reads nothing would hold it for as long as it likes. Closing its connection
-    would wait for it too, so under `AbortableProtocol` it is aborted.
+    would wait for it too, so under `AbortableProtocol` it is aborted. What fits into the buffers of
+    server and kernel has left, as far as can be told here.
 
     Args:
         app: What answers.

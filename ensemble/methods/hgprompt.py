@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ensemble.candidates import Candidate, ranked
+from ensemble.class_head import of_known_class
 from ensemble.composite_objective import CompositeSolution
 from ensemble.composition import compose, composition_gap
 from ensemble.fit_session import BATCH_SIZE, FitSession
@@ -123,7 +124,8 @@ def _gradient_moments(
     prompts = fit.sources.aligned
     with fit.timed("gradients"):
         weighted = feature_sum(weights, by_source)
-        rows = draw_train_rows(fit, GRADIENT_IMAGES)
+        known = fit.train_rows[of_known_class(fit.labels[fit.train_rows])]
+        rows = _draw(known if len(known) else fit.train_rows, GRADIENT_IMAGES, fit.seed)
         head = fit.train_head(weighted)
         predicted = head.held_out_logits[torch.searchsorted(fit.train_rows, rows)]
         cotangents = loss_cotangents(head.weight, predicted, fit.labels[rows])
@@ -147,9 +149,12 @@ def _gradient_moments(
 
 def draw_train_rows(fit: FitSession, limit: int) -> Tensor:
     """Draw at most `limit` of the training rows, sorted; archives hold one class after another."""
-    generator = torch.Generator().manual_seed(fit.seed)
-    order = torch.randperm(len(fit.train_rows), generator=generator)[:limit]
-    return fit.train_rows[order.sort().values]
+    return _draw(fit.train_rows, limit, fit.seed)
+
+
+def _draw(rows: Tensor, limit: int, seed: int) -> Tensor:
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:limit]
+    return rows[order.sort().values]
 
 
 def feature_sum(weights: Tensor, by_source: list[Tensor]) -> Tensor:

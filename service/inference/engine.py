@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -127,9 +128,8 @@ class Engine:
                 self._run_batch(batch.rows, stream)
 
     def _run_batch(self, rows: list[Row], stream: int) -> None:
-        started_s = self._began_s[stream] = self._clock()
-        computed, failed = self._computed(rows)
-        self._began_s[stream] = None
+        started_s = self._clock()
+        computed, failed = self._computed(partial(self._pass, stream), rows)
         num_failed = sum(each is None for each in computed)
         self._failures[stream] = self._failures[stream] + 1 if num_failed == len(rows) else 0
         forward_s = self._clock() - started_s
@@ -143,13 +143,21 @@ class Engine:
         digests = {row.entry.digest for row in rows}
         self._report(BatchReport(len(rows), len(digests), forward_s, waits, failed))
 
-    def _computed(self, rows: list[Row]) -> tuple[list[ComputedRow | None], bool]:
+    def _pass(self, stream: int, rows: list[Row]) -> list[ComputedRow]:
+        """One forward pass, of which `healthy` knows since when it runs."""
+        self._began_s[stream] = self._clock()
+        try:
+            return self._compute(rows)
+        finally:
+            self._began_s[stream] = None
+
+    def _computed(self, compute: Compute, rows: list[Row]) -> tuple[list[ComputedRow | None], bool]:
         """What each row computes to, None if it fails even alone; whether all together failed."""
         try:
-            return [*self._compute(rows)], False
+            return [*compute(rows)], False
         except Exception:
             logger.exception("forward pass failed", extra={"batch_size": len(rows)})
-        return _in_halves(self._compute, rows), True
+        return _in_halves(compute, rows), True
 
 
 def _in_halves(compute: Compute, rows: list[Row]) -> list[ComputedRow | None]:

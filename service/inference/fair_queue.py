@@ -22,6 +22,9 @@ class Waiting(Protocol):
 
 T = TypeVar("T", bound=Waiting)
 
+_STALE_ENTRIES = 64
+"""Entries of the heap that may be out of date before they are cleared."""
+
 
 class FairQueue(Generic[T]):
     """First in first out for each party, least served first among them. Not thread-safe.
@@ -107,5 +110,8 @@ class FairQueue(Generic[T]):
             self._entries.pop(party, None)
 
     def _enter(self, party: str) -> None:
+        if len(self._heap) > 2 * len(self._entries) + _STALE_ENTRIES:
+            self._heap = [each for each in self._heap if each[1] == self._entries.get(each[2])]
+            heapq.heapify(self._heap)
         tie = self._entries[party] = next(self._ties)
         heapq.heappush(self._heap, (self._served[party], tie, party))

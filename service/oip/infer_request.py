@@ -7,16 +7,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from service.bodies import too_large
 from service.oip.content import InferContent
 from service.oip.errors import bad_infer
 from service.oip.tensors import BinaryData, encoded_images, normalised_pixels, read_input
+from service.problems import problem_error
 
 OUTPUTS = ("probabilities", "label", "features")
 DEFAULT_OUTPUTS = ("probabilities", "label")
 MAX_ID_CHARACTERS = 256
-MAX_JSON_BYTES = 32_000_000
-"""While JSON is read nothing else of the process runs, a third of a second for so much of it."""
+MAX_INFER_JSON_BYTES = 32_000_000
+"""Reading JSON blocks the whole process, for about a third of a second at this size."""
 
 SPARE_VALUES = 10_000
 """JSON values beyond those of the largest tensor: names, shapes, parameters."""
@@ -74,8 +74,16 @@ def parse_infer_request(
         if not len(content.binary):
             raise bad_infer("the body holds no image")
         return InferRequest(None, [bytes(content.binary)], _default_outputs(binary=True))
-    if len(content.header) > MAX_JSON_BYTES:
-        raise too_large(f"{len(content.header)} of JSON", MAX_JSON_BYTES)
+    if len(content.header) > MAX_INFER_JSON_BYTES:
+        raise problem_error(
+            413,
+            "body-too-large",
+            "The body is too large",
+            f"the request has {len(content.header)} bytes of JSON; the limit is "
+            f"{MAX_INFER_JSON_BYTES}, and images and pixels may be sent as binary data",
+            field="body",
+            limit=MAX_INFER_JSON_BYTES,
+        )
     header = bytes(content.header)
     _check_size(header, num_rows=max_images, side_px=image_size_px)
     document = _document(header)

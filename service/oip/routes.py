@@ -101,8 +101,26 @@ async def all_statistics(request: Request) -> Response:
 
 async def infer(request: Request) -> Response:
     """Answer `POST /v2/models/{model}/infer`."""
-    settings = parts_of(request).settings
     reference, key = _reference(request), assignment_key(request.headers)
+    started_s = time.perf_counter()
+    try:
+        wanted, answer = await _admitted(request, reference, key)
+    except QueueFullError:
+        _count_failure(request, reference, time.perf_counter() - started_s)
+        raise
+    results = [each for each in answer.outcomes if isinstance(each, RowResult)]
+    model, headers = request.path_params["model"], request.headers
+    written = (wanted, model, answer.served, answer.classes, results, headers)
+    if _num_values(results) > MAX_VALUES_ON_LOOP:
+        return await on_cpu_thread(infer_response, *written)
+    return infer_response(*written)
+
+
+async def _admitted(
+    request: Request, reference: Reference, key: str | None
+) -> tuple[InferRequest, Classification]:
+    """Take in the body and answer what it asks for."""
+    settings = parts_of(request).settings
     with _classifier(request).admission.body(reference.name) as room:
         content = await read_content(
             request,
@@ -110,13 +128,7 @@ async def infer(request: Request) -> Response:
             limit_bytes=settings.max_classify_body_bytes,
             idle_timeout_s=settings.body_idle_timeout_s,
         )
-        wanted, answer = await while_connected(request, _answer(request, reference, key, content))
-    results = [each for each in answer.outcomes if isinstance(each, RowResult)]
-    model, headers = request.path_params["model"], request.headers
-    written = (wanted, model, answer.served, answer.classes, results, headers)
-    if _num_values(results) > MAX_VALUES_ON_LOOP:
-        return await on_cpu_thread(infer_response, *written)
-    return infer_response(*written)
+        return await while_connected(request, _answer(request, reference, key, content))
 
 
 async def index(request: Request) -> Response:
@@ -170,7 +182,7 @@ async def _answer(
         answer = await _classifier(request).classify(
             reference, wanted.rows, key, wants_features=wanted.wants_features
         )
-    except (QueueFullError, DeadlineExceededError, EngineStoppedError, EngineUnavailableError):
+    except (DeadlineExceededError, EngineStoppedError, EngineUnavailableError):
         _count_failure(request, reference, time.perf_counter() - started_s)
         raise
     total_s = time.perf_counter() - started_s

@@ -159,7 +159,8 @@ async def test_a_fit_that_would_take_too_much_memory_is_refused(
     loaded: LoadedBackbone,
 ) -> None:
     info = loaded.info
-    per_image = 3 * info.embed_dim * 40 + 3 * info.image_size_px**2 * 2  # two sources and plain
+    pixels, logits = 3 * info.image_size_px**2 * 2, (2 + 9) * 2 * 8
+    per_image = 3 * info.embed_dim * 40 + pixels + logits  # two sources and plain
     async with open_client(max_fit_bytes=6 * per_image) as client:
         for i in range(3):
             await client.put(f"/v1/prompts/p{i}", content=make_prompt(i))

@@ -73,13 +73,14 @@ def test_cancelled_items_are_skipped_uncounted_and_uncharged() -> None:
 def test_cancelled_items_do_not_pile_up_while_nobody_takes_any() -> None:
     queue: FairQueue[Item] = FairQueue()
     gone: list[weakref.ref[Item]] = []
-    for _ in range(100):
+    for _ in range(1000):
         item = Item("a")
         queue.push(item, "a", 0.0)
         item.cancelled = True
         gone.append(weakref.ref(item))
     del item
     assert sum(each() is not None for each in gone) == 1
+    assert len(queue._heap) < 100
     assert queue.num_waiting == 0
     assert queue.least_served is None
     queue.push(Item("a"), "a", 0.0)

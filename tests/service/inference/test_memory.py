@@ -2,9 +2,8 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
-from service.inference.memory import CPU_SHARE, default_device_bytes, main_memory_bytes
+from service.inference.memory import main_memory_bytes
 
 PHYSICAL_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -25,8 +24,3 @@ def test_a_container_has_the_memory_that_it_may_use(
     if text is not None:
         limit.write_text(text)
     assert main_memory_bytes([tmp_path / "absent", limit]) == expected
-
-
-def test_the_artifacts_on_a_cpu_get_a_share_of_it() -> None:
-    budget_bytes = default_device_bytes(torch.device("cpu"))
-    assert budget_bytes == int(CPU_SHARE * main_memory_bytes())

@@ -30,6 +30,12 @@ async def test_a_request_refused_for_want_of_room_is_a_failure(
         assert answer.status_code == 200
         stats = (await client.get(f"{url}/stats")).json()["model_stats"][0]["inference_stats"]
         assert (stats["fail"]["count"], stats["success"]["count"]) == (1, 1)
+        transport: Any = client._transport
+        with transport.app.state.classifier.admission.images("other", 1):  # before the body is read
+            full = await client.post(f"{url}/infer", content=image(0), headers={LENGTH: "0"})
+        assert full.status_code == 429
+        stats = (await client.get(f"{url}/stats")).json()["model_stats"][0]["inference_stats"]
+        assert (stats["fail"]["count"], stats["success"]["count"]) == (2, 1)
 
 
 def row(queue_s: float, forward_s: float, batch_size: int) -> RowResult:
