@@ -23,6 +23,8 @@ DEMO_SOURCES = frozenset(
 )
 """The example prompts that the demo mixes: with all of them its fit would take longer."""
 
+DEMO_TASK = "digits"
+
 
 @dataclass(frozen=True)
 class HeldOutImage:
@@ -56,7 +58,7 @@ def find_examples(given: Path | None, candidates: Iterable[Path]) -> Path:
 
 
 def example_task(examples: Path, name: str | None) -> ExampleTask:
-    """A task of the examples, the first by name if none is named.
+    """A task of the examples; if none is named the demo's, or the first by name.
 
     Raises:
         ClientError: If there is no such task.
@@ -65,7 +67,7 @@ def example_task(examples: Path, name: str | None) -> ExampleTask:
         folder.parent.name: folder.parent for folder in (examples / "tasks").glob("*/train.zip")
     }
     names = sorted(found)
-    chosen = name or next(iter(names), None)
+    chosen = name or (DEMO_TASK if DEMO_TASK in found else next(iter(names), None))
     if chosen is None or chosen not in found:
         there = ", ".join(names) or "none"
         raise ClientError(f"no task {name or ''} with a train.zip in {examples / 'tasks'}: {there}")

@@ -31,7 +31,8 @@ would come out as "worse", since the yardstick is the best of several on the sam
 
 
 _FRESH = """\
-Only tasks whose test images had not been looked at when the choice among candidates was settled."""
+Only tasks whose test images had not been looked at when the choice among candidates was first
+settled."""
 
 _EVIDENCE = """\
 How well what a fit knows ranks its candidates: Spearman's rank correlation with the test accuracy

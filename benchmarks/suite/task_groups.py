@@ -94,7 +94,10 @@ SEEN: frozenset[str] = frozenset(
     }
 )
 """Tasks whose test accuracies had been looked at when the rule of `ensemble.methods.choice` was
-settled. What it gains on them flatters it; the others decide."""
+first settled. What it gains on them flatters it; the others decide.
+
+When no prompt was let in among those that compete, the results of all tasks with the seeds 0 to 2
+had been looked at: that change was judged by other seeds."""
 
 
 def group_of(task: str) -> Group:

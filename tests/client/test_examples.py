@@ -6,6 +6,7 @@ import pytest
 from client.errors import ClientError
 from client.examples import (
     DEMO_SOURCES,
+    DEMO_TASK,
     example_task,
     find_examples,
     held_out_images,
@@ -29,6 +30,13 @@ def examples(tmp_path: Path) -> Path:
                     for i in range(10):
                         archive.writestr(f"root/{label}/{i}.png", f"{label}{i}")
     return folder
+
+
+def test_the_demo_takes_a_task_of_its_own_of_those_in_the_source_tree() -> None:
+    tree = Path(__file__).parents[2] / "examples"
+    assert example_task(tree, None).name == DEMO_TASK
+    files = source_prompts(tree, example_task(tree, None))
+    assert {file.stem for file in files} == DEMO_SOURCES
 
 
 def test_the_first_folder_that_has_both_parts_is_taken(examples: Path, tmp_path: Path) -> None:
