@@ -111,7 +111,9 @@ def _document(header: bytes) -> dict[str, Any]:
     try:
         document = msgspec.json.decode(header)
     except (ValueError, RecursionError) as error:
-        raise bad_infer(f"the request is not JSON: {str(error)[:128]}") from error
+        raise bad_infer(
+            f"the request is not JSON, which has no NaN and no infinity: {str(error)[:128]}"
+        ) from error
     if not isinstance(document, dict):
         raise bad_infer("the request is not a JSON object")
     return document

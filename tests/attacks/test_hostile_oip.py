@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[bytes, dict[str, str], str]] = {
     "half a character": (
         b'{"inputs":[{"name":"image","datatype":"\\ud800","shape":[1],"data":[]}]}',
         {},
-        "input 'image' is \\ud800",
+        "JSON is malformed: unexpected end of escaped utf-16 surrogate pair",
     ),
     "many objects": (b'{"inputs":[' + b"{}," * 300_000 + b"{}]}", {}, "lists and objects"),
     "many numbers": (b'{"inputs":[' + b"1," * 300_000 + b"1]}", {}, "values"),
@@ -111,7 +111,7 @@ REFUSED: dict[str, tuple[bytes, dict[str, str], str]] = {
     "more than its elements": (*body(of_size(6), struct.pack("<I", 0) + b"ab"), "bytes more"),
     "NaN": (*body({**PIXELS, "parameters": {"binary_data_size": 12288}}, pixels(np.nan)), "finite"),
     "inf": (*body({**PIXELS, "parameters": {"binary_data_size": 12288}}, pixels(np.inf)), "finite"),
-    "NaN as JSON": (*body({**PIXELS, "data": [float("nan")] * 3072}), "finite"),
+    "NaN as JSON": (*body({**PIXELS, "data": [float("nan")] * 3072}), "JSON, which has no NaN"),
     "out of float32": (*body({**PIXELS, "data": [1e300] * 3072}), "finite"),
     "ragged pixels": (*body({**PIXELS, "data": [[1], [1, 2]]}), "array of numbers"),
     "texts as pixels": (*body({**PIXELS, "data": ["cat"] * 3072}), "array of numbers"),
