@@ -193,8 +193,10 @@ def test_a_fit_without_sources(run: Run, make_spec: MakeSpec) -> None:
 def test_an_artifact_is_not_called_tuned_where_tuning_did_not_help(
     run: Run, make_spec: MakeSpec
 ) -> None:
-    """Colours are told apart at once: no epoch is better than the start."""
-    docs = run(make_spec(method="mean", options=FitOptions(tuning_epochs=2)))
+    """Steps as large as these only spoil a prompt."""
+    docs = run(
+        make_spec(method="mean", options=FitOptions(tuning_epochs=2, prompt_learning_rate=1.0))
+    )
 
     assert "tuning" in docs.result["timings_s"]
     assert [place.get("tuned", False) for place in docs.result["leaderboard"]] == [False]
