@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ensemble.checks import centred, checked_features
 from ensemble.errors import DegenerateFeaturesError
@@ -94,13 +95,25 @@ def h_score(features: Tensor, labels: Tensor) -> Tensor:
     moments = class_moments(features, labels)
     F, G = moments.centred, moments.between
     N, D = F.shape
-    if N - 1 >= D:
-        factor, info = torch.linalg.cholesky_ex(F.T @ F / N)
-        pivots = factor.diagonal() ** 2
-        well_conditioned = pivots.min() > pivots.max() * D * torch.finfo(torch.float64).eps * 10
-        if int(info) == 0 and bool(well_conditioned):
+    if N - 1 < D:
+        # Of rank N - 1, F spans everything of mean 0, and so tells all classes apart: H = C - 1.
+        # The mean itself, the one direction that centring takes out, is put back to test the rank.
+        K = F @ F.T / N
+        if _well_conditioned_factor(K + K.diagonal().mean() / N) is not None:
+            return torch.tensor(moments.num_classes - 1.0, dtype=torch.float64, device=F.device)
+    else:
+        factor = _well_conditioned_factor(F.T @ F / N)
+        if factor is not None:
             return (torch.linalg.solve_triangular(factor, G.T, upper=False) ** 2).sum()
     return _pseudo_inverse_h_score(F.detach(), G.detach())
+
+
+def _well_conditioned_factor(matrix: Tensor) -> Tensor | None:
+    """The Cholesky factor of a symmetric matrix (K, K), or None if it may be singular."""
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    pivots = factor.diagonal() ** 2
+    floor = pivots.max() * len(matrix) * torch.finfo(torch.float64).eps * 10
+    return factor if int(info) == 0 and bool(pivots.min() > floor) else None
 
 
 def _pseudo_inverse_h_score(F: Tensor, G: Tensor) -> Tensor:
@@ -160,10 +173,12 @@ def _by_covariance(moments: ClassMoments, shrinkage: float) -> tuple[float, Tens
     N, D = F.shape
     A, S = _inverse_shrunk_covariance(F, shrinkage)
     kappa = _chance(moments)
+    isotropic = shrinkage * S.trace() / D  # S_rho = (1 - rho) S + isotropic I
     AG = A @ G.T  # (D, C)
-    AS = A @ S  # (D, D)
-    K = AG @ AG.T - kappa * AS @ A  # (D, D)
-    score = (1 - shrinkage) * (float((AG.T * G).sum()) - kappa * float(AS.trace()))
+    ASA = (A - isotropic * (A @ A)) / (1 - shrinkage)  # (D, D)
+    trace_AS = (D - isotropic * A.trace()) / (1 - shrinkage)
+    K = AG @ AG.T - kappa * ASA  # (D, D)
+    score = (1 - shrinkage) * (float((AG.T * G).sum()) - kappa * float(trace_AS))
     pull = (moments.class_means @ A)[moments.class_of_row]  # (N, D)
     push = kappa * A + (1 - shrinkage) * K
     push.diagonal().add_(shrinkage / D * K.trace())
@@ -173,24 +188,26 @@ def _by_covariance(moments: ClassMoments, shrinkage: float) -> tuple[float, Tens
 def _by_gram(moments: ClassMoments, shrinkage: float) -> tuple[float, Tensor]:
     """Score and gradient through (N, N) matrices.
 
-    With K = F F', c = rho tr(K) / (N D), B = (1-rho)/N K + c I and Q = P - kappa I, where P
+    With K = F F', c = rho tr(K) / (N D), B = (1-rho)/N K + c I and Q = P - kappa I, where P = U U'
     averages rows within their class, the score is tr(Q) - c tr(B^-1 Q), because
     S_rho^-1 F' = F' B^-1.
     """
     F = moments.centred
     N, D = F.shape
+    C, kappa = moments.num_classes, _chance(moments)
     K = F @ F.T
     c = shrinkage * K.trace() / (N * D)
-    eye = torch.eye(N, dtype=F.dtype, device=F.device)
-    B_inverse = torch.cholesky_inverse(cholesky((1 - shrinkage) / N * K + c * eye))
-    same_class = moments.class_of_row[:, None] == moments.class_of_row
-    P = same_class.double() / same_class.sum(1)  # (N, N)
-    Q = P - _chance(moments) * eye
-    BQ = B_inverse @ Q
-    BQB = BQ @ B_inverse
-    by_gram = (1 - shrinkage) / N * c * BQB
-    by_gram.diagonal().add_(shrinkage / (N * D) * (c * BQB.trace() - BQ.trace()))
-    return float(Q.trace() - c * BQ.trace()), 2 * by_gram @ F
+    B = (1 - shrinkage) / N * K
+    B.diagonal().add_(c)
+    B_inverse = _inverse(B)
+    U = functional.one_hot(moments.class_of_row, C) / (N * moments.class_shares).sqrt()  # (N, C)
+    BU = B_inverse @ U  # (N, C)
+    trace_BQ = (BU * U).sum() - kappa * B_inverse.trace()
+    trace_BQB = (BU**2).sum() - kappa * (B_inverse**2).sum()
+    BQBF = BU @ (BU.T @ F) - kappa * (B_inverse @ (B_inverse @ F))  # (N, D)
+    isotropic = shrinkage / (N * D) * (c * trace_BQB - trace_BQ)
+    gradient = 2 * ((1 - shrinkage) / N * c * BQBF + isotropic * F)
+    return float(C - kappa * N - c * trace_BQ), gradient
 
 
 def _chance(moments: ClassMoments) -> float:
@@ -203,7 +220,13 @@ def _inverse_shrunk_covariance(F: Tensor, shrinkage: float) -> tuple[Tensor, Ten
     N, D = F.shape
     S = F.T @ F / N
     target = torch.eye(D, dtype=S.dtype, device=S.device) * (S.trace() / D)
-    return torch.cholesky_inverse(cholesky((1 - shrinkage) * S + shrinkage * target)), S
+    return _inverse((1 - shrinkage) * S + shrinkage * target), S
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """Inverse of a symmetric positive definite matrix; `cholesky_inverse` takes twice as long."""
+    eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    return torch.cholesky_solve(eye, cholesky(matrix))
 
 
 def cholesky(matrix: Tensor) -> Tensor:

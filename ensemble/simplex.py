@@ -138,7 +138,8 @@ class _Problem:
         penalty_weight: float,
         on_evaluation: Callable[[int, float], None],
     ) -> None:
-        self.features, self.labels, self.shrinkage = features, labels, shrinkage
+        self.shape, self.flat = features.shape[1:], features.flatten(1)  # (N, D), (M, N D)
+        self.labels, self.shrinkage = labels, shrinkage
         self.penalty, self.penalty_weight = penalty, penalty_weight if penalty else 0.0
         self.on_evaluation = on_evaluation
         self.best: WeightSolution | None = None
@@ -150,7 +151,7 @@ class _Problem:
         """Minus the objective at lambda * stage, and its gradient (M,)."""
         alpha = torch.from_numpy(project(x))
         score, by_feature = self._score(alpha)
-        gradient = torch.einsum("nd,mnd->m", by_feature, self.features)
+        gradient = self.flat @ by_feature.reshape(-1)
         penalty, penalty_gradient = self._penalty(alpha)
         weight = self.penalty_weight * stage
         self._keep(alpha, score, penalty, name)
@@ -170,7 +171,7 @@ class _Problem:
         return replace(self.best, curve=tuple(self.curve))
 
     def _score(self, alpha: Tensor) -> tuple[float, Tensor]:
-        weighted = torch.einsum("m,mnd->nd", alpha, self.features)
+        weighted = (alpha @ self.flat).view(self.shape)
         return adjusted_h_score_and_gradient(weighted, self.labels, shrinkage=self.shrinkage)
 
     def _penalty(self, alpha: Tensor) -> tuple[float, Tensor]:

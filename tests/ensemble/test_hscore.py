@@ -282,6 +282,19 @@ def test_directions_without_variance_count_for_nothing(shape: tuple[int, int, in
     assert float(h_score(low @ spread, labels)) == pytest.approx(oracle_h(low, labels), rel=1e-7)
 
 
+def test_one_picture_in_two_classes_keeps_few_images_from_being_told_apart() -> None:
+    """Fewer images than features otherwise score C - 1, whatever they show."""
+    features, labels = problem(12, 20, 3)
+    assert float(h_score(features, labels)) == pytest.approx(2, rel=1e-12)
+    features[1] = features[0]
+    assert labels[1] != labels[0]
+
+    score = float(h_score(features, labels))
+
+    assert score < 1.9
+    assert score == pytest.approx(oracle_h(features, labels), rel=1e-7)
+
+
 @pytest.mark.parametrize("shape", [(4, 4, 2), (6, 9, 3), (50, 8, 3)])
 def test_features_far_from_zero_are_scored_by_their_spread(shape: tuple[int, int, int]) -> None:
     """Where the rounding of their mean is as large as that of a direction of variance."""
