@@ -1,6 +1,6 @@
 """Following a fit's event stream through lost connections."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 from pydantic import ValidationError
@@ -33,11 +33,15 @@ def follow_events(
         UnexpectedReplyError: If an event cannot be read.
     """
     failures = 0
+
+    def forgive() -> None:
+        nonlocal failures
+        failures = 0
+
     while True:
         reason = httpx.RemoteProtocolError("the event stream ended early")
         try:
-            for event in _stream(transport, path, params, last_event_id):
-                failures = 0
+            for event in _stream(transport, path, params, last_event_id, on_bytes=forgive):
                 last_event_id = event.id or last_event_id
                 yield _parse(event)
                 if event.event == OUTCOME:
@@ -56,8 +60,14 @@ def follow_events(
 
 
 def _stream(
-    transport: Transport, path: str, params: Params, last_event_id: str | None
+    transport: Transport,
+    path: str,
+    params: Params,
+    last_event_id: str | None,
+    *,
+    on_bytes: Callable[[], None],
 ) -> Iterator[ServerEvent]:
+    """One connection's events; `on_bytes` is called at whatever comes, comments too."""
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     if last_event_id is not None:
         headers["Last-Event-ID"] = last_event_id
@@ -70,7 +80,13 @@ def _stream(
             raise_for_problem(response)
         if response.status_code == NOTHING_MORE:
             raise _NothingMoreError
-        yield from parse_events(split_lines(response.iter_bytes()))
+        yield from parse_events(split_lines(_noting(response.iter_bytes(), on_bytes)))
+
+
+def _noting(chunks: Iterator[bytes], on_bytes: Callable[[], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        on_bytes()
+        yield chunk
 
 
 def _parse(event: ServerEvent) -> Event:

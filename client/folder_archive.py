@@ -24,10 +24,15 @@ def zip_folder(folder: Path, target: Path) -> int:
         The number of files in the zip.
 
     Raises:
-        ClientError: If there is no file in the folder, or one cannot be read.
+        ClientError: If there is no file in the folder, if one cannot be read or has a name that is
+            not UTF-8, or if there is no room for the zip.
     """
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        num_files = _write(archive, sorted(_files(folder)))
+    files = sorted(_files(folder))
+    try:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+            num_files = _write(archive, files)
+    except OSError as exc:
+        raise ClientError(f"cannot write {target}: {exc.strerror}") from exc
     if num_files == 0:
         raise ClientError(f"{folder} holds no files; expected one folder of images per class")
     return num_files
@@ -52,7 +57,11 @@ def _write(archive: zipfile.ZipFile, files: Iterable[tuple[str, Path]]) -> int:
         info = zipfile.ZipInfo(name, date_time=_EPOCH)
         info.external_attr = _READABLE_FILE
         info.create_system = 3  # Unix, whatever this machine is
-        archive.writestr(info, read_file(path))
+        content = read_file(path)
+        try:
+            archive.writestr(info, content)
+        except UnicodeEncodeError as exc:
+            raise ClientError(f"{name!r} cannot be sent: its name is not UTF-8") from exc
         num_files += 1
     return num_files
 
@@ -68,7 +77,11 @@ def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
     real = folder.resolve()
     if real in above:
         return
-    for path in folder.iterdir():
+    try:
+        found = list(folder.iterdir())
+    except OSError as exc:
+        raise ClientError(f"cannot read {folder}: {exc.strerror}") from exc
+    for path in found:
         if path.name.startswith(".") or path.name in _IGNORED_FOLDERS:
             continue
         if path.is_dir():

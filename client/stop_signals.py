@@ -9,7 +9,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignals:
-    """Counts SIGINT, SIGTERM and SIGHUP while it is entered. Main thread only."""
+    """Counts SIGINT, SIGTERM and SIGHUP while it is entered. Main thread only.
+
+    A SIGHUP that was ignored before, as under `nohup`, stays ignored.
+    """
 
     def __init__(self) -> None:
         self._count = 0
@@ -17,7 +20,9 @@ class StopSignals:
         self._previous = {}
 
     def __enter__(self) -> Self:
-        self._previous = {signum: signal.signal(signum, self._note) for signum in SIGNALS}
+        nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        heeded = [signum for signum in SIGNALS if not (nohup and signum == signal.SIGHUP)]
+        self._previous = {signum: signal.signal(signum, self._note) for signum in heeded}
         return self
 
     def __exit__(

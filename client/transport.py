@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from client.errors import ClientError, ProblemError, ServiceUnreachableError
 
 RETRIED_STATUSES = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+IN_PROGRESS = "urn:hgprompt:problem:idempotency-in-progress"
+TWIN_PATIENCE_S = 90.0
+"""Longest wait for an earlier try of the same request; a lost one is taken over after 60 s."""
 MAX_DETAIL_CHARS = 300
 
 BodyFactory = Callable[[], bytes | Iterable[bytes]]
@@ -44,8 +47,18 @@ class RetryPolicy:
 
 
 def segment(name: str) -> str:
-    """A name as one segment of a path, whatever characters it has."""
-    return quote(name, safe="")
+    """A name as one segment of a path, whatever characters it has.
+
+    Raises:
+        ClientError: If it is empty or no Unicode text, as a file name may be.
+    """
+    try:
+        quoted = quote(name, safe="")
+    except UnicodeEncodeError as exc:
+        raise ClientError(f"{name!r} cannot be a name: it is not UTF-8") from exc
+    if not quoted:
+        raise ClientError("'' cannot be a name: it is empty")
+    return quoted
 
 
 @dataclass(frozen=True)
@@ -89,9 +102,13 @@ class Transport:
         self.sleep = sleep
         url = _checked_url(self.base_url)
         # An HTTP proxy from the environment cannot reach this machine's loopback.
-        self.http = httpx.Client(
-            base_url=self.base_url, timeout=timeout_s, trust_env=not _is_loopback(url.host)
-        )
+        trust_env = not _is_loopback(url.host)
+        try:
+            self.http = httpx.Client(base_url=self.base_url, timeout=timeout_s, trust_env=trust_env)
+        except (OSError, ValueError, ImportError, httpx.InvalidURL) as exc:
+            raise ClientError(
+                f"proxy or certificates that the environment names cannot be used: {exc}"
+            ) from exc
 
     def __enter__(self) -> Self:
         return self
@@ -110,36 +127,43 @@ class Transport:
         Raises:
             ProblemError: If the service refused it.
             ServiceUnreachableError: If no answer came.
+            ClientError: If the body cannot be sent as JSON.
         """
         retries = self.retry.attempts - 1 if request.repeatable else 0
-        for attempt in range(retries):
-            try:
-                response = self._send_once(request)
-            except httpx.TransportError:
-                self.sleep(self.retry.delay_s(attempt))
-                continue
-            if response.status_code not in RETRIED_STATUSES:
-                break
-            self.sleep(self.retry.delay_s(attempt, response.headers.get("retry-after")))
-        else:
+        attempt, waited_s = 0, 0.0
+        while True:
             try:
                 response = self._send_once(request)
             except httpx.TransportError as exc:
-                raise self.unreachable(exc) from exc
-        raise_for_problem(response)
-        return response
+                if attempt == retries:
+                    raise self.unreachable(exc) from exc
+                delay_s = self.retry.delay_s(attempt)
+                attempt += 1
+            else:
+                delay_s = self.retry.delay_s(attempt, response.headers.get("retry-after"))
+                if _is_in_progress(response) and waited_s < TWIN_PATIENCE_S:
+                    waited_s += delay_s
+                elif response.status_code in RETRIED_STATUSES and attempt < retries:
+                    attempt += 1
+                else:
+                    raise_for_problem(response)
+                    return response
+            self.sleep(delay_s)
 
     def _send_once(self, request: Request) -> httpx.Response:
-        return self.http.request(
-            request.method,
-            request.path,
-            params=request.params,
-            headers=request.headers,
-            content=request.body() if request.body else None,
-            json=request.json,
-            files=request.files,
-            timeout=self._timeout(request),
-        )
+        try:
+            return self.http.request(
+                request.method,
+                request.path,
+                params=request.params,
+                headers=request.headers,
+                content=request.body() if request.body else None,
+                json=request.json,
+                files=request.files,
+                timeout=self._timeout(request),
+            )
+        except UnicodeEncodeError as exc:
+            raise ClientError(f"{exc.object!r} cannot be sent: it is not UTF-8") from exc
 
     def _timeout(self, request: Request) -> httpx.Timeout:
         return httpx.Timeout(self._timeout_s, read=request.read_timeout_s or self._timeout_s)
@@ -156,6 +180,11 @@ class _Problem(BaseModel):
     type: str
     title: str
     detail: str | None = None
+
+
+def _is_in_progress(response: httpx.Response) -> bool:
+    """Whether an earlier try of the same request, whose answer was lost, is still being served."""
+    return response.status_code == HTTPStatus.CONFLICT and IN_PROGRESS in response.text
 
 
 def raise_for_problem(response: httpx.Response) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -73,9 +74,15 @@ def parse_option(text: str) -> tuple[str, object]:
     if not equals or not key:
         raise typer.BadParameter(f"--option {text!r} is not KEY=VALUE")
     try:
-        return key, json.loads(value)
+        parsed = json.loads(value)
+        json.dumps(parsed, allow_nan=False)
     except json.JSONDecodeError:
         return key, value
+    except (ValueError, RecursionError) as exc:
+        raise typer.BadParameter(
+            f"--option {textwrap.shorten(text, 60)!r} is no JSON: {exc}"
+        ) from exc
+    return key, parsed
 
 
 def follow(client: Client, console: Console, ensemble: Ensemble) -> Ensemble:

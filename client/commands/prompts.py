@@ -29,7 +29,7 @@ def push(
     console = make_console()
     with connect(url) as client:
         for file in files:
-            prompt = client.put_prompt(name or file.stem, file)
+            prompt = client.put_prompt(name or file.resolve().stem, file)
             console.print(
                 f"{prompt.name}@{prompt.version}  {short_digest(prompt.digest)}  "
                 f"{prompt.num_prompt_tokens} tokens, depth {prompt.prompt_depth}"

@@ -34,7 +34,7 @@ def push(
     ):
         upload = bar.add_task("", total=None)
         task = client.put_task(
-            name or path.name.partition(".")[0],
+            name or path.resolve().name.partition(".")[0],
             path,
             lambda sent, total: bar.update(upload, completed=sent, total=total),
         )

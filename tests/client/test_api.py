@@ -222,6 +222,16 @@ def test_events_give_up_when_nothing_comes_for_long(
     assert sum(pauses) >= 40.0
 
 
+def test_a_service_that_is_there_but_has_nothing_to_say_is_waited_for(
+    api: Client, server: "ScriptedServer"
+) -> None:
+    """A fit that waits behind others, followed through a proxy that cuts streams off."""
+    for _ in range(MAX_FAILURES + 1):
+        server.will_stream(": ping\n\n")
+    server.will_stream(event(1, "outcome", status="succeeded"))
+    assert [each.event for each in api.events("mix", 2)] == ["outcome"]
+
+
 def test_events_of_an_unknown_ensemble_are_a_problem(
     api: Client, server: "ScriptedServer", pauses: list[float]
 ) -> None:

@@ -189,6 +189,9 @@ def test_a_fit_that_fails_is_one_line_and_status_1(run: Run, server: "ScriptedSe
     ("args", "message"),
     [
         (("--option", "epochs"), "--option 'epochs' is not KEY=VALUE"),
+        (("--option", "penalty_weight=NaN"), "--option 'penalty_weight=NaN' is no JSON"),
+        (("--option", "seed=1e400"), "--option 'seed=1e400' is no JSON"),
+        (("--option", f"seed={'9' * 5000}"), "is no JSON"),
         (("--sources", "a,,b"), "--sources 'a,,b' has an empty name"),
         (("--seed", "-1"), "--seed"),
     ],

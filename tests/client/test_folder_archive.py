@@ -44,3 +44,24 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty" / "class").mkdir(parents=True)
     with pytest.raises(ClientError, match="holds no files"):
         zip_folder(tmp_path / "empty", tmp_path / "task.zip")
+
+
+def test_a_name_that_is_not_unicode_is_told(tmp_path: Path) -> None:
+    folder = make_task(tmp_path / "task")
+    Path(os.fsdecode(bytes(folder) + b"/cat/caf\xe9.png")).write_bytes(b"x")
+    with pytest.raises(ClientError, match="not UTF-8"):
+        zip_folder(folder, tmp_path / "task.zip")
+
+
+def test_a_zip_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ClientError, match=r"cannot write .*gone/task\.zip: No such file"):
+        zip_folder(make_task(tmp_path / "task"), tmp_path / "gone" / "task.zip")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    folder = make_task(tmp_path / "task")
+    (folder / "cat").chmod(0)
+    with pytest.raises(ClientError, match=r"cannot read .*cat: Permission denied"):
+        zip_folder(folder, tmp_path / "task.zip")
+    (folder / "cat").chmod(0o700)

@@ -76,6 +76,59 @@ def test_repeating_stops_with_the_last_refusal(api: Client, server: "ScriptedSer
         api.backbone()
 
 
+def test_the_answer_to_an_earlier_try_is_waited_for(
+    api: Client, server: "ScriptedServer", pauses: list[float]
+) -> None:
+    """Its connection broke after the service had begun; the key is free again after a minute."""
+    twin = {"type": "urn:hgprompt:problem:idempotency-in-progress", "title": "Not answered yet"}
+    server.will_hang_up()
+    for _ in range(14):
+        server.will_answer(twin, 409, Retry_After="60")
+    server.will_answer({"name": "mix", "version": 3, "status": "queued"}, 202)
+    api.create_ensemble("mix", task="t", sources=["a"])
+    assert sum(pauses) > 60
+    assert len({request.headers["idempotency-key"] for request in server.received}) == 1
+
+
+def test_a_twin_that_never_ends_is_told(
+    api: Client, server: "ScriptedServer", pauses: list[float]
+) -> None:
+    twin = {"type": "urn:hgprompt:problem:idempotency-in-progress", "title": "Not answered yet"}
+    for _ in range(40):
+        server.will_answer(twin, 409, Retry_After="60")
+    with pytest.raises(ProblemError, match="Not answered yet"):
+        api.create_ensemble("mix", task="t", sources=["a"])
+    assert sum(pauses) < 120
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1"),
+        ("HTTPS_PROXY", "ftp://127.0.0.1:1"),
+        ("NO_PROXY", "::1/128"),
+        ("SSL_CERT_FILE", "/nowhere"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_told(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ClientError, match="environment"):
+        Client("https://example.org")
+
+
+@pytest.mark.parametrize("name", ["", "caf\udce9"])
+def test_what_cannot_be_a_name_is_told(api: Client, name: str) -> None:
+    with pytest.raises(ClientError, match="cannot be a name"):
+        api.task(name)
+
+
+def test_text_that_is_not_unicode_is_told(api: Client) -> None:
+    with pytest.raises(ClientError, match="not UTF-8"):
+        api.create_ensemble("mix", task="caf\udce9", sources=["a"])
+
+
 def test_cancelling_is_not_repeated(
     api: Client, server: "ScriptedServer", pauses: list[float]
 ) -> None:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -103,6 +104,14 @@ StartUp = Callable[..., Up]
 
 
 @pytest.fixture
+def sighup() -> Iterator[Callable[[signal.Handlers], None]]:
+    """Sets what children do at SIGHUP; these tests may themselves run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield lambda handler: signal.signal(signal.SIGHUP, handler) and None
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
 def start_up(tmp_path: Path, script: MakeScript) -> Iterator[StartUp]:
     service, worker = script("service", SERVICE), script("worker", WORKER)
     started: list[Up] = []
@@ -170,6 +179,7 @@ def test_stores_and_redis_of_the_environment_are_used(start_up: StartUp, tmp_pat
     assert not (tmp_path / "data/store").exists()
 
 
+@pytest.mark.usefixtures("sighup")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_drains_and_ends_with_success(
     start_up: StartUp, is_running: IsRunning, signum: signal.Signals
@@ -182,6 +192,19 @@ def test_a_signal_drains_and_ends_with_success(
     assert up.process.returncode == 0
     assert re.search("drained.*stopped$", output, re.DOTALL)
     assert not is_running(worker)
+
+
+def test_under_nohup_it_outlives_the_terminal(
+    start_up: StartUp, sighup: Callable[[signal.Handlers], None]
+) -> None:
+    sighup(signal.SIG_IGN)
+    up = start_up()
+    url = up.read_until(r"ready at (\S+)")[1]
+    up.process.send_signal(signal.SIGHUP)
+    time.sleep(1.5)  # three looks at the signals that have come
+    assert up.get(url)["pid"]
+    up.process.terminate()
+    assert "stopped" in up.finish()
 
 
 def test_a_signal_while_starting_ends_it(start_up: StartUp, script: MakeScript) -> None:
