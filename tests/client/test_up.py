@@ -107,7 +107,11 @@ StartUp = Callable[..., Up]
 def sighup() -> Iterator[Callable[[signal.Handlers], None]]:
     """Sets what children do at SIGHUP; these tests may themselves run under `nohup`."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield lambda handler: signal.signal(signal.SIGHUP, handler) and None
+
+    def become(handler: signal.Handlers) -> None:
+        signal.signal(signal.SIGHUP, handler)
+
+    yield become
     signal.signal(signal.SIGHUP, before)
 
 
