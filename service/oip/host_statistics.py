@@ -32,7 +32,7 @@ def serving_statistics(
 
 
 class HostStatistics:
-    """Asks every front of the host, this one included, and adds up.
+    """Asks every front of the host, this one included.
 
     Args:
         folder: Where their sockets are.
@@ -41,20 +41,19 @@ class HostStatistics:
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._sockets = [_socket(folder, name) for name in names]
-        self._decoder = msgspec.msgpack.Decoder(list[VersionStatistics])
+        self._decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
-    async def collect(self, keys: Keys) -> list[VersionStatistics]:
-        """As `ModelStatistics.collect`; a front that does not answer is left out."""
+    async def collect(self, keys: Keys) -> list[msgspec.Raw]:
+        """As `ModelStatistics.collect`, each version once for each front that has used it.
+
+        A front that does not answer is left out.
+        """
         question = msgspec.msgpack.encode(keys)
         answers = await asyncio.gather(
             *(asked(each, self._decoder, question) for each in self._sockets)
         )
-        found = {key: VersionStatistics(*key) for key in keys or ()}
-        for answer in answers:
-            for each in answer or ():
-                key = (each.name, each.version)
-                found.setdefault(key, VersionStatistics(*key)).add(each)
-        return list(found.values())
+        nothing = [msgspec.Raw(msgspec.msgpack.encode(VersionStatistics(*k))) for k in keys or ()]
+        return [*nothing, *(each for answer in answers for each in answer or ())]
 
 
 def _socket(folder: Path, name: str) -> Path:

@@ -36,7 +36,7 @@ from service.oip.infer_request import InferRequest, parse_infer_request
 from service.oip.infer_response import infer_response
 from service.oip.metadata import model_config, model_metadata, server_metadata
 from service.oip.repository import RepositoryIndex
-from service.oip.statistics import Keys, ModelStatistics, statistics_document
+from service.oip.statistics import Keys, ModelStatistics, statistics_json
 from service.parts import parts_of
 from service.problems import problem_error
 
@@ -311,7 +311,8 @@ def _statistics(request: Request) -> ModelStatistics:
 async def _collected(request: Request, keys: Keys) -> Response:
     """The statistics of this process, or of all fronts of its host."""
     found = await request.app.state.collect_statistics(keys)
-    return JSONResponse(statistics_document(found))
+    content = await on_cpu_thread(statistics_json, found)
+    return Response(content, media_type="application/json")
 
 
 def _both(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> list[Any]:

@@ -2,7 +2,8 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+
+import msgspec
 
 from service.inference.resolver import Served
 from service.inference.rows import RowResult
@@ -13,6 +14,9 @@ MAX_MODELS = 10_000
 
 Keys = Sequence[tuple[str, int]] | None
 """Names and versions whose statistics are asked for; None for all that were used."""
+
+_SNAPSHOTS = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_SNAPSHOT = msgspec.msgpack.Decoder(VersionStatistics)
 
 
 class ModelStatistics:
@@ -60,11 +64,16 @@ class ModelStatistics:
         """Count a request that had no answer, for a version that exists."""
         self._of(served.name, served.version).fail.add(total_s)
 
-    async def collect(self, keys: Keys) -> list[VersionStatistics]:
-        """Return the statistics of some versions, zero where nothing happened."""
+    async def collect(self, keys: Keys) -> list[msgspec.Raw]:
+        """Return the statistics of some versions, zero where nothing happened.
+
+        Each is a `VersionStatistics` as MessagePack, of this moment, for any thread to read.
+        """
         if keys is None:
-            return list(self._versions.values())
-        return [self._versions.get(key) or VersionStatistics(*key) for key in keys]
+            found = list(self._versions.values())
+        else:
+            found = [self._versions.get(key) or VersionStatistics(*key) for key in keys]
+        return _SNAPSHOTS.decode(msgspec.msgpack.encode(found))
 
     def _of(self, name: str, version: int) -> VersionStatistics:
         found = self._versions.setdefault((name, version), VersionStatistics(name, version))
@@ -74,6 +83,18 @@ class ModelStatistics:
         return found
 
 
-def statistics_document(found: Iterable[VersionStatistics]) -> dict[str, Any]:
-    """Return statistics as the protocol has them."""
-    return {"model_stats": [each.document() for each in found]}
+def statistics_json(found: Iterable[msgspec.Raw]) -> bytes:
+    """Return statistics as the protocol has them; several of one version are added up.
+
+    One version after the other, so that no single step keeps the interpreter from other threads.
+
+    Args:
+        found: As `ModelStatistics.collect` returns them.
+    """
+    versions: dict[tuple[str, int], VersionStatistics] = {}
+    for each in map(_SNAPSHOT.decode, found):
+        known = versions.setdefault((each.name, each.version), each)
+        if known is not each:
+            known.add(each)
+    documents = b",".join(msgspec.json.encode(each.document()) for each in versions.values())
+    return b'{"model_stats":[%b]}' % documents

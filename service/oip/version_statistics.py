@@ -7,7 +7,7 @@ import msgspec
 _NS = 1_000_000_000
 
 
-class Duration(msgspec.Struct):
+class Duration(msgspec.Struct, gc=False):
     """How often something happened, and how long it took in all."""
 
     count: int = 0

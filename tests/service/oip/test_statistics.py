@@ -1,16 +1,20 @@
 import asyncio
+import json
+import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
 from jobs.records import FitId
 from service.inference.resolver import Served
 from service.inference.rows import RowResult
-from service.oip.statistics import MAX_MODELS, ModelStatistics, statistics_document
+from service.oip.statistics import MAX_MODELS, ModelStatistics, statistics_json
+from service.oip.version_statistics import VersionStatistics
 
 LENGTH = "Inference-Header-Content-Length"
 
@@ -44,7 +48,7 @@ def row(queue_s: float, forward_s: float, batch_size: int) -> RowResult:
 
 def document(statistics: ModelStatistics) -> list[dict[str, Any]]:
     found = asyncio.run(statistics.collect(None))
-    return statistics_document(found)["model_stats"]
+    return json.loads(statistics_json(found))["model_stats"]
 
 
 def test_passes_are_counted_by_their_size_whoever_else_was_in_them() -> None:
@@ -104,3 +108,48 @@ def test_the_versions_remembered_are_bounded() -> None:
     found = document(statistics)
     assert len(found) == MAX_MODELS
     assert found[0]["version"] == "11"
+
+
+def test_what_is_counted_after_a_snapshot_is_not_in_it() -> None:
+    statistics = ModelStatistics(lambda: 0.0)
+    zoo = Served("zoo", 1, "sha256:0")
+    statistics.failed(zoo, total_s=1.0)
+    found = asyncio.run(statistics.collect(None))
+    statistics.failed(zoo, total_s=1.0)
+    (stats,) = json.loads(statistics_json(found))["model_stats"]
+    assert stats["inference_stats"]["fail"] == {"count": 1, "ns": 1_000_000_000}
+
+
+def test_snapshots_of_one_version_are_added_up() -> None:
+    zoo = Served("zoo", 1, "sha256:0")
+    found: list[msgspec.Raw] = []
+    for size in (2, 4):
+        statistics = ModelStatistics(lambda: 0.0)
+        statistics.succeeded(zoo, [row(0.0, 0.5, size)], decode_s=0.0, total_s=1.0)
+        found += asyncio.run(statistics.collect([("zoo", 1)]))
+    (stats,) = json.loads(statistics_json(found))["model_stats"]
+    assert (stats["inference_count"], stats["execution_count"]) == (2, 2)
+    assert [each["batch_size"] for each in stats["batch_stats"]] == [2, 4]
+
+
+@pytest.mark.anyio
+async def test_the_document_is_made_beside_the_event_loop(
+    open_client: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]],
+    publish: Callable[..., tuple[FitId, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish("zoo")
+    threads: list[threading.Thread] = []
+    document = VersionStatistics.document
+
+    def noted(statistics: VersionStatistics) -> dict[str, Any]:
+        threads.append(threading.current_thread())
+        return document(statistics)
+
+    monkeypatch.setattr(VersionStatistics, "document", noted)
+    async with open_client() as client:
+        answer = await client.get("/v2/models/zoo/stats")
+    assert answer.headers["content-type"] == "application/json"
+    assert [each["name"] for each in answer.json()["model_stats"]] == ["zoo"]
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
