@@ -22,6 +22,7 @@ from service.inference.engine_parts import (
     make_forward,
     num_streams,
     residency_budgets,
+    token_cost,
     use_cores,
     warm_up_engine,
 )
@@ -74,6 +75,7 @@ async def running_engine(
         max_batch_size,
         crowded_batch_size=settings.crowded_batch_size or default_crowded_batch_size(device),
         num_streams=streams,
+        cost=token_cost(loaded.info),
     )
     loaders = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="load")
     copiers = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix="copy")

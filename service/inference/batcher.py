@@ -1,9 +1,10 @@
 """Which rows go into the next forward pass.
 
 Rows of one batch share their `batch_key`, so each key has its own `FairQueue`. Within and
-between those, the artifact that has been served the fewest rows goes first; one whose rows wait
-under several keys has one account. Several streams may
-compute at once; `Streams` says how much each takes, and `Crowding` when a batch should be short.
+between those, the ensemble that has been served least goes first: all its versions, and its rows
+under several keys, have one account. A row with many prompt tokens counts for more. Several streams
+may compute at once; `Streams` says how much each takes, and `Crowding` when a batch should be
+short.
 """
 
 import threading
@@ -40,8 +41,9 @@ class Batcher:
 
     Args:
         max_batch_size: Largest batch.
-        crowded_batch_size: Largest batch while one artifact crowds out others; None for no other.
+        crowded_batch_size: Largest batch while one ensemble crowds out others; None for no other.
         num_streams: Threads that ask for batches.
+        cost: What computing a row counts for.
         clock: Monotonic seconds; the rows' deadlines are on it.
     """
 
@@ -51,15 +53,17 @@ class Batcher:
         *,
         crowded_batch_size: int | None = None,
         num_streams: int = 1,
+        cost: Callable[[Row], float] = lambda _row: 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_batch_size = max_batch_size
         self._crowded_batch_size = min(max_batch_size, crowded_batch_size or max_batch_size)
         self._crowding = Crowding(clock)
         self._streams = Streams(num_streams)
+        self._cost = cost
         self._clock = clock
         self._condition = threading.Condition()
-        self._served: dict[str, float] = {}  # rows, by digest
+        self._served: dict[str, float] = {}  # cost of the rows, by party
         self._queues: dict[BatchKey, FairQueue[Row]] = defaultdict(
             lambda: FairQueue[Row](self._served)
         )
@@ -72,10 +76,10 @@ class Batcher:
             if self._closed:
                 return False
             for row in rows:
-                digest = row.entry.digest
-                self._crowding.asked(digest)
-                waits = any(queue.has(digest) for queue in self._queues.values())
-                self._queues[row.batch_key].push(row, digest, 0.0 if waits else self._level)
+                party = row.sharer
+                self._crowding.asked(party)
+                waits = any(queue.has(party) for queue in self._queues.values())
+                self._queues[row.batch_key].push(row, party, 0.0 if waits else self._level)
             self._condition.notify_all()
             return True
 
@@ -131,17 +135,17 @@ class Batcher:
             return batch
         now_s = self._clock()
         while len(batch.rows) < max_rows and (level := queue.least_served) is not None:
-            digest, row = queue.pop()
+            party, row = queue.pop(cost=0.0)
             if row.deadline_s > now_s:
+                queue.charge(party, self._cost(row))
                 self._level = level
                 batch.rows.append(row)
             else:
-                queue.charge(digest, -1.0)  # it is not going to be served
                 batch.late.append(row)
         return batch
 
     def _turn(self) -> FairQueue[Row] | None:
-        """The queue whose next artifact has been served least."""
+        """The queue whose next ensemble has been served least."""
         waiting = [
             (served, queue)
             for queue in self._queues.values()

@@ -14,6 +14,7 @@ from service.inference.buckets import batch_buckets
 from service.inference.forward import Forward
 from service.inference.memory import default_device_bytes
 from service.inference.residency import ResidencyBudgets
+from service.inference.rows import Row
 from service.inference.warm_up import warm_up
 from service.settings import ServiceSettings
 
@@ -46,6 +47,21 @@ def make_forward(vit: PromptedViT, max_batch_size: int, *, cuda_graphs: bool) ->
 def num_streams(device: torch.device) -> int:
     """Return how many forward passes run side by side: one for each of torch's threads on a CPU."""
     return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def token_cost(backbone: BackboneInfo) -> Callable[[Row], float]:
+    """Return what a row costs: its tokens in the forward pass, over those of a row without prompt.
+
+    Time grows at least as fast as tokens do, so nobody gets more for a longer prompt.
+    """
+    num_patches = (backbone.image_size_px // backbone.patch_size_px) ** 2
+    plain = backbone.num_prefix_tokens + num_patches
+
+    def cost(row: Row) -> float:
+        _, num_prompt_tokens = row.entry.prompt_shape
+        return 1.0 + num_prompt_tokens / plain
+
+    return cost
 
 
 def use_cores(num_threads: int) -> Callable[[Batch], None]:

@@ -41,6 +41,7 @@ class LocalEngine:
         digest: str,
         pixels: Sequence[np.ndarray],
         *,
+        party: str | None = None,
         deadline_s: float,
         wants_features: bool = False,
         on_released: Callable[[], None] | None = None,
@@ -50,6 +51,7 @@ class LocalEngine:
         Args:
             digest: As there.
             pixels: As there.
+            party: As there.
             deadline_s: As there.
             wants_features: As there.
             on_released: Called on the event loop, once, when nobody reads `pixels` any more. If the
@@ -60,7 +62,14 @@ class LocalEngine:
             async with self.residency.pinned(digest) as entry:
                 now_s = self._clock()
                 rows += [
-                    Row(each, entry, deadline_s, submitted_s=now_s, wants_features=wants_features)
+                    Row(
+                        each,
+                        entry,
+                        deadline_s,
+                        submitted_s=now_s,
+                        party=party,
+                        wants_features=wants_features,
+                    )
                     for each in pixels
                 ]
                 if on_released is not None:

@@ -58,6 +58,7 @@ class RemoteEngine:
         digest: str,
         pixels: Sequence[np.ndarray],
         *,
+        party: str | None = None,
         deadline_s: float,
         wants_features: bool = False,
     ) -> Computed:
@@ -70,7 +71,7 @@ class RemoteEngine:
         if self._link is None:
             raise unavailable()
         return await self._link.compute(
-            digest, pixels, deadline_s=deadline_s, wants_features=wants_features
+            digest, pixels, party=party, deadline_s=deadline_s, wants_features=wants_features
         )
 
     async def load(self, digest: str) -> None:

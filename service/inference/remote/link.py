@@ -81,6 +81,7 @@ class EngineLink(asyncio.Protocol):
         digest: str,
         pixels: Sequence[np.ndarray],
         *,
+        party: str | None,
         deadline_s: float,
         wants_features: bool,
     ) -> Computed:
@@ -98,7 +99,9 @@ class EngineLink(asyncio.Protocol):
         number, classes = next(self._ids), self._known_classes.get(digest)
         computed: asyncio.Future[Computed] = asyncio.get_running_loop().create_future()
         self._pending[number] = Pending(rows, digest, classes, computed)
-        self._send(Compute(number, digest, rows, deadline_s, wants_features, classes is not None))
+        self._send(
+            Compute(number, digest, rows, deadline_s, wants_features, classes is not None, party)
+        )
         try:
             return await computed
         except asyncio.CancelledError:

@@ -136,6 +136,7 @@ class FrontSession(asyncio.Protocol):
         computing = self._engine.compute(
             asked.digest,
             images,
+            party=asked.party,
             deadline_s=asked.deadline_s,
             wants_features=asked.wants_features,
             on_released=released,

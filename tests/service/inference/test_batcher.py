@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from service.inference.bank import BankEntry
@@ -151,6 +152,29 @@ def test_prompt_shapes_share_the_engine_by_rows_served() -> None:
     batcher.submit([row("a", (1, 4)) for _ in range(40)] + [row("b", (2, 4)) for _ in range(40)])
     served = Counter(digest for _ in range(10) for digest in digests(batcher.next_batch()))
     assert served == {"a": 20, "b": 20}
+
+
+def test_an_ensemble_gets_no_larger_share_by_its_versions() -> None:
+    batcher = Batcher(8, crowded_batch_size=2)
+    batcher.submit([replace(row(f"a{n % 9}"), party="a") for n in range(180)])
+    batcher.submit([replace(row("b"), party="b") for _ in range(20)])
+    first = rows_of(batcher.next_batch())
+    assert len(first) == 2  # as nine parties they would not crowd b out
+    served = Counter(each.party for each in first)
+    while sum(served.values()) < 40:
+        served.update(each.party for each in rows_of(batcher.next_batch()))
+    assert abs(served["a"] - served["b"]) <= 2
+
+
+def test_an_ensemble_gets_no_larger_share_by_the_length_of_its_prompt() -> None:
+    def tokens(row: Row) -> float:
+        return row.entry.prompt_shape[1]
+
+    batcher = Batcher(4, cost=tokens)
+    batcher.submit([row("long", (1, 40)) for _ in range(100)])
+    batcher.submit([row("short", (1, 4)) for _ in range(100)])
+    served = Counter(digest for _ in range(22) for digest in digests(batcher.next_batch()))
+    assert served["short"] == pytest.approx(10 * served["long"], rel=0.1)
 
 
 def floats(digest: str) -> Row:

@@ -132,6 +132,20 @@ async def test_a_row_past_its_deadline_is_not_computed(
         assert [type(each) for each in late.outcomes] == [DeadlineExceededError] * 2
 
 
+async def test_the_engine_is_told_whose_share_the_images_take(
+    open_host: Any, open_front: Any, publish: Callable[..., Any], eventually: Any
+) -> None:
+    _, digest = publish("a", seed=1)
+    async with open_host(start=False) as host, open_front() as front:
+        named = front.compute(digest, images(1), party="a", deadline_s=now_s())
+        waiting = [asyncio.create_task(named)]
+        waiting += [asyncio.create_task(front.compute(digest, images(1), deadline_s=now_s()))]
+        await eventually(lambda: len(host.local._waiting) == 2)
+        assert {row.sharer for row in host.local._waiting} == {"a", digest}
+        host.start()
+        await asyncio.gather(*waiting)
+
+
 async def test_a_cancelled_row_keeps_its_slot_until_the_engine_has_let_go(
     open_host: Any, open_front: Any, publish: Callable[..., Any], eventually: Any
 ) -> None:
