@@ -89,7 +89,8 @@ def _check_layers(file: TensorFile, limits: PromptLimits, backbone: BackboneShap
             f"none of the tensors {', '.join(VPT_TENSORS)} is there", field="shallow_prompt"
         )
     for name, shape in shapes.items():
-        check_prompt_shape(name, shape, limits, BackboneShape("", backbone.embed_dim, shape[0]))
+        any_depth = shape[0] if shape else 0  # a scalar has no shape at all
+        check_prompt_shape(name, shape, limits, BackboneShape("", backbone.embed_dim, any_depth))
     if len({shape[1:] for shape in shapes.values()}) > 1:
         raise InvalidPromptError(
             f"shallow_prompt {list(shapes['shallow_prompt'])} and deep_prompt "

@@ -97,6 +97,12 @@ def test_a_declared_backbone_is_believed_or_refused(backbone: BackboneShape) -> 
         ({"shallow_prompt": SHALLOW[:, :, :5]}, "has width 5; the backbone's is 6"),
         ({"shallow_prompt": SHALLOW[:, :0]}, "has 0 prompt tokens; it must have 1 to 512"),
         ({"shallow_prompt": np.zeros((1, 513, 6), np.float32)}, "513 prompt tokens; .* 1 to 512"),
+        ({"shallow_prompt": SHALLOW[0, 0, 0]}, r"shallow_prompt has shape \[\]; expected \(P, D\)"),
+        (
+            {"shallow_prompt": SHALLOW, "deep_prompt": SHALLOW[0, 0, 0]},
+            r"deep_prompt has shape \[\]; expected \(P, D\)",
+        ),
+        ({"shallow_prompt": SHALLOW[0, 0]}, r"shallow_prompt has shape \[6\]"),
         ({"shallow_prompt": SHALLOW * np.inf}, "every value must be finite"),
         ({"shallow_prompt": SHALLOW, "mlp": DEEP}, "tensor 'mlp' is not known"),
         ({"shallow_prompt": SHALLOW, "head.bias": DEEP[0, 0]}, "head.bias comes without"),
@@ -106,7 +112,7 @@ def test_what_does_not_fit_is_refused(
     backbone: BackboneShape, tensors: dict[str, np.ndarray], reason: str
 ) -> None:
     original = safetensors.numpy.save(
-        {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+        {name: np.array(array, order="C") for name, array in tensors.items()}
     )
     with pytest.raises(InvalidPromptError, match=reason):
         import_vpt(original, LIMITS, backbone)
