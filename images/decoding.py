@@ -18,6 +18,7 @@ MAX_JPEG_SCANS = 100
 _START_OF_SCAN = b"\xff\xda"
 _MAX_PILLOW_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 """Beyond this Pillow refuses to open a file; below, `ImageLimits` decides."""
+_MAX_8_BIT = 255
 _MAX_16_BIT = 65_535
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -50,8 +51,9 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
     """Decode an image as a viewer would show it, to RGB.
 
     EXIF orientation is applied. Grey, palette and CMYK images are converted; 16-bit grey is
-    scaled to 8 bits; of an animation the first frame is taken. Transparency is dropped, not
-    blended: hidden colours show, as in `convert("RGB")`, with which backbones are trained.
+    scaled to 8 bits, as is 32-bit grey with a value over 255; of an animation the first frame is
+    taken. Transparency is dropped, not blended: hidden colours show, as in `convert("RGB")`, with
+    which backbones are trained.
 
     Args:
         data: The file's bytes: JPEG, PNG, WebP, GIF, BMP, TIFF or PPM.
@@ -114,7 +116,7 @@ def _check_pixels(what: str, width: int, height: int, limits: ImageLimits) -> No
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        return _from_16_bit(image).convert("RGB")
+        return _from_integers(image).convert("RGB")
     if image.mode == "F":
         raise ImageDecodeError("image has floating-point pixels, whose range is unknown")
     if image.mode in ("P", "PA", "La", "RGBa"):
@@ -124,11 +126,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
+def _from_integers(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8 bits; 32-bit grey too, unless its values are those of 8 bits."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > _MAX_16_BIT:
         raise ImageDecodeError(f"grey value {values.max()} exceeds 16 bits")
-    return Image.fromarray((values >> 8).astype(np.uint8))
+    # Pillow reads 16-bit PGM as 32 bits, scaled to `_MAX_16_BIT`.
+    has_32_bits = image.mode == "I" and image.format != "PPM"
+    shift = 0 if has_32_bits and values.max() <= _MAX_8_BIT else 8
+    return Image.fromarray((values >> shift).astype(np.uint8))
 
 
 def _orientation(image: Image.Image) -> int:

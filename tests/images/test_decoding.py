@@ -82,6 +82,26 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(format_: str) -> None:
     assert np.asarray(decoded)[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [([0, 1, 128, 255], [0, 1, 128, 255]), ([0, 256, 32_768, 65_535], [0, 1, 128, 255])],
+)
+def test_thirty_two_bit_grey_is_scaled_if_it_has_more_than_eight(
+    values: list[int], shown: list[int]
+) -> None:
+    image = Image.fromarray(np.array([values], np.int32))
+    assert image.mode == "I"
+    decoded = decode_image(_encode(image, "TIFF"), LIMITS)
+    assert np.asarray(decoded)[0, :, 0].tolist() == shown
+
+
+@pytest.mark.parametrize("format_", ["PNG", "TIFF", "PPM"])
+def test_dark_sixteen_bit_grey_stays_dark(format_: str) -> None:
+    image = Image.fromarray(np.array([[0, 100, 255]], np.uint16))
+    decoded = decode_image(_encode(image, format_), LIMITS)
+    assert np.asarray(decoded)[0, :, 0].tolist() == [0, 0, 0]
+
+
 def test_big_endian_sixteen_bit_tiff() -> None:
     image = Image.frombytes("I;16B", (2, 1), bytes([0x80, 0x00, 0xFF, 0xFF]))
     decoded = decode_image(_encode(image, "TIFF"), LIMITS)
