@@ -137,9 +137,13 @@ class CompositionGap(_Part):
 
 
 class Embedding(_Part):
-    """Images on a plane, by their features without and with the composite prompt."""
+    """Images on a plane, by their features without and with a composite prompt.
+
+    `composite_of` is the method that made it; without one it is the prompt that was served.
+    """
 
     method: str = "t-SNE"
+    composite_of: str | None = None
     labels: tuple[NonNegativeInt, ...]
     plain: tuple[Point, ...] | None = None
     composite: tuple[Point, ...] | None = None

@@ -159,17 +159,18 @@ def _validation(found: FitResult) -> dict[str, Any]:
 
 
 def _embedding(labels: Tensor, found: FitResult, seed: int) -> dict[str, Any] | None:
-    """A map of the images by their plain and by their prompted features."""
-    plain = found.diagnostics.plain_features
-    if plain is None or found.prompt.shape[1] == 0:
+    """A map of the images by their plain features and by those of the learned ensemble."""
+    plain, composite = found.diagnostics.plain_features, found.diagnostics.composite_features
+    if plain is None or composite is None:
         return None
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     rows = order[:MAX_PROJECTED_IMAGES].sort().values
     maps = {
         name: [[round(x, 4), round(y, 4)] for x, y in t_sne(features[rows], seed=seed).tolist()]
-        for name, features in (("plain", plain), ("composite", found.features))
+        for name, features in (("plain", plain), ("composite", composite))
     }
-    return {"method": "t-SNE", "labels": labels[rows].tolist(), **maps}
+    document = {"method": "t-SNE", "composite_of": "hgprompt", "labels": labels[rows].tolist()}
+    return document | maps
 
 
 def _curve(values: Sequence[float]) -> list[list[float]]:

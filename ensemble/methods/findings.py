@@ -71,6 +71,7 @@ class Diagnostics:
         ablations: See `Ablation`.
         advice: A sentence if the learned ensemble is not the best candidate.
         plain_features: (N, D) without a prompt.
+        composite_features: (N, D) under the learned composite, untuned, whatever is served.
     """
 
     objective: dict[str, float] | None = None
@@ -83,6 +84,7 @@ class Diagnostics:
     ablations: tuple[Ablation, ...] = ()
     advice: str | None = None
     plain_features: Tensor | None = None
+    composite_features: Tensor | None = None
 
 
 @dataclass(frozen=True)

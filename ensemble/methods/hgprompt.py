@@ -90,6 +90,7 @@ def fit_hgprompt(fit: FitSession) -> Findings:
         ablations=run_ablations(fit, by_source, ensemble),
         advice=_advice(fit, ensemble, simple, chosen, favoured),
         plain_features=plain,
+        composite_features=features,
     )
     candidates = with_tuning(fit, candidates, start=chosen)
     return Findings(weights, candidates, diagnostics, after_tuning(chosen, candidates))

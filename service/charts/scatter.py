@@ -23,6 +23,9 @@ SHAPES = (
     "m0-2l2.3-2.3 2 2-2.3 2.3 2.3 2.3-2 2-2.3-2.3-2.3 2.3-2-2 2.3-2.3-2.3-2.3 2-2z",  # cross
     "m-4-4h8l-8 8h8z",  # hourglass
 )
+PLAIN = "Plain features"
+LEARNED = "Features of the learned ensemble, under its composite prompt"
+SERVED = "Features of what was served, under its prompt"
 OTHER = "m-1.8 0a1.8 1.8 0 1 0 3.6 0a1.8 1.8 0 1 0-3.6 0z"  # a small circle
 
 
@@ -67,7 +70,8 @@ def scatter(embedding: Embedding | None, classes: Sequence[str] | None) -> Scatt
     """Draw the planes that have a point for every label; None if none has."""
     if embedding is None or not embedding.labels:
         return None
-    named = {"Plain features": embedding.plain, "Composite features": embedding.composite}
+    composite_title = SERVED if embedding.composite_of is None else LEARNED
+    named = {PLAIN: embedding.plain, composite_title: embedding.composite}
     planes = [(t, p) for t, p in named.items() if p and len(p) == len(embedding.labels)]
     if not planes:
         return None

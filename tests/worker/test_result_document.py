@@ -15,6 +15,7 @@ from ensemble.fitting import fit_ensemble
 from ensemble.methods import target_prompt
 from ensemble.methods.findings import CompositionGap
 from ensemble.options import TUNING_METHODS, FitOptions, Method
+from ensemble.projection import t_sne
 from ensemble.prompt_tuning import LabelledPixels
 from jobs.context import FitContext
 from jobs.records import FitRequest, FitSpec, SourceRef, TaskRef
@@ -202,26 +203,36 @@ def test_the_calibration_error_follows_from_the_reliability_bins(
     assert validation["temperature"] == fit.found.head.temperature > 0
 
 
-def test_images_are_mapped_by_their_plain_and_their_prompted_features(
+def test_images_are_mapped_by_their_plain_features_and_those_of_the_learned_ensemble(
     describe: Describe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit = describe()
-    learned = next(c for c in fit.found.candidates if c.standing.method == "hgprompt")
-    found = replace(fit.found, served=learned)
 
-    embedding = described(fit.request, fit.task, found)["embedding"]
+    embedding = fit.document["embedding"]
 
+    assert embedding["composite_of"] == "hgprompt"
     assert embedding["labels"] == fit.task.labels.tolist()
-    for name in ("plain", "composite"):
-        assert len(embedding[name]) == 30
-        assert all(0 <= x <= 1 for point in embedding[name] for x in point)
+    candidates = {c.standing.method: c for c in fit.found.candidates}
+    for name, method in (("plain", "none"), ("composite", "hgprompt")):
+        expected = t_sne(candidates[method].features, seed=4)
+        torch.testing.assert_close(
+            torch.tensor(embedding[name], dtype=torch.float64), expected, atol=1e-4, rtol=0
+        )
     assert embedding["plain"] != embedding["composite"]
     monkeypatch.setattr(document_module, "MAX_PROJECTED_IMAGES", 12)
-    some = described(fit.request, fit.task, found)["embedding"]
+    some = described(fit.request, fit.task, fit.found)["embedding"]
     assert [len(some[name]) for name in ("labels", "plain", "composite")] == [12] * 3
-    plain = replace(learned, prompt=torch.zeros(1, 0, 192))
-    without = replace(found, served=plain)
-    assert described(fit.request, fit.task, without)["embedding"] is None
+
+
+@pytest.mark.parametrize("method", ["none", "single", "hgprompt"])
+def test_the_map_is_the_same_whatever_is_served(describe: Describe, method: Method) -> None:
+    fit = describe()
+    served = next(c for c in fit.found.candidates if c.standing.method == method)
+
+    document = described(fit.request, fit.task, replace(fit.found, served=served))
+
+    assert document["chosen"]["method"] == method
+    assert document["embedding"] == fit.document["embedding"]
 
 
 def test_only_the_learned_ensemble_maps_images(describe: Describe) -> None:

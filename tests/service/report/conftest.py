@@ -69,6 +69,7 @@ RESULT: Result = {
     "classes": ["cat", "dog", "<script>alert(1)</script>"],
     "embedding": {
         "method": "t-SNE",
+        "composite_of": "hgprompt",
         "labels": [0, 1, 2, 0],
         "plain": [[0.0, 0.0], [1.0, 0.5], [0.5, 1.0], [0.1, 0.1]],
         "composite": [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.1, 0.0]],

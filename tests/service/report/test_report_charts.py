@@ -275,6 +275,22 @@ def test_points_keep_their_proportions_inside_the_frame() -> None:
     assert y1 + y2 == pytest.approx(scatter.SIDE)  # centred
 
 
+@pytest.mark.parametrize(
+    ("composite_of", "title"),
+    [
+        ("hgprompt", "Features of the learned ensemble, under its composite prompt"),
+        (None, "Features of what was served, under its prompt"),
+    ],
+)
+def test_a_plane_is_titled_by_whose_features_it_shows(composite_of: str | None, title: str) -> None:
+    embedding = Embedding(
+        labels=(0, 1), plain=points(2), composite=points(2), composite_of=composite_of
+    )
+    drawn = scatter.scatter(embedding, None)
+    assert drawn is not None
+    assert [panel.title for panel in drawn.panels] == ["Plain features", title]
+
+
 def test_planes_without_a_point_for_every_label_are_left_out() -> None:
     assert scatter.scatter(None, None) is None
     assert scatter.scatter(Embedding(labels=(), plain=()), None) is None
