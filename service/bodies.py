@@ -2,15 +2,14 @@
 
 import asyncio
 import hashlib
-import os
-import tempfile
 from collections.abc import AsyncGenerator, Collection
-from contextlib import aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.requests import Request
 
+from prompt_store.scratch import scratch_folder
 from service.content_digest import check_content_digest
 from service.problems import ProblemError, problem_error
 
@@ -100,11 +99,11 @@ async def received_file(
         ProblemError: 400 as `check_content_digest`, 408, 413 and 415 as `chunks`.
         ClientDisconnect: The client went away.
     """
-    descriptor, name = tempfile.mkstemp(prefix="hgprompt-upload-", dir=folder)
-    path = Path(name)
+    stack = ExitStack()
+    path = stack.enter_context(scratch_folder(folder)) / "body"
     try:
         running, size = hashlib.sha256(), 0
-        with os.fdopen(descriptor, "wb") as file:
+        with path.open("wb") as file:
             body = chunks(request, limit_bytes=limit_bytes, idle_timeout_s=idle_timeout_s)
             async with aclosing(body) as parts:
                 async for chunk in parts:
@@ -115,4 +114,4 @@ async def received_file(
         check_content_digest(request.headers.getlist("content-digest"), digest)
         yield ReceivedFile(path, digest, size)
     finally:
-        await asyncio.to_thread(path.unlink)
+        await asyncio.to_thread(stack.close)

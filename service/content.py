@@ -1,7 +1,6 @@
 """Immutable content over HTTP: entity tags, conditional and range requests, HEAD (RFC 9110)."""
 
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from prompt_store.blobs import BlobStore
+from prompt_store.scratch import scratch_folder
 from service.problems import PRECONDITION_FAILED, Problem, ProblemError, problem_error
 
 CHUNK_BYTES = 256 * 1024
@@ -139,8 +139,8 @@ def _range(request: Request, content: Content) -> tuple[int, int]:
 
 def _fetch(blobs: BlobStore, digest: str, spool: Path) -> BinaryIO:
     """A checked copy of the blob, open and already without a name."""
-    with tempfile.TemporaryDirectory(prefix="hgprompt-content-", dir=spool) as folder:
-        path = Path(folder, "blob")
+    with scratch_folder(spool) as folder:
+        path = folder / "blob"
         blobs.fetch_to(digest, path)
         return path.open("rb")
 

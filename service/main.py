@@ -10,6 +10,7 @@ from backbones.info import LoadedBackbone
 from jobs.logs import configure_logging
 from jobs.settings import DeploymentSettings
 from prompt_store.errors import PromptStoreError
+from prompt_store.scratch import remove_leftovers
 from service.composition import compose
 from service.processes.service_supervisor import supervise
 from service.serving import serve
@@ -39,12 +40,14 @@ def build_app(
 
 def main() -> None:
     """Run the service until SIGTERM; exits with status 1 when it is not configured right."""
+    remove_leftovers()
     try:
         settings = ServiceSettings()
         deployment = DeploymentSettings()
     except ValidationError as error:
         sys.exit(explained(error))
     configure_logging(settings.log_level)
+    remove_leftovers(settings.upload_dir)
     if settings.has_fronts:
         sys.exit(supervise(settings))
     try:

@@ -22,6 +22,7 @@ from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
 from prompt_store.errors import PromptStoreError
 from prompt_store.objects import open_object_store
+from prompt_store.scratch import remove_leftovers
 from worker.fit_job import EXPECTED_ERRORS, FitJob
 from worker.metrics import WorkerMetrics, serve_metrics
 from worker.settings import WorkerSettings
@@ -35,6 +36,7 @@ FATAL_ERRORS = (torch.AcceleratorError,)
 
 def main() -> int:
     """Run a worker until SIGTERM or SIGINT; 1 if it cannot start, or has lost its device."""
+    remove_leftovers()
     try:
         settings, deployment = WorkerSettings(), DeploymentSettings()
         backbone_settings = BackboneSettings()

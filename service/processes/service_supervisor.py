@@ -2,15 +2,14 @@
 
 import asyncio
 import logging
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from prompt_store.scratch import remove_leftovers, scratch_folder
 from service.listeners import drop_newcomers
 from service.processes.assignment import ENGINE, front_name
 from service.processes.child import SILENT_BEATS, ChildSpec, python_module
@@ -33,8 +32,8 @@ def supervise(settings: ServiceSettings) -> int:
     anything is loaded, and none of a dead front's connections is refused.
     """
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="hgprompt-", dir=settings.runtime_dir))
-        stack.callback(shutil.rmtree, folder)
+        remove_leftovers(settings.runtime_dir)
+        folder = stack.enter_context(scratch_folder(settings.runtime_dir))
         longest = len(bytes(folder / front_name(settings.front_processes))) + len(".statistics")
         if longest > MAX_SOCKET_PATH_BYTES:
             sys.exit(

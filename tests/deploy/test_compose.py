@@ -126,6 +126,19 @@ def test_the_store_is_writable_and_the_weights_are_not(services: dict[str, Any],
     assert services[name]["environment"]["HGPROMPT_CACHE_DIR"] == "/srv/weights"
 
 
+def test_every_volume_has_a_name(compose_config: Any, files: tuple[str, ...]) -> None:
+    """One without a name outlives its container, and nothing finds it again."""
+    config = compose_config(files)
+    mounts = [m for service in config["services"].values() for m in service.get("volumes", ())]
+
+    assert {m["target"]: m.get("source") for m in mounts} == {
+        "/srv/store": "store",
+        "/srv/weights": "weights",
+        "/srv/scratch": "scratch",
+    }
+    assert set(config["volumes"]) == {"store", "weights", "scratch"}
+
+
 def test_foreign_images_are_pinned_to_a_release(services: dict[str, Any]) -> None:
     for name, service in services.items():
         if "build" in service:

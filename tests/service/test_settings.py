@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from prompt_store.scratch import PREFIX, scratch_folder
 from service.main import main
 from service.settings import ServiceSettings, is_loopback
 
@@ -52,3 +55,26 @@ def test_beyond_loopback_needs_permission() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         ServiceSettings().port = 1
+
+
+@pytest.mark.parametrize(
+    ("where", "settings"),
+    [
+        ("TMPDIR", {"HGPROMPT_ROLE": "nobody"}),
+        ("HGPROMPT_UPLOAD_DIR", {"HGPROMPT_BACKBONE": "no-such-model"}),
+        ("HGPROMPT_RUNTIME_DIR", {"HGPROMPT_FRONT_PROCESSES": "1", "HGPROMPT_HOST": "192.0.2.1"}),
+    ],
+)
+def test_a_start_removes_what_killed_processes_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str, settings: dict[str, str]
+) -> None:
+    """However far the start comes."""
+    own = {where: str(tmp_path), "HGPROMPT_ALLOW_INSECURE_BIND": "true", **settings}
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("service.main.configure_logging", lambda _: None)
+    with scratch_folder(tmp_path) as in_use:
+        (tmp_path / f"{PREFIX}left" / "inner").mkdir(parents=True)
+        with pytest.raises(SystemExit):
+            main()
+        assert list(tmp_path.iterdir()) == [in_use]

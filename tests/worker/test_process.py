@@ -209,6 +209,20 @@ def test_a_worker_that_cannot_start_says_why(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("own_logging", "tiny_environment")
+def test_a_start_removes_what_killed_processes_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    (scratch / "hgprompt-tmp-left").mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setenv("HGPROMPT_BACKBONE", "no-such-model")
+
+    assert main() == 1
+
+    assert list(scratch.iterdir()) == []
+
+
 LOSES_ITS_DEVICE = """
 import sys, torch
 from worker import main
