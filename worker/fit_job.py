@@ -1,7 +1,7 @@
 """One fit, from its request to what is published: load, compute, describe."""
 
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +22,14 @@ from jobs.records import FitRequest, FitResultDocs, SourceRef
 from prompt_store.artifacts import Artifact, ArtifactSource, artifact_metadata, write_artifact
 from prompt_store.blobs import BlobStore
 from prompt_store.codec import BackboneShape
-from prompt_store.errors import DigestMismatchError, InvalidPromptError, NotFoundError
+from prompt_store.errors import (
+    DigestMismatchError,
+    InvalidPromptError,
+    NotFoundError,
+    StoreFullError,
+)
+from prompt_store.objects import NO_ROOM
+from prompt_store.scratch import scratch_folder
 from worker.result_document import result_document
 from worker.stored_prompts import stored_prompt
 from worker.task_images import TaskImages, load_task_images, stored_limits
@@ -66,6 +73,7 @@ class FitJob:
             FitRefusedError: This worker runs another backbone than the request names.
             EnsembleError, ImagesError, InvalidPromptError, DigestMismatchError, NotFoundError: The
                 inputs.
+            StoreFullError, StoreUnavailableError: It can be tried again later.
         """
         request = context.request
         if request.backbone_digest != self.backbone.info.digest:
@@ -130,8 +138,8 @@ class FitJob:
             if context.should_stop():
                 raise FitStoppedError(f"stopped after {num_images} images were read")
 
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "task"
+        with _room_to_unpack() as folder:
+            path = folder / "task"
             self.blobs.fetch_to(context.request.task.digest, path)
             return load_task_images(
                 path,
@@ -139,6 +147,17 @@ class FitJob:
                 limits=stored_limits(path.stat().st_size),
                 on_image=on_image,
             )
+
+
+@contextmanager
+def _room_to_unpack() -> Generator[Path]:
+    try:
+        with scratch_folder() as folder:
+            yield folder
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise StoreFullError(f"no room to unpack the task: {error}") from error
 
 
 def load_sources(

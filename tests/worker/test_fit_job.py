@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,12 @@ from jobs.records import FitResultDocs, FitSpec, SourceRef, TaskRef
 from prompt_store.artifacts import read_artifact
 from prompt_store.blobs import BlobStore
 from prompt_store.codec import PromptFile, PromptLimits, write_prompt
-from prompt_store.errors import DigestMismatchError, InvalidPromptError, NotFoundError
+from prompt_store.errors import (
+    DigestMismatchError,
+    InvalidPromptError,
+    NotFoundError,
+    StoreFullError,
+)
 from worker.fit_job import EXPECTED_ERRORS, FitJob, build_artifact, load_sources
 from worker.result_document import result_document
 from worker.stored_prompts import stored_prompt
@@ -298,6 +305,20 @@ def test_a_blob_that_is_gone_is_named(run: Run, make_spec: MakeSpec, tmp_path: P
         run(spec)
 
     assert isinstance(caught.value, EXPECTED_ERRORS)
+
+
+def test_a_full_scratch_disk_is_no_failure(
+    run: Run, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    def on_a_full_disk(**_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", on_a_full_disk)
+    with pytest.raises(StoreFullError, match=r"no room to unpack the task: .*No space left"):
+        run(spec)
 
 
 def test_a_source_of_the_wrong_depth_is_refused(
