@@ -58,20 +58,37 @@ class FitOptions:
 _OF_LEARNED_WEIGHTS = {"penalty_weight", "composition", "cotangent_refreshes", "ablations"}
 _OF_SOURCES = {"max_sources", "shrinkage", "align"}
 _OF_A_PROMPT = {"tuning_epochs", "prompt_learning_rate"}
+_OF_ONE_SOURCE: frozenset[Method] = frozenset({"single", "logme", "panda"})
+"""Methods that never average prompts, for which the order of the tokens means nothing."""
+_SCORED: frozenset[Method] = frozenset({"hgprompt", "h_ensemble", "logme"})
+"""Methods that take or report the adjusted H-score of the sources; the others only screen by it."""
+_OF_A_TASK_EMBEDDING: frozenset[Method] = frozenset({"spot", "panda"})
+"""Methods that take some steps at `prompt_learning_rate` whatever `tuning_epochs` is."""
 
 
-def unused_options(method: Method, options: FitOptions) -> tuple[str, ...]:
-    """Name the options that differ from their defaults and mean nothing to the method, in order.
+def unused_options(method: Method, options: FitOptions, num_sources: int) -> tuple[str, ...]:
+    """Name the options that differ from their defaults and mean nothing to the fit, in order.
 
     They are no error, so that several methods can be asked for with the same options.
+
+    Args:
+        method: Of the fit.
+        options: All of them.
+        num_sources: How many were given; if they are more than `max_sources` they are screened.
     """
     unused = set[str]()
     if method != "hgprompt":
         unused |= _OF_LEARNED_WEIGHTS
     if method in SOURCE_FREE_METHODS:
         unused |= _OF_SOURCES
+    if method in _OF_ONE_SOURCE:
+        unused.add("align")
+    if method not in _SCORED and num_sources <= options.max_sources:
+        unused.add("shrinkage")
     if method == "none":
         unused |= _OF_A_PROMPT
+    if options.tuning_epochs == 0 and method not in _OF_A_TASK_EMBEDDING:
+        unused.add("prompt_learning_rate")
     return tuple(
         field.name
         for field in fields(options)

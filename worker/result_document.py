@@ -46,7 +46,9 @@ def result_document(request: FitRequest, task: TaskImages, found: FitResult) -> 
         "objective_curve": _curve(diagnostics.objective_curve),
         "composite_curve": _curve(diagnostics.composite_curve),
         "advice": diagnostics.advice,
-        "unused_options": list(unused_options(request.method, request.options)),
+        "unused_options": list(
+            unused_options(request.method, request.options, len(request.sources))
+        ),
         "timings_s": {stage: round(seconds, 3) for stage, seconds in found.timings_s.items()},
         "lineage": {
             "backbone_digest": request.backbone_digest,
