@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -34,8 +35,19 @@ def test_the_base_file_reserves_gpus_where_the_backbone_runs(compose_config: Any
     assert set(reserved) == ON_GPU
     for deploy in reserved.values():
         (device,) = deploy["resources"]["reservations"]["devices"]
-        assert (device["driver"], device["count"]) == ("nvidia", 1)
+        assert (device["driver"], device["device_ids"]) == ("nvidia", ["0"])
         assert device["capabilities"] == ["gpu"]
+
+
+def test_classifier_and_worker_can_have_a_gpu_each(compose: Any) -> None:
+    """A count of 1 would be the first GPU for both."""
+    chosen = {"HGPROMPT_CLASSIFIER_GPU": "1", "HGPROMPT_WORKER_GPU": "GPU-3faa8298"}
+    done = compose(BASE, "config", "--format", "json", HGPROMPT_REDIS_PASSWORD="secret", **chosen)
+    services = json.loads(done.stdout)["services"]
+
+    for name, gpu in (("classifier", "1"), ("worker", "GPU-3faa8298")):
+        (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device["device_ids"] == [gpu]
 
 
 def test_the_cpu_override_changes_the_device_and_nothing_else(compose_config: Any) -> None:
