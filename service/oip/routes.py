@@ -138,7 +138,12 @@ async def index(request: Request) -> Response:
     if not isinstance(ready_only, bool):
         raise bad_infer("ready is neither true nor false")
     repository = _repository(request)
-    return await asyncio.to_thread(lambda: JSONResponse(repository.entries(ready_only=ready_only)))
+
+    def answer() -> Response:
+        return JSONResponse(repository.entries(ready_only=ready_only))
+
+    async with _deadline(request):
+        return await asyncio.to_thread(answer)
 
 
 async def load(request: Request) -> Response:

@@ -106,6 +106,7 @@ async def test_what_is_asked_about_an_unknown_model_has_the_deadline_too(
     publish("zoo", seed=1)
     asked = [("GET", f"/v2/models/zoo{path}") for path in ("", "/config", "/ready", "/stats")]
     asked += [("POST", f"/v2/repository/models/zoo/{verb}") for verb in ("load", "unload")]
+    asked += [("POST", "/v2/repository/index")]
     async with open_client(request_deadline_s=0.3) as client:
         with hanging():
             for method, path in asked:
