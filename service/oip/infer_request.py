@@ -179,7 +179,9 @@ def _id(document: dict[str, Any]) -> str | None:
 
 
 def _object(document: dict[str, Any], key: str) -> dict[str, Any]:
-    found = document.get(key, {})
+    found = document.get(key)
+    if found is None:
+        return {}
     if not isinstance(found, dict):
         raise bad_infer(f"{key} is not an object")
     return found

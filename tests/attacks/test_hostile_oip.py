@@ -137,6 +137,11 @@ REFUSED: dict[str, tuple[bytes, dict[str, str], str]] = {
     ),
     "long id": (*body(tensor(data=["aaaa"]), id="x" * 300), "256 characters"),
     "parameters as list": (*body(tensor(data=["aaaa"]), parameters=[]), "not an object"),
+    "parameters as false": (*body(tensor(data=["aaaa"]), parameters=False), "not an object"),
+    "an output's parameters as list": (
+        *body(tensor(data=["aaaa"]), outputs=[{"name": "label", "parameters": []}]),
+        "not an object",
+    ),
     "not gzip": (b"{}", {"Content-Encoding": "gzip"}, "neither gzip nor deflate"),
     "gzip cut short": (gzip.compress(b"{}")[:-4], {"Content-Encoding": "gzip"}, "cut short"),
     "gzip and more": (gzip.compress(b"{}") + b"x", {"Content-Encoding": "gzip"}, "follows it"),
