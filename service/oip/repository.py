@@ -49,13 +49,16 @@ class RepositoryIndex:
 
     def _versions(self, name: str) -> list[tuple[int, OutcomeStatus | None]]:
         """Versions, ascending, and how each one ended; None if it has not."""
-        ends = self._ends.setdefault(name, {})
-        found: list[tuple[int, OutcomeStatus | None]] = []
-        for version in self._catalogue.versions(name):
-            end = ends.get(version) or self._end(FitId(name, version))
-            if end is not None:
-                ends[version] = end
-            found.append((version, end))
+        known = self._ends.get(name, {})
+        found: list[tuple[int, OutcomeStatus | None]] = [
+            (version, known.get(version) or self._end(FitId(name, version)))
+            for version in self._catalogue.versions(name)
+        ]
+        ends: dict[int, OutcomeStatus] = {v: end for v, end in found if end is not None}
+        if ends:
+            self._ends[name] = ends
+        else:
+            self._ends.pop(name, None)
         return found
 
     def _end(self, fit_id: FitId) -> OutcomeStatus | None:

@@ -75,6 +75,21 @@ def test_what_was_deleted_is_left_out(
     assert states(index) == [*ready[:1], ("zoo", "3", "READY", "")]
 
 
+def test_what_was_deleted_is_forgotten(
+    ensembles: EnsembleStore, publish: Callable[..., tuple[FitId, str]]
+) -> None:
+    index = RepositoryIndex(ensembles)
+    publish("zoo")
+    publish("ark")
+    assert len(states(index)) == 2
+    ensembles.delete("zoo")
+    states(index)
+    assert index._ends == {"ark": {1: "succeeded"}}
+    publish("zoo")
+    assert index.ready("zoo") == (3,)
+    assert index._ends["zoo"] == {3: "succeeded"}
+
+
 def test_more_names_than_a_page_of_the_listing(
     ensembles: EnsembleStore, make_spec: Callable[..., FitSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
