@@ -21,28 +21,26 @@ def run_ablations(
     - without the gradient penalty: lambda = 0
     - without alignment: tokens averaged in the order in which they are stored
     - without composing: a head on the weighted feature sum, which takes M forward passes to serve
+
+    A part that the learned ensemble does not have cannot be left out: those rows are missing.
     """
     if not fit.options.ablations:
         return ()
-    free = _weights_without_penalty(fit, by_source)
-    weights = {
-        "without the gradient penalty": free,
-        "without alignment": learned.weights,
-        "without composing": learned.weights,
-    }
-    prompts = [
-        compose(fit.sources.aligned, free),
-        compose(fit.sources.stored, learned.weights),
-    ]
-    features = fit.features_of("ablations", prompts)
+    weights: dict[str, Tensor] = {}
+    prompts: list[Tensor] = []
+    if fit.options.penalty_weight > 0:
+        free = _weights_without_penalty(fit, by_source)
+        weights["without the gradient penalty"] = free
+        prompts.append(compose(fit.sources.aligned, free))
+    if fit.options.align:
+        weights["without alignment"] = learned.weights
+        prompts.append(compose(fit.sources.stored, learned.weights))
+    features = fit.features_of("ablations", prompts) if prompts else []
+    weights["without composing"] = learned.weights
     summed = torch.einsum("m,mnd->nd", learned.weights, torch.stack(list(by_source)).double())
-    candidates = [
-        fit.candidate("hgprompt", weights[name], learned.prompt, f)
-        for name, f in zip(weights, [*features, summed], strict=True)
-    ]
     return tuple(
-        _compare(fit, name, candidate, learned)
-        for name, candidate in zip(weights, candidates, strict=True)
+        _compare(fit, name, fit.candidate("hgprompt", weights[name], learned.prompt, f), learned)
+        for name, f in zip(weights, [*features, summed], strict=True)
     )
 
 

@@ -1,4 +1,6 @@
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -85,14 +87,25 @@ def test_none_of_them_can_be_chosen(
     assert {"ablations", "ablation weights"} <= set(fit.timings_s)
 
 
-def test_the_ensemble_without_alignment_is_itself_where_nothing_was_aligned(
-    make_session: MakeSession,
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"align": False}, [PENALTY, COMPOSING]),
+        ({"penalty_weight": 0.0}, [ALIGNMENT, COMPOSING]),
+        ({"align": False, "penalty_weight": 0.0}, [COMPOSING]),
+    ],
+)
+def test_a_part_that_the_ensemble_lacks_has_no_row(
+    make_session: MakeSession, found: Findings, changes: dict[str, Any], names: list[str]
 ) -> None:
-    fit = make_session(FitOptions(ablations=True, align=False))
+    fit = make_session(replace(OPTIONS, **changes))
 
-    ablation = by_name(fit_hgprompt(fit))[ALIGNMENT]
+    ablations = by_name(fit_hgprompt(fit))
 
-    assert ablation.difference == 0
+    assert list(ablations) == names
+    assert ("ablation weights" in fit.timings_s) == (PENALTY in names)
+    if changes == {"align": False}:
+        torch.testing.assert_close(ablations[PENALTY].weights, by_name(found)[PENALTY].weights)
 
 
 def test_the_penalty_is_left_out_of_the_refinement_too(make_session: MakeSession) -> None:
