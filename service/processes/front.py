@@ -2,10 +2,12 @@
 
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
 
+from backbones.info import BackboneInfo
 from jobs.logs import configure_logging
 from jobs.settings import DeploymentSettings
 from prompt_store.errors import PromptStoreError
@@ -39,7 +41,11 @@ async def _serve(
     assigned: Assignment, settings: ServiceSettings, deployment: DeploymentSettings
 ) -> None:
     info = await backbone_at(assigned.engine_socket)
-    engine = RemoteEngineSource(assigned)
+
+    def take_over(found: BackboneInfo) -> None:
+        app.state.parts = replace(app.state.parts, backbone=found)
+
+    engine = RemoteEngineSource(assigned, take_over)
     app = compose(share_of_front(settings), deployment, info, engine)
     send_last_traces = trace_requests(app)
     server = server_of(app, settings)

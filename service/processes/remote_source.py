@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
+from backbones.info import BackboneInfo
 from service.engine_source import Pace
 from service.health import NotHealthyError
 from service.inference.engine_client import EngineClient
@@ -21,12 +22,16 @@ class RemoteEngineSource:
 
     Args:
         assigned: Where the engine's process is.
+        on_backbone: Told of an engine that computes in another arithmetic than the one before.
     """
 
     is_vital = False
 
-    def __init__(self, assigned: Assignment) -> None:
+    def __init__(
+        self, assigned: Assignment, on_backbone: Callable[[BackboneInfo], None] = lambda _: None
+    ) -> None:
         self._assigned = assigned
+        self._on_backbone = on_backbone
         self._engine: RemoteEngine | None = None
 
     @asynccontextmanager
@@ -51,7 +56,7 @@ class RemoteEngineSource:
                 logger.critical("this front is of no use any more, leaving", exc_info=error)
                 parts.drain.begin()
 
-        connecting = asyncio.create_task(engine.keep_connected(parts.backbone))
+        connecting = asyncio.create_task(engine.keep_connected(parts.backbone, self._on_backbone))
         connecting.add_done_callback(leave)
         try:
             await _first_connection(engine, connecting)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,22 +89,28 @@ class RemoteEngine:
         """Wait until there is an engine."""
         await self._connected.wait()
 
-    async def keep_connected(self, info: BackboneInfo) -> None:
+    async def keep_connected(
+        self, info: BackboneInfo, on_backbone: Callable[[BackboneInfo], None] = lambda _: None
+    ) -> None:
         """Connect, and connect again whenever the engine was gone; until cancelled.
 
         Args:
             info: The backbone that this front prepares images for.
+            on_backbone: Told of the same backbone under another name or in another arithmetic.
 
         Raises:
             ProtocolError: The engine came back with another backbone.
         """
         while True:
             try:
-                link = await self._connect(info)
+                link, found = await self._connect(info)
             except (OSError, TimeoutError):
                 await asyncio.sleep(RECONNECT_S)
                 continue
             logger.info("connected to the engine's process")
+            if found != info:
+                info = found
+                on_backbone(found)
             self._link = link
             self._connected.set()
             try:
@@ -115,10 +122,11 @@ class RemoteEngine:
             logger.warning("the connection to the engine's process is gone")
             await asyncio.sleep(RECONNECT_S)
 
-    async def _connect(self, info: BackboneInfo) -> EngineLink:
+    async def _connect(self, info: BackboneInfo) -> tuple[EngineLink, BackboneInfo]:
         connection, said = await handshake.connected(self._path)
         found = said.backbone
-        if found != info:
+        # An engine decides anew at its start in which arithmetic it computes.
+        if replace(found, name=info.name, dtype=info.dtype) != info:
             connection.close()
             raise ProtocolError(f"the engine runs {found.digest}, this front is for {info.digest}")
         try:
@@ -132,7 +140,7 @@ class RemoteEngine:
         except BaseException:
             connection.close()
             raise
-        return link
+        return link, found
 
 
 async def backbone_at(path: Path) -> BackboneInfo:

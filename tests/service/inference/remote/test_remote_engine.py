@@ -6,13 +6,14 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from backbones.info import LoadedBackbone
+from backbones.info import BackboneInfo, LoadedBackbone
 from prompt_store.errors import NotFoundError
 from service.inference.engine_client import Computed
 from service.inference.errors import (
@@ -275,6 +276,24 @@ async def test_a_front_is_for_one_backbone(open_host: Any, loaded: Any, socket_p
         other = type(info)(**{**vars(info), "digest": f"sha256:{'3' * 64}"})
         with pytest.raises(ProtocolError, match="this front is for sha256:333"):
             await front.keep_connected(other)
+
+
+async def test_an_engine_may_come_back_in_another_arithmetic(
+    open_host: Any, loaded: Any, socket_path: Path, eventually: Any
+) -> None:
+    told: list[BackboneInfo] = []
+    front = RemoteEngine(socket_path, name="x", num_slots=1, on_pace=lambda *_: None)
+    before = replace(loaded.info, dtype="bf16")
+    connecting = asyncio.create_task(front.keep_connected(before, told.append))
+    for _ in range(2):
+        async with open_host():
+            await asyncio.wait_for(front.wait_connected(), 10)
+            assert told == [loaded.info]
+        await eventually(lambda: not front.is_healthy)
+    assert not connecting.done()
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
 
 
 async def test_pixels_of_another_shape_never_reach_the_engine(
