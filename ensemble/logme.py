@@ -11,6 +11,7 @@ Higher is better; the unit is nats an image, and values may be negative or posit
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional
 
+from ensemble.errors import FitStoppedError
 from ensemble.hscore import class_moments
 
 _GRID_STEP = 0.25
@@ -26,7 +28,9 @@ _RELATIVE_NOISE_FLOOR = 1e-12
 _RELATIVE_RANK_TOLERANCE = 1e-14
 
 
-def log_maximum_evidence(features: Tensor, labels: Tensor) -> float:
+def log_maximum_evidence(
+    features: Tensor, labels: Tensor, should_stop: Callable[[], bool] = lambda: False
+) -> float:
     """Return LogME in nats an image, averaged over the classes present.
 
     With t = alpha / beta, s_i the singular values of F (not centred, as in the paper) and z_i the
@@ -45,11 +49,13 @@ def log_maximum_evidence(features: Tensor, labels: Tensor) -> float:
     Args:
         features: (N, D), finite, N >= 2; N < D is welcome.
         labels: (N,), any integers. One class alone has a value too, which means nothing.
+        should_stop: Asked between two classes, each of which has a search of its own.
 
     Raises:
         ShapeError: Features and labels do not fit each other.
         NonFiniteError: A feature is NaN or infinite.
         DegenerateFeaturesError: Fewer than two images, or all features are constant.
+        FitStoppedError: `should_stop` returned true.
     """
     moments = class_moments(features, labels)
     one_hot = functional.one_hot(moments.class_of_row, moments.num_classes).double()  # (N, C)
@@ -57,11 +63,16 @@ def log_maximum_evidence(features: Tensor, labels: Tensor) -> float:
     kept = singular > singular[0] * max(features.shape) * _RELATIVE_RANK_TOLERANCE
     squares = (U[:, kept].T @ one_hot) ** 2  # z^2, (r, C)
     evidence = _Evidence(singular[kept] ** 2, squares, one_hot.sum(0), len(features))
-    return sum(evidence.maximum(c) for c in range(moments.num_classes)) / moments.num_classes
+    total = 0.0
+    for c in range(moments.num_classes):
+        if should_stop():
+            raise FitStoppedError(f"stopped after LogME of {c} of {moments.num_classes} classes")
+        total += evidence.maximum(c)
+    return total / moments.num_classes
 
 
 class _Evidence:
-    """log p(y_c | F) / N as a function of log t, for every class at once.
+    """log p(y_c | F) / N as a function of log t.
 
     Args:
         eigenvalues: s^2, (r,), descending and positive.
@@ -79,13 +90,14 @@ class _Evidence:
         low = math.log(float(eigenvalues[-1])) - _GRID_MARGIN
         high = math.log(float(eigenvalues[0])) + _GRID_MARGIN
         self.grid = torch.arange(low, high, _GRID_STEP, dtype=torch.float64)  # (T,)
-        self.on_grid = self.at(self.grid)  # (T, C)
+        self.on_grid = self.at(self.grid, slice(None))  # (T, C)
 
-    def at(self, log_t: Tensor) -> Tensor:
-        """Log t (T,) to log p / N (T, C)."""
+    def at(self, log_t: Tensor, classes: slice) -> Tensor:
+        """Log t (T,) to log p / N (T, K) of K of the classes."""
         t, N = log_t.exp()[:, None], self.num_images
         shrunk = t / (t + self.eigenvalues)  # (T, r)
-        noise = torch.maximum((shrunk @ self.squares + self.outside) / N, self.least_noise)
+        residual = shrunk @ self.squares[:, classes] + self.outside[classes]  # (T, K)
+        noise = torch.maximum(residual / N, self.least_noise[classes])
         complexity = torch.log1p(self.eigenvalues / t).sum(1, keepdim=True)  # (T, 1)
         return -0.5 * (math.log(2 * math.pi) + 1 + noise.log() + complexity / N)
 
@@ -95,7 +107,7 @@ class _Evidence:
         center = float(self.grid[best])
 
         def negative(log_t: float) -> float:
-            return -float(self.at(torch.tensor([log_t], dtype=torch.float64))[0, c])
+            return -float(self.at(torch.tensor([log_t], dtype=torch.float64), slice(c, c + 1)))
 
         found: Any = minimize_scalar(
             negative, bounds=(center - _GRID_STEP, center + _GRID_STEP), method="bounded"

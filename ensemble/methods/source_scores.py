@@ -24,7 +24,7 @@ def score_sources(fit: FitSession, features: Sequence[Tensor]) -> tuple[SourceSc
                     h_score_adjusted=float(
                         adjusted_h_score(f, labels, shrinkage=fit.options.shrinkage)
                     ),
-                    logme=log_maximum_evidence(f, labels),
+                    logme=log_maximum_evidence(f, labels, fit.should_stop),
                 )
             )
     return tuple(scores)

@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.stats import Covariance, multivariate_normal
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from ensemble.errors import DegenerateFeaturesError, NonFiniteError, ShapeError
+from ensemble.errors import (
+    DegenerateFeaturesError,
+    FitStoppedError,
+    NonFiniteError,
+    ShapeError,
+)
 from ensemble.logme import log_maximum_evidence
 
 
@@ -186,6 +192,28 @@ def test_repeated_images_and_features_are_scored_as_the_oracle_does() -> None:
     assert log_maximum_evidence(features, labels) == pytest.approx(
         oracle(features, labels), abs=1e-4
     )
+
+
+def test_the_search_of_a_class_costs_the_same_however_many_there_are() -> None:
+    def products(num_classes: int) -> int:
+        """Operations in matrix products, the decomposition of the same features not among them."""
+        features, _ = problem(160, 6, 2)
+        with FlopCounterMode(display=False) as counter:
+            log_maximum_evidence(features, torch.arange(160) % num_classes)
+        return counter.get_total_flops()
+
+    assert products(80) < 6 * products(20)
+
+
+def test_it_can_be_stopped_between_two_classes() -> None:
+    asked: list[bool] = []
+
+    def should_stop() -> bool:
+        asked.append(len(asked) == 3)
+        return asked[-1]
+
+    with pytest.raises(FitStoppedError, match="after LogME of 3 of 7 classes"):
+        log_maximum_evidence(*problem(40, 5, 7), should_stop)
 
 
 def test_float32_features_are_scored_in_float64() -> None:
