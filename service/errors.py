@@ -125,8 +125,10 @@ def http_problem(request: Request, error: HTTPException) -> Problem:
     """Return the problem for what the framework refuses itself: unknown routes and methods."""
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        # The framework names the methods of the first route of the path only.
-        headers["Allow"] = allowed_methods(request.app, request.url.path)
+        # The framework names the methods of the first route of the path only. It is right about
+        # paths that the document leaves out: those of the document itself.
+        allowed = allowed_methods(request.app, request.url.path)
+        headers |= {"Allow": allowed} if allowed else {}
     return Problem(
         error.status_code,
         HTTP_SLUGS.get(error.status_code, "http-error"),

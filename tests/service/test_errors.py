@@ -29,6 +29,15 @@ async def test_unknown_routes_and_methods_are_problems(client: httpx.AsyncClient
     )
 
 
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/redoc"])
+async def test_a_path_outside_the_document_says_what_it_takes(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    wrong = await client.post(path)
+    assert wrong.status_code == 405
+    assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
 JSON = {"Content-Type": "application/json"}
 
 
