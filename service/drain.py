@@ -59,11 +59,20 @@ LINGER_S = 2.0
 
 
 class DrainingServer(uvicorn.Server):
-    """A uvicorn server that drains on the first SIGTERM or SIGINT and stops on the second."""
+    """A uvicorn server that drains on the first SIGTERM or SIGINT and stops on the second.
 
-    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+    Args:
+        config: Of uvicorn.
+        drain: Told when it begins to leave.
+        stopped: Called when every request has its answer and the application is shut down.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, drain: Drain, stopped: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(config)
         self._drain = drain
+        self._stopped = stopped
         self._was_told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
@@ -90,6 +99,7 @@ class DrainingServer(uvicorn.Server):
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
         await self._hear_out()
         await super().shutdown(sockets)
+        self._stopped()
 
     def _listeners(self) -> list[socket.socket]:
         """Return the listening sockets, open for as long as the caller needs them."""

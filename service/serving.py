@@ -1,18 +1,21 @@
 """Runs an application until SIGTERM."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.drain import DrainingServer
+from service.last_resort import leave_soon
 from service.parts import Parts
 from service.settings import ServiceSettings
 from service.slow_readers import AbortableProtocol
 
 
-def server_of(app: FastAPI, settings: ServiceSettings) -> DrainingServer:
+def server_of(
+    app: FastAPI, settings: ServiceSettings, stopped: Callable[[], None] = lambda: None
+) -> DrainingServer:
     """Return the HTTP server of an application, not running yet."""
     parts: Parts = app.state.parts
     config = uvicorn.Config(
@@ -29,11 +32,14 @@ def server_of(app: FastAPI, settings: ServiceSettings) -> DrainingServer:
         proxy_headers=False,
         timeout_graceful_shutdown=int(settings.shutdown_grace_s) + 1,
     )
-    return DrainingServer(config, parts.drain)
+    return DrainingServer(config, parts.drain, stopped)
 
 
 def serve(
     app: FastAPI, settings: ServiceSettings, sockets: Sequence[socket.socket] | None = None
 ) -> None:
-    """Serve until SIGTERM, on the settings' address or on sockets that are bound already."""
-    server_of(app, settings).run(sockets=None if sockets is None else list(sockets))
+    """Serve until SIGTERM, on the settings' address or on sockets that are bound already.
+
+    The process has to end then: it is made to if a thread hangs.
+    """
+    server_of(app, settings, leave_soon).run(sockets=None if sockets is None else list(sockets))

@@ -119,6 +119,6 @@ async def running_engine(
         yield RunningEngine(local, engine, residency)
     finally:
         await asyncio.to_thread(engine.stop, settings.shutdown_grace_s)
-        loaders.shutdown(wait=True, cancel_futures=True)
-        copiers.shutdown(wait=True, cancel_futures=True)
+        loaders.shutdown(wait=False, cancel_futures=True)  # one may hang in the store
+        copiers.shutdown(wait=False, cancel_futures=True)
         gc.unfreeze()  # what the warm-up froze is to be freed at exit: libraries complain of leaks

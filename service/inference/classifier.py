@@ -73,6 +73,19 @@ class Classifier:
         self._assigned = assigned
         self._clock = clock
 
+    async def check(self, reference: Reference) -> None:
+        """Make sure that there is something to serve, before anything is read for it.
+
+        Raises:
+            DeadlineExceededError: The store did not answer in time.
+            FitNotFoundError, NotFoundError, NothingToServeError: As `Resolver.resolve`.
+        """
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self.resolver.resolve(reference)
+        except TimeoutError as error:
+            raise self._too_late() from error
+
     async def classify(
         self,
         reference: Reference,
@@ -108,9 +121,12 @@ class Classifier:
                     self._observer.images_given_up(len(images), why)
                     raise
         except TimeoutError as error:
-            raise DeadlineExceededError(
-                f"no answer within the deadline of {self._deadline_s:g} s (request_deadline_s)"
-            ) from error
+            raise self._too_late() from error
+
+    def _too_late(self) -> DeadlineExceededError:
+        return DeadlineExceededError(
+            f"no answer within the deadline of {self._deadline_s:g} s (request_deadline_s)"
+        )
 
     async def _classify(
         self,

@@ -121,6 +121,7 @@ async def _admitted(
 ) -> tuple[InferRequest, Classification]:
     """Take in the body and answer what it asks for."""
     settings = parts_of(request).settings
+    await _classifier(request).check(reference)
     with _classifier(request).admission.body(reference.name) as room:
         content = await read_content(
             request,

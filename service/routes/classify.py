@@ -37,6 +37,7 @@ async def classify(request: Request) -> JSONResponse:
     reference = _reference(request.path_params["reference"])
     key = assignment_key(request.headers)
     top_k = _top_k(request.query_params.get("top_k"))
+    await _classifier(request).check(reference)
     with _classifier(request).admission.body(reference.name) as room:
         parts: list[bytes] = []
         async for chunk in chunks(

@@ -2,7 +2,7 @@ import asyncio
 import base64
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -243,6 +243,23 @@ async def test_an_image_above_the_limit_is_413(
             assert (refused.status_code, slug(refused)) == (413, "image-too-large")
             assert (refused.json()["field"], refused.json()["limit"]) == (field, limit)
         assert (await client.post(URL, content=image(size=(9, 11)))).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/ensembles/nothing/classify", "/v2/models/nothing/infer"])
+async def test_nothing_is_read_for_a_name_that_does_not_exist(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    """What is read takes room from others, and each invented name would have a share."""
+    num_read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal num_read
+        num_read += 1
+        yield b"{}"
+
+    refused = await client.post(path, content=body())
+    assert refused.status_code == 404
+    assert num_read == 0
 
 
 async def test_what_cannot_be_served_is_named(

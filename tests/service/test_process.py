@@ -1,15 +1,19 @@
 """A real process: signals, sockets and clients that hang up."""
 
 import json
+import os
 import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
+import pytest
 
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitId, FitSpec
+from jobs.store_keys import request_key
 from tests.faults.server import Server
 
 
@@ -59,6 +63,25 @@ def test_it_survives_dropped_connections_and_leaves_without_losing_a_request(
     records = [json.loads(line) for line in server.log.splitlines()]
     assert {"timestamp", "level", "logger", "message"} <= records[0].keys()
     assert [record for record in records if record["level"] in ("ERROR", "CRITICAL")] == []
+
+
+def test_it_leaves_although_the_store_hangs(
+    serve: Callable[..., Server], publish: Callable[..., tuple[FitId, str]], tmp_path: Path
+) -> None:
+    """As on a network volume whose server is gone: a named pipe that nobody writes to."""
+    fit_id, _ = publish("zoo", seed=1)
+    server = serve(drain_s=0.1, shutdown_grace_s=1.0, request_deadline_s=1.0)
+    url = server.wait_until_ready()
+    request = tmp_path / "store" / request_key(fit_id)
+    request.unlink()
+    os.mkfifo(request)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.get(f"{url}/v1/ensembles/zoo/versions/1", timeout=1.0)
+    began_s = time.monotonic()
+    server.terminate()
+    assert server.process.wait(60) == 0
+    assert time.monotonic() - began_s < 20
+    assert "left although threads hang" in server.log
 
 
 def _drop_connections(url: str, data: bytes) -> None:

@@ -1,0 +1,34 @@
+"""Leaving although a thread hangs.
+
+A read from a network volume whose server is gone, or a call of a driver, may never return. Python
+waits at its end for every such thread, so a process that has answered everything would stay.
+"""
+
+import logging
+import os
+import threading
+import time
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_S = 5.0
+
+
+def leave_soon(patience_s: float = PATIENCE_S) -> None:
+    """End the process with status 0 after a while, if it has not ended by itself until then.
+
+    To be called when everything is answered and written.
+    """
+    threading.Thread(target=_leave, args=(patience_s,), name="last-resort", daemon=True).start()
+
+
+def _leave(patience_s: float) -> None:
+    time.sleep(patience_s)
+    hanging = sorted(
+        each.name
+        for each in threading.enumerate()
+        if not each.daemon and each is not threading.main_thread()
+    )
+    logger.warning("left although threads hang", extra={"threads": hanging})
+    logging.shutdown()
+    os._exit(0)
