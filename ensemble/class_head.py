@@ -137,6 +137,7 @@ def _discriminants(
     eigenvalues, V = _within_spectrum(residuals)  # (r,), (D, r)
     projected = means @ V  # (C, r)
     present = counts > 0
+    all_present = bool(present.all())
     heads: list[tuple[Tensor, Tensor]] = []
     for gamma in shrinkages:
         floor = gamma * isotropic
@@ -144,11 +145,12 @@ def _discriminants(
         # S_gamma^-1 = (I - V diag(kept / (kept + floor)) V') / floor
         weight = (means - (projected * (kept / (kept + floor))) @ V.T) / floor  # (C, D)
         bias = -0.5 * (weight * means).sum(1) + (counts / N).clamp_min(1 / N).log()
-        # Far below the average of the logits of the others, hence below the best of them, whatever
-        # temperature suits those.
-        spread = float((means[present] @ weight[present].T + bias[present]).abs().max())
-        weight[~present] = weight[present].mean(0)
-        bias[~present] = bias[present].mean() + _ABSENT_CLASS_BIAS * max(1.0, spread)
+        if not all_present:
+            # Far below the average of the logits of the others, hence below the best of them,
+            # whatever temperature suits those.
+            spread = float((means[present] @ weight[present].T + bias[present]).abs().max())
+            weight[~present] = weight[present].mean(0)
+            bias[~present] = bias[present].mean() + _ABSENT_CLASS_BIAS * max(1.0, spread)
         bias -= weight @ center
         heads.append((weight, bias))
     return heads

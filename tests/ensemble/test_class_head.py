@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from ensemble.class_head import (
     SHRINKAGES,
@@ -203,6 +204,16 @@ def test_a_class_without_images_never_wins(distance: float) -> None:
     for logits in (head.logits(features), head.held_out_logits, head.logits(anywhere)):
         assert set(logits.argmax(1).tolist()) <= {0, 2}
         assert logits.softmax(1)[:, [1, 3]].max() < 0.01
+
+
+def test_products_grow_with_the_number_of_classes_and_not_with_its_square() -> None:
+    def products(num_classes: int) -> int:
+        """Operations in matrix products where every class has images in every fold."""
+        with FlopCounterMode(display=False) as counter:
+            fit_class_head(*problem(320, 4, num_classes), num_classes)
+        return counter.get_total_flops()
+
+    assert products(160) <= 4 * products(40)
 
 
 def test_the_only_image_of_a_class_does_not_spoil_the_calibration() -> None:
