@@ -51,7 +51,8 @@ class ServiceSettings(BaseSettings):
         warm_up: Whether forward passes run before the service is ready.
         resident_device_bytes: Artifacts kept on the device while nobody uses them; 0 leaves it to
             `default_device_bytes`.
-        resident_host_bytes: Artifacts that had to leave the device, kept in main memory.
+        resident_host_bytes: Artifacts that had to leave the device, kept in main memory; 0 for what
+            `default_host_bytes` says.
         resolve_ttl_s: How long a bare ensemble name may answer with the version before the last,
             an alias with where it pointed before it was moved, and either after a deletion.
         upload_dir: Where uploads and downloads are spooled.
@@ -91,7 +92,7 @@ class ServiceSettings(BaseSettings):
     cuda_graphs: bool = True
     warm_up: bool = True
     resident_device_bytes: Annotated[int, Field(ge=0, le=1 << 40)] = 0
-    resident_host_bytes: Annotated[int, Field(ge=0, le=1 << 40)] = 4_000_000_000
+    resident_host_bytes: Annotated[int, Field(ge=0, le=1 << 40)] = 0
     resolve_ttl_s: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25
     upload_dir: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()))
     front_processes: Annotated[int, Field(ge=0, le=256)] = 0

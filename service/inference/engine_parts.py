@@ -12,7 +12,7 @@ from service.inference.batcher import Batch
 from service.inference.bucketed_pass import BucketedPass, GraphCapture
 from service.inference.buckets import batch_buckets
 from service.inference.forward import Forward
-from service.inference.memory import default_device_bytes
+from service.inference.memory import default_device_bytes, default_host_bytes
 from service.inference.residency import ResidencyBudgets
 from service.inference.rows import Row
 from service.inference.warm_up import warm_up
@@ -76,7 +76,8 @@ def use_cores(num_threads: int) -> Callable[[Batch], None]:
 def residency_budgets(settings: ServiceSettings, device: torch.device) -> ResidencyBudgets:
     """Return how much memory artifacts may take; the backbone is on the device already."""
     device_bytes = settings.resident_device_bytes or default_device_bytes(device)
-    return ResidencyBudgets(device_bytes, settings.resident_host_bytes)
+    host_bytes = settings.resident_host_bytes or default_host_bytes(device)
+    return ResidencyBudgets(device_bytes, host_bytes)
 
 
 def warm_up_engine(

@@ -27,6 +27,14 @@ def default_device_bytes(device: torch.device) -> int:
     return int(CPU_SHARE * main_memory_bytes())
 
 
+def default_host_bytes(device: torch.device) -> int:
+    """Return a budget for artifacts that left the device.
+
+    None on a CPU: its device is main memory already, and moving frees nothing.
+    """
+    return 0 if device.type == "cpu" else int(CPU_SHARE * main_memory_bytes())
+
+
 def main_memory_bytes(limits: Sequence[Path] = _CONTAINER_LIMITS) -> int:
     """Return how much main memory there is for this process.
 

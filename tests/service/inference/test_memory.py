@@ -2,8 +2,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from service.inference.memory import main_memory_bytes
+from service.inference.memory import (
+    default_device_bytes,
+    default_host_bytes,
+    main_memory_bytes,
+)
 
 PHYSICAL_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -24,3 +29,10 @@ def test_a_container_has_the_memory_that_it_may_use(
     if text is not None:
         limit.write_text(text)
     assert main_memory_bytes([tmp_path / "absent", limit]) == expected
+
+
+def test_by_default_artifacts_leave_most_of_the_memory_to_others() -> None:
+    """On a CPU both places are the same memory."""
+    cpu = torch.device("cpu")
+    assert default_device_bytes(cpu) + default_host_bytes(cpu) <= PHYSICAL_BYTES / 4
+    assert 0 < default_host_bytes(torch.device("cuda")) <= PHYSICAL_BYTES / 4
