@@ -9,6 +9,7 @@ from backbones.info import LoadedBackbone
 from jobs.ensembles import EnsembleStore
 from prompt_store.blobs import BlobStore
 from prompt_store.objects import ObjectStore
+from service.inference import known_shapes
 from service.inference.backbone_pass import EagerPass
 from service.inference.bank import ArtifactBank
 from service.inference.forward import ComputedRow, Forward
@@ -85,3 +86,23 @@ def test_a_damaged_artifact_does_not_keep_the_service_from_starting(
     ensembles = EnsembleStore(objects, blobs, lambda: datetime.now(UTC))
     assert known_prompt_shapes(ensembles, blobs, loaded.info.digest) == set()
     assert "not known" in caplog.text
+    publish("zoo-2", num_layers=1, num_tokens=7)
+    assert known_prompt_shapes(ensembles, blobs, loaded.info.digest) == {(1, 7)}
+
+
+def test_what_cannot_be_served_takes_no_place_among_those_looked_at(
+    publish: Callable[..., object],
+    make_spec: Callable[..., object],
+    ensembles: EnsembleStore,
+    blobs: BlobStore,
+    loaded: LoadedBackbone,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(known_shapes, "MAX_ENSEMBLES", 1)
+    publish("a-deleted")
+    ensembles.delete("a-deleted")
+    ensembles.create(make_spec("b-unfinished"))
+    publish("c-alien", num_layers=2, num_tokens=4, backbone_digest=f"sha256:{'f' * 64}")
+    publish("d-zoo", num_layers=1, num_tokens=7)
+    publish("e-ark", num_layers=1, num_tokens=5)
+    assert known_prompt_shapes(ensembles, blobs, loaded.info.digest) == {(1, 7)}
