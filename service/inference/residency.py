@@ -76,6 +76,7 @@ class Residency:
         self._host: LruBytes[HostArtifact] = LruBytes(budgets.host_bytes)
         self._arriving: dict[str, asyncio.Task[BankEntry]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._dropped: set[str] = set()  # while leaving
 
     @property
     def num_resident(self) -> int:
@@ -133,6 +134,8 @@ class Residency:
         if digest not in self._pins:
             self._idle.pop(digest)
             self._host.pop(digest)
+            if digest in self._leaving:
+                self._dropped.add(digest)
 
     async def _arrival(self, digest: str) -> BankEntry:
         if digest not in self._arriving:
@@ -204,7 +207,7 @@ class Residency:
             if digest not in self._leaving and entry.num_bytes <= self._budgets.host_bytes:
                 task = asyncio.create_task(self._leave(entry))
                 self._leaving[digest] = task
-                task.add_done_callback(lambda _, gone=digest: self._leaving.pop(gone))
+                task.add_done_callback(lambda _, gone=digest: self._left(gone))
 
     async def _leave(self, entry: BankEntry) -> None:
         loop = asyncio.get_running_loop()
@@ -213,7 +216,12 @@ class Residency:
         except RuntimeError:  # torch's; the store still has the artifact
             logger.warning("an artifact could not be copied to main memory", exc_info=True)
             return
-        self._keep_in_host_memory(artifact)
+        if entry.digest not in self._dropped:
+            self._keep_in_host_memory(artifact)
+
+    def _left(self, digest: str) -> None:
+        del self._leaving[digest]
+        self._dropped.discard(digest)
 
     def _keep_in_host_memory(self, artifact: HostArtifact) -> None:
         if artifact.digest in self._held or artifact.digest in self._idle:

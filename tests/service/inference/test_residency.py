@@ -183,6 +183,32 @@ async def test_an_artifact_can_be_dropped_from_everywhere_unless_it_is_in_use(
     assert shelf.loads == ["1", "2", "1", "2"]
 
 
+async def test_an_artifact_that_is_dropped_while_it_leaves_is_not_kept(
+    make_residency: MakeResidency, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residency = make_residency(1, in_memory=4)
+    to_host, go_on = residency._bank.to_host, threading.Event()
+
+    def waiting(entry: BankEntry) -> HostArtifact:
+        assert go_on.wait(30)
+        return to_host(entry)
+
+    await use(residency, "1")
+    monkeypatch.setattr(residency._bank, "to_host", waiting)
+    async with residency.pinned("2"):
+        assert list(residency._leaving) == ["1"]
+        residency.drop("1")
+        go_on.set()
+        await settled(residency)
+        await asyncio.sleep(0)
+    assert residency.num_in_host_memory == 0
+    assert not residency._dropped
+    for digest in "1212":  # it may be kept again
+        await use(residency, digest)
+        await settled(residency)
+    assert shelf.loads == ["1", "2", "1"]
+
+
 async def test_an_artifact_is_asked_for_while_it_leaves(
     make_residency: MakeResidency, shelf: Shelf
 ) -> None:
