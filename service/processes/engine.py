@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import uvloop
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from pydantic import ValidationError
 
 from backbones.errors import BackboneError
@@ -57,6 +57,7 @@ async def _serve(
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     registry, pace = CollectorRegistry(), PaceMeter()
     metrics = InferenceMetrics(registry)
+    ProcessCollector(registry=registry)
     blobs = BlobStore(objects)
     ensembles = EnsembleStore(objects, blobs, utc_now)
     async with running_engine(loaded, blobs, ensembles, settings, metrics, pace.observe) as running:
