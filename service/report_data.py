@@ -157,6 +157,7 @@ class ReportData(_Part):
     sources: Annotated[tuple[SourceScores, ...] | None, _Lenient] = None
     screening: Annotated[Screening | None, _Lenient] = None
     gradient_cosine: Annotated[tuple[tuple[Number | None, ...], ...] | None, _Lenient] = None
+    gradient_num_images: Annotated[int | None, _Lenient] = None
     composition_gap: Annotated[CompositionGap | Number | None, _Lenient] = None
     leaderboard: Annotated[tuple[Ranked, ...] | None, _Lenient] = None
     chosen: Annotated[Candidate | str | None, _Lenient] = None

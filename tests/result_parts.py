@@ -6,6 +6,7 @@ RESULT_PARTS = (
     "sources",
     "screening",
     "gradient_cosine",
+    "gradient_num_images",
     "composition_gap",
     "leaderboard",
     "chosen",

@@ -35,6 +35,7 @@ def result_document(request: FitRequest, task: TaskImages, found: FitResult) -> 
         "sources": _sources(kept, found),
         "screening": _screening(request.sources, found),
         "gradient_cosine": _rows(diagnostics.gradient_cosine),
+        "gradient_num_images": diagnostics.gradient_num_images,
         "composition_gap": _gap(diagnostics.composition_gap),
         "leaderboard": [_standing(place, names) for place in found.leaderboard],
         "chosen": _standing(found.chosen, names),

@@ -65,6 +65,7 @@ class Diagnostics:
         sources: A score for each source.
         similarities: Similarity of each source prompt to the target's own.
         gradient_cosine: (M, M).
+        gradient_num_images: Training images whose gradients it and the penalty were taken from.
         composition_gap: Of the learned composite.
         objective_curve: Best objective after each evaluation of the weights.
         composite_curve: Objective on the composite's features after each evaluation.
@@ -78,6 +79,7 @@ class Diagnostics:
     sources: tuple[SourceScore, ...] = ()
     similarities: tuple[float, ...] = ()
     gradient_cosine: Tensor | None = None
+    gradient_num_images: int | None = None
     composition_gap: CompositionGap | None = None
     objective_curve: tuple[float, ...] = ()
     composite_curve: tuple[float, ...] = ()

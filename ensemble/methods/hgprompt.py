@@ -50,10 +50,11 @@ GAP_IMAGES = 32
 
 @dataclass(frozen=True)
 class _Learned:
-    """What was learned from the sources' features and gradients."""
+    """What was learned from the sources' features and from the gradients on some images."""
 
     solution: WeightSolution
     moments: list[GradientMoments]
+    num_images: int
     penalty: GradientVariancePenalty
 
 
@@ -84,6 +85,7 @@ def fit_hgprompt(fit: FitSession) -> Findings:
         objective=_objective(fit, learned.solution, refined, by_source, features),
         sources=scores,
         gradient_cosine=gradient_cosine(learned.moments),
+        gradient_num_images=learned.num_images,
         composition_gap=_gap(fit, weights, by_source, features),
         objective_curve=learned.solution.curve,
         composite_curve=refined.curve if refined else (),
@@ -113,20 +115,26 @@ def _learn(fit: FitSession, by_source: list[Tensor], weights: Tensor) -> _Learne
 def _learn_once(
     fit: FitSession, by_source: list[Tensor], weights: Tensor, gradients: str, solving: str
 ) -> _Learned:
-    moments = _gradient_moments(fit, by_source, weights, gradients)
+    rows = _gradient_rows(fit)
+    moments = _gradient_moments(fit, rows, by_source, weights, gradients)
     penalty = GradientVariancePenalty(torch.stack([m.variance for m in moments]))
-    return _Learned(learn_weights(fit, by_source, penalty, stage=solving), moments, penalty)
+    solution = learn_weights(fit, by_source, penalty, stage=solving)
+    return _Learned(solution, moments, len(rows), penalty)
+
+
+def _gradient_rows(fit: FitSession) -> Tensor:
+    """Draw training rows of classes that a head which has not seen the image can know."""
+    known = fit.train_rows[of_known_class(fit.labels[fit.train_rows])]
+    return _draw(known if len(known) else fit.train_rows, GRADIENT_IMAGES, fit.seed)
 
 
 def _gradient_moments(
-    fit: FitSession, by_source: list[Tensor], weights: Tensor, stage: str
+    fit: FitSession, rows: Tensor, by_source: list[Tensor], weights: Tensor, stage: str
 ) -> list[GradientMoments]:
-    """Moments of each source's per-image gradients at the feature sum of `weights`."""
+    """Moments over `rows` of each source's per-image gradients at the feature sum of `weights`."""
     prompts = fit.sources.aligned
     with fit.timed("gradients"):
         weighted = feature_sum(weights, by_source)
-        known = fit.train_rows[of_known_class(fit.labels[fit.train_rows])]
-        rows = _draw(known if len(known) else fit.train_rows, GRADIENT_IMAGES, fit.seed)
         head = fit.train_head(weighted)
         predicted = head.held_out_logits[torch.searchsorted(fit.train_rows, rows)]
         cotangents = loss_cotangents(head.weight, predicted, fit.labels[rows])

@@ -12,8 +12,9 @@ import torch
 from backbones.info import LoadedBackbone
 from ensemble.fit_result import FitResult
 from ensemble.fitting import fit_ensemble
-from ensemble.methods import target_prompt
+from ensemble.methods import hgprompt, target_prompt
 from ensemble.methods.findings import CompositionGap
+from ensemble.methods.hgprompt import GRADIENT_IMAGES
 from ensemble.options import TUNING_METHODS, FitOptions, Method
 from ensemble.projection import t_sne
 from ensemble.prompt_tuning import LabelledPixels
@@ -268,6 +269,18 @@ def test_curves_count_their_evaluations(describe: Describe) -> None:
         assert list(numbers) == list(range(1, len(numbers) + 1))
         assert list(values) == sorted(values)
     assert describe("h_ensemble").document["composite_curve"] == []
+
+
+@pytest.mark.parametrize(("most", "told"), [(GRADIENT_IMAGES, GRADIENT_IMAGES), (100, 21)])
+def test_the_cosines_come_with_their_number_of_images(
+    describe: Describe, monkeypatch: pytest.MonkeyPatch, most: int, told: int
+) -> None:
+    monkeypatch.setattr(hgprompt, "GRADIENT_IMAGES", most)
+
+    document = describe().document
+
+    assert document["gradient_num_images"] == told
+    assert describe("mean").document["gradient_num_images"] is None
 
 
 def test_a_gap_that_is_not_defined_is_null(describe: Describe) -> None:

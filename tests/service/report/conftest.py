@@ -34,6 +34,7 @@ RESULT: Result = {
         ],
     },
     "gradient_cosine": [[1.0, -0.4, None], [-0.4, 1.0, 0.2], [None, 0.2, 1.0]],
+    "gradient_num_images": 8,
     "composition_gap": {"aligned": 0.5, "unaligned": 0.75, "num_images": 64},
     "leaderboard": [
         {"method": "hgprompt", "accuracy": 0.81, "ci95": [0.74, 0.87]},

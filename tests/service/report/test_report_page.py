@@ -100,6 +100,7 @@ async def test_the_report_shows_every_part(
         "<b>0.500</b>",  # the best LogME
         "noise@4",
         "too weak",
+        "over 8 of its training images",
         "measured on 64 images",
         "tokens as stored",
         "confidence 0.62: accuracy 0.50 on 30 images",
@@ -150,6 +151,15 @@ def test_an_empty_result_still_has_its_lineage(render: Render) -> None:
     page = render({})
     assert check(page).pictures == []
     assert headings(page) == ["Lineage"]
+
+
+def test_an_earlier_result_does_not_say_on_how_many_images_the_cosines_are(
+    render: Render, result: Result
+) -> None:
+    del result["gradient_num_images"]
+    page = render(result)
+    assert "Gradient conflict" in headings(page)
+    assert "mean gradients on the target. Below" in page
 
 
 def test_sources_that_were_all_kept(render: Render) -> None:
