@@ -38,6 +38,11 @@ SILENT_BEATS = 5
 """Beats that may be missing before the engine is taken for dead."""
 
 MAX_KNOWN_CLASSES = 1024
+"""Artifacts whose labels are remembered, so that they need not come with every answer."""
+
+MAX_KNOWN_LABELS = 262_144
+"""Labels of all of them together: some 20 MB."""
+
 RETRY_S = 1.0
 
 
@@ -72,6 +77,7 @@ class EngineLink(asyncio.Protocol):
         self._ids = count()
         self._pending: dict[int, Pending] = {}
         self._known_classes: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._num_known_labels = 0
         self._transport: asyncio.Transport | None = None
         self._silent_beats = 0
         self._next_beat: asyncio.TimerHandle | None = None
@@ -179,11 +185,16 @@ class EngineLink(asyncio.Protocol):
         classes = pending.classes if answer.classes is None else answer.classes
         if classes is None or len(answer.rows) != len(pending.rows):
             raise ProtocolError(f"{len(answer.rows)} outcomes of {len(pending.rows)}, or no labels")
-        self._known_classes[pending.digest] = classes
-        self._known_classes.move_to_end(pending.digest)
-        while len(self._known_classes) > MAX_KNOWN_CLASSES:
-            self._known_classes.popitem(last=False)
+        self._remember(pending.digest, classes)
         return Computed(classes, tuple(_outcome(row) for row in answer.rows))
+
+    def _remember(self, digest: str, classes: tuple[str, ...]) -> None:
+        known = self._known_classes
+        self._num_known_labels += len(classes) - len(known.pop(digest, ()))
+        known[digest] = classes
+        while len(known) > MAX_KNOWN_CLASSES or self._num_known_labels > MAX_KNOWN_LABELS:
+            _, forgotten = known.popitem(last=False)
+            self._num_known_labels -= len(forgotten)
 
 
 def unavailable() -> EngineUnavailableError:

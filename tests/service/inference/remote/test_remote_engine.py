@@ -22,7 +22,7 @@ from service.inference.errors import (
     EngineUnavailableError,
     QueueFullError,
 )
-from service.inference.remote import handshake
+from service.inference.remote import handshake, link
 from service.inference.remote.client import RemoteEngine, backbone_at
 from service.inference.remote.errors import ProtocolError
 from service.inference.rows import RowResult
@@ -266,6 +266,30 @@ async def test_the_pace_of_the_engine_is_told(
         await eventually(lambda: bool(told))
     assert sum(count for count, _ in told) == 3
     assert all(seconds > 0 for _, seconds in told)
+
+
+async def test_the_labels_remembered_are_bounded(
+    open_host: Any,
+    open_front: Any,
+    publish: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link, "MAX_KNOWN_LABELS", 5)
+    labels = {"a": ("1", "2"), "b": ("3", "4", "5"), "c": ("6",), "d": tuple("abcdef")}
+    digests = {name: publish(name, classes=classes)[1] for name, classes in labels.items()}
+    async with open_host(), open_front() as front:
+        for asked, kept in (
+            ("a", "a"),
+            ("b", "ab"),
+            ("a", "ba"),
+            ("c", "ac"),
+            ("d", ""),
+            ("a", "a"),
+        ):
+            computed = await front.compute(digests[asked], images(1), deadline_s=now_s())
+            assert computed.classes == labels[asked]
+            assert list(front._link._known_classes) == [digests[name] for name in kept]
+            assert front._link._num_known_labels == sum(len(labels[name]) for name in kept)
 
 
 async def test_a_front_is_for_one_backbone(open_host: Any, loaded: Any, socket_path: Path) -> None:
