@@ -1,4 +1,8 @@
-"""Progress of a fit as server-sent events (WHATWG HTML, section 9.2)."""
+"""Progress of a fit as server-sent events (WHATWG HTML, section 9.2).
+
+The id of an event is `<version>:<position>`. Whoever follows the newest version and reconnects
+after a refit names an event of the version before; it says nothing about those of the new one.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -58,9 +62,18 @@ async def existing_fit(
     """
     fit_id = await desk.newest(name) if version is None else FitId(name, version)
     record = await desk.record(fit_id)
-    if record.outcome is not None and last_event_id == OUTCOME_EVENT_ID:
+    if record.outcome is not None and position_in(fit_id, last_event_id) == OUTCOME_EVENT_ID:
         raise NothingMoreError
     return fit_id
+
+
+def position_in(fit_id: FitId, last_event_id: str | None) -> str | None:
+    """Return an event's position in the stream of a fit, None if it is an event of another one.
+
+    A position without a version is taken for one of this fit.
+    """
+    version, _, position = (last_event_id or "").rpartition(":")
+    return position if version in ("", str(fit_id.version)) else None
 
 
 FitIdDep = Annotated[FitId, Depends(existing_fit)]
@@ -79,12 +92,13 @@ async def follow_events(
     last_event_id: LastEventId = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Every event from the first that is kept, or after `Last-Event-ID`, up to the outcome."""
-    async with aclosing(desk.events(fit_id, last_event_id)) as events:
+    async with aclosing(desk.events(fit_id, position_in(fit_id, last_event_id))) as events:
         async for progress in until_drained(events, parts.drain):
             if progress.event == "outcome":
                 notice_end(request, fit_id.name)
             data = progress.model_dump(mode="json", exclude={"id"}, exclude_none=True)
-            yield ServerSentEvent(data=data, event=progress.event, id=progress.id)
+            wire_id = f"{fit_id.version}:{progress.id}"
+            yield ServerSentEvent(data=data, event=progress.event, id=wire_id)
 
 
 async def until_drained(events: AsyncGenerator[Progress], drain: Drain) -> AsyncGenerator[Progress]:

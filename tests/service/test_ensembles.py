@@ -210,11 +210,32 @@ async def test_events_end_with_the_outcome_and_can_be_resumed(
     assert "content-type" not in after_the_end.headers
     await client.post("/v1/ensembles", json=wanted)
     await client.post("/v1/ensembles/zoo/cancel")
-    for query in ("", "?version=1", "?version=2"):
-        ended = await client.get(f"{url}{query}", headers={"Last-Event-ID": events[1][1]})
+    for query, last in (("?version=1", events[1][1]), ("", "2:9999999999-0")):
+        ended = await client.get(f"{url}{query}", headers={"Last-Event-ID": last})
+        assert ended.status_code == 204
+    for query in ("", "?version=1", "?version=2"):  # a position in any of them
+        ended = await client.get(f"{url}{query}", headers={"Last-Event-ID": "9999999999-0"})
         assert ended.status_code == 204
     anew = await client.get(url, headers={"Last-Event-ID": "1-1"})
     assert [event for event, _, _ in events_of(anew.text)] == ["outcome"]
+
+
+async def test_an_event_of_one_version_hides_none_of_the_next(
+    client: httpx.AsyncClient, wanted: dict[str, object]
+) -> None:
+    """An `EventSource` that reconnects after a refit names an event of the version before."""
+    url = "/v1/ensembles/zoo/events"
+    for _ in range(2):
+        await client.post("/v1/ensembles", json=wanted)
+        await client.post("/v1/ensembles/zoo/cancel")
+    first = events_of((await client.get(f"{url}?version=1")).text)
+    second = events_of((await client.get(url)).text)
+    assert [event_id for _, event_id, _ in first] == ["1:0-1", "1:9999999999-0"]
+    assert [event_id for _, event_id, _ in second] == ["2:0-1", "2:9999999999-0"]
+    for query in ("", "?version=2"):
+        for _, event_id, _ in first:
+            anew = await client.get(f"{url}{query}", headers={"Last-Event-ID": event_id})
+            assert events_of(anew.text) == second
 
 
 async def test_without_a_trace_in_redis_the_outcome_is_still_told(
