@@ -11,7 +11,12 @@ from backbones.info import LoadedBackbone
 from backbones.precision import in_precision
 from backbones.settings import BackboneSettings
 from service.inference import precision_probe
-from service.inference.precision import computes_bf16, load_serving_backbone, serving_backbone
+from service.inference.precision import (
+    computes_bf16,
+    load_serving_backbone,
+    serving_backbone,
+    suffices,
+)
 from service.inference.precision_probe import ProbeOutcome, compare, probe_images
 
 TINY = "random:vit_tiny_patch16_224?seed=0&img_size=32&depth=2"
@@ -84,6 +89,21 @@ def test_auto_falls_back_with_a_warning(
     assert served.info.dtype == dtype
     warned = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert bool(warned) == (dtype == "fp32")
+
+
+@pytest.mark.parametrize(
+    ("agreement", "speed_up", "device", "taken"),
+    [
+        (1.0, 0.5, "cuda", True),
+        (0.9, 2.0, "cuda", False),
+        (1.0, 0.5, "cpu", False),
+        (1.0, 2.0, "cpu", True),
+    ],
+)
+def test_the_speed_of_eager_passes_decides_on_a_cpu_only(
+    agreement: float, speed_up: float, device: str, taken: bool
+) -> None:
+    assert suffices(ProbeOutcome(agreement, speed_up), torch.device(device)) == taken
 
 
 def test_a_precision_asked_for_by_name_is_taken(loaded: LoadedBackbone) -> None:
