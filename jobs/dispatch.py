@@ -56,15 +56,24 @@ class FitQueue:
             await self._docket.add(TASK_NAME, key=str(fit_id))(str(fit_id))
 
     async def enqueue_abandoned(self, fit_id: FitId) -> None:
-        """Queue a fit that has no heartbeat, even if pydocket believes that it is running."""
+        """Queue a fit that has no heartbeat, unless it waits in the queue.
+
+        That pydocket believes it is running or queued is not enough: its message may be lost.
+        """
         async with self._exchange():
-            async with self._docket.redis() as redis:
-                state = await redis.hget(self._docket.runs_key(str(fit_id)), "state")
-            if state == ExecutionState.RUNNING.value.encode():
+            if not await self._waits(str(fit_id)):
                 now = datetime.now(UTC)
                 await self._docket.replace(TASK_NAME, now, key=str(fit_id))(str(fit_id))
-            else:
-                await self._docket.add(TASK_NAME, key=str(fit_id))(str(fit_id))
+
+    async def _waits(self, key: str) -> bool:
+        """Whether a message for the fit is in the stream, and no worker has taken it."""
+        async with self._docket.redis() as redis:
+            runs_key = self._docket.runs_key(key)
+            state = await redis.hget(runs_key, "state")
+            message_id = await redis.hget(runs_key, "stream_id")
+            if state != ExecutionState.QUEUED.value.encode() or message_id is None:
+                return False
+            return bool(await redis.xrange(self._docket.stream_key, message_id, message_id))
 
     async def depth(self) -> int:
         """Fits that are queued or running."""

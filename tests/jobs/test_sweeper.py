@@ -39,6 +39,18 @@ def test_what_is_unfinished_and_not_running_is_queued_once(
         assert redis.exists(f"hgprompt:fits:runs:{waiting}")
 
 
+def test_a_fit_whose_message_is_lost_is_queued_again(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    """As by a Redis that evicts keys: pydocket still believes that the fit is queued."""
+    waiting = deployment.store.create(make_spec("a")).fit_id
+    assert sweep(deployment) == (1, 1)
+    with deployment.redis() as redis:
+        redis.delete("hgprompt:fits:stream")
+        assert redis.hget(f"hgprompt:fits:runs:{waiting}", "state") in ("queued", b"queued")
+    assert sweep(deployment) == (1, 1)
+
+
 def test_nothing_unfinished_is_nothing_to_do(deployment: Deployment) -> None:
     assert sweep(deployment) == (0, 0)
 
