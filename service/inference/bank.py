@@ -68,6 +68,11 @@ class ArtifactBank:
         self._lock = threading.Lock()  # of the stream
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self._device
+
     def insert(self, artifact: HostArtifact) -> BankEntry:
         """Copy an artifact to the device; it is there when this returns."""
         arrays = (artifact.head_weight, artifact.head_bias, artifact.prompt)

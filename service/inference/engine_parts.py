@@ -87,14 +87,19 @@ def warm_up_engine(
     max_batch_size: int,
     shapes: set[PromptShape],
 ) -> None:
-    """Run every batch size that a GPU is prepared for, or the smallest and the largest."""
+    """Run every batch size that a GPU is prepared for, or the smallest and the largest.
+
+    Few clients send float32 pixels, so that of theirs a GPU runs the smallest and the largest. To a
+    CPU they are nothing new.
+    """
+    smallest_and_largest = sorted({1, max_batch_size})
+    on_gpu = bank.device.type == "cuda"
     warm_up(
         compute,
         bank,
         shapes=shapes,
-        sizes=batch_buckets(max_batch_size)
-        if torch.cuda.is_available()
-        else sorted({1, max_batch_size}),
+        sizes=batch_buckets(max_batch_size) if on_gpu else smallest_and_largest,
+        float_sizes=smallest_and_largest if on_gpu else (),
         embed_dim=backbone.embed_dim,
         image_size_px=backbone.image_size_px,
     )

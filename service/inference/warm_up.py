@@ -20,6 +20,7 @@ def warm_up(
     *,
     shapes: Iterable[PromptShape],
     sizes: Sequence[int],
+    float_sizes: Sequence[int] = (),
     embed_dim: int,
     image_size_px: int,
     clock: Callable[[], float] = time.perf_counter,
@@ -37,6 +38,7 @@ def warm_up(
         bank: Puts the artifacts made up for this on the device.
         shapes: Prompt shapes that will be asked for.
         sizes: Batch sizes.
+        float_sizes: Those that are run with float32 pixels too.
         embed_dim: Width D of the backbone.
         image_size_px: Side of its input.
         clock: Seconds.
@@ -44,6 +46,9 @@ def warm_up(
     started_s = clock()
     wanted = sorted({NO_PROMPT, *shapes})
     pixels = np.zeros((3, image_size_px, image_size_px), np.uint8)
+    batches = [(pixels, size) for size in sorted(sizes, reverse=True)]
+    floats = pixels.astype(np.float32)
+    batches += [(floats, size) for size in sorted(float_sizes, reverse=True)]
     for num_layers, num_tokens in wanted:
         artifact = HostArtifact(
             digest="warm-up",
@@ -53,8 +58,8 @@ def warm_up(
             head_bias=np.zeros(1, np.float32),
         )
         entry = bank.insert(artifact)
-        for size in sorted(sizes, reverse=True):
-            compute([Row(pixels, entry, deadline_s=0.0, submitted_s=0.0) for _ in range(size)])
+        for image, size in batches:
+            compute([Row(image, entry, deadline_s=0.0, submitted_s=0.0) for _ in range(size)])
     gc.collect()
     gc.freeze()
     logger.info(

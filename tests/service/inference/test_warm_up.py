@@ -2,8 +2,10 @@ import gc
 import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import cast
 
 import pytest
+import torch
 
 from backbones.info import LoadedBackbone
 from jobs.ensembles import EnsembleStore
@@ -12,6 +14,7 @@ from prompt_store.objects import ObjectStore
 from service.inference import known_shapes
 from service.inference.backbone_pass import EagerPass
 from service.inference.bank import ArtifactBank
+from service.inference.engine_parts import warm_up_engine
 from service.inference.forward import ComputedRow, Forward
 from service.inference.known_shapes import known_prompt_shapes
 from service.inference.rows import Row
@@ -48,6 +51,35 @@ def test_every_size_runs_once_for_every_prompt_shape(
     assert record.__dict__["seconds"] > 0
     assert gc.get_freeze_count() > 0
     assert record.__dict__["batch_sizes"] == [1, 4]
+
+
+def test_float_pixels_run_at_sizes_of_their_own(loaded: LoadedBackbone) -> None:
+    ran: list[tuple[str, int]] = []
+    warm_up(
+        lambda rows: ran.append((rows[0].pixels.dtype.name, len(rows))),
+        ArtifactBank(loaded.vit.device),
+        shapes=(),
+        sizes=(1, 2, 4),
+        float_sizes=(1, 4),
+        embed_dim=loaded.info.embed_dim,
+        image_size_px=loaded.info.image_size_px,
+    )
+    assert ran == [("uint8", 4), ("uint8", 2), ("uint8", 1), ("float32", 4), ("float32", 1)]
+
+
+def test_a_cpu_runs_two_sizes_also_where_there_is_a_gpu(
+    loaded: LoadedBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    sizes: list[int] = []
+
+    def compute(rows: list[Row]) -> list[ComputedRow]:
+        sizes.append(len(rows))
+        return []
+
+    bank = ArtifactBank(torch.device("cpu"))
+    warm_up_engine(cast("Forward", compute), bank, loaded.info, 8, set())
+    assert sizes == [8, 1]
 
 
 def test_the_shapes_of_what_can_be_served_are_known(
