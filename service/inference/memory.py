@@ -22,6 +22,7 @@ _CONTAINER_LIMITS = (
 def default_device_bytes(device: torch.device) -> int:
     """Return a budget for the artifacts on a device; ask once the backbone is there."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what start-up has set aside and uses no more is free
         free_bytes, _ = torch.cuda.mem_get_info(device)
         return int(GPU_SHARE * free_bytes)
     return int(CPU_SHARE * main_memory_bytes())

@@ -36,3 +36,10 @@ def test_by_default_artifacts_leave_most_of_the_memory_to_others() -> None:
     cpu = torch.device("cpu")
     assert default_device_bytes(cpu) + default_host_bytes(cpu) <= PHYSICAL_BYTES / 4
     assert 0 < default_host_bytes(torch.device("cuda")) <= PHYSICAL_BYTES / 4
+
+
+def test_what_start_up_set_aside_on_a_gpu_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [1000]
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(3000))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free[-1], 4000))
+    assert default_device_bytes(torch.device("cuda")) == 1500
