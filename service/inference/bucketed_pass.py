@@ -5,7 +5,10 @@ bucket from earlier batches is computed too and not looked at: rows do not affec
 """
 
 import logging
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,10 +21,17 @@ from service.inference.rows import BatchKey, Row
 logger = logging.getLogger(__name__)
 
 MAX_GRAPHS = 128
-"""Prepared combinations of bucket and batch key; further ones run as they are."""
+"""Prepared combinations of bucket and batch key."""
 
 MAX_STATIC_BYTES = 2_000_000_000
 """Of the buffers of all of them together: those of large prompts take a hundred megabytes each."""
+
+IDLE_S = 60.0
+"""A graph that was not used for so long gives way to another. Not sooner: a capture takes several
+passes, and more combinations than there is room for would push each other out at every batch."""
+
+RETRY_S = 60.0
+"""So long a combination runs as it is after its capture failed, or there was no room for it."""
 
 WARM_UP_PASSES = 3
 """Before a capture, so that libraries choose their kernels outside of it."""
@@ -95,29 +105,49 @@ class GraphCapture:
         return replay
 
 
+@dataclass
+class Prepared:
+    """A pass that was captured, its buffers, and when it was last used."""
+
+    static: StaticBatch
+    replay: Replay
+    used_s: float
+
+
 class BucketedPass:
     """Runs the backbone at the size of a bucket. Used on one thread at a time.
 
     A combination of bucket, prompt shape and dtype is captured when it is first needed; the
-    warm-up needs those that are known before the service is ready.
+    warm-up needs those that are known before the service is ready. Where there is no room for more,
+    the one used longest ago gives way, unless that was a short while ago; then the new one runs as
+    it is, as it does if it cannot be captured.
 
     Args:
         vit: The backbone, on its device.
         buckets: Ascending; the last holds the largest batch.
         capture: How a pass is prepared.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, vit: PromptedViT, buckets: Sequence[int], capture: Capture) -> None:
+    def __init__(
+        self,
+        vit: PromptedViT,
+        buckets: Sequence[int],
+        capture: Capture,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._vit = vit
         self._buckets = tuple(buckets)
         self._capture = capture
         self._eager = EagerPass(vit)
-        self._prepared: dict[tuple[int, BatchKey], tuple[StaticBatch, Replay] | None] = {}
+        self._clock = clock
+        self._prepared: OrderedDict[tuple[int, BatchKey], Prepared] = OrderedDict()
+        self._retry_s: dict[tuple[int, BatchKey], float] = {}
 
     @property
     def num_prepared(self) -> int:
-        """Combinations that were captured."""
-        return sum(each is not None for each in self._prepared.values())
+        """Combinations that are captured."""
+        return len(self._prepared)
 
     def __call__(self, rows: list[Row]) -> Tensor:
         """Run the backbone once; the result holds until the next call."""
@@ -125,24 +155,44 @@ class BucketedPass:
         prepared = self._prepare(bucket, rows[0])
         if prepared is None:
             return self._eager(rows)
-        static, replay = prepared
-        static.fill(rows)
-        return replay()[: len(rows)]
+        prepared.static.fill(rows)
+        return prepared.replay()[: len(rows)]
 
-    def _prepare(self, bucket: int, row: Row) -> tuple[StaticBatch, Replay] | None:
-        key = (bucket, row.batch_key)
-        if key not in self._prepared and len(self._prepared) < MAX_GRAPHS:
-            try:
-                self._prepared[key] = self._captured(bucket, row)
-            except RuntimeError:  # torch's, out of memory among them
-                self._prepared[key] = None
-                logger.warning("no graph for batches of %d", bucket, exc_info=True)
-        return self._prepared.get(key)
+    def _prepare(self, bucket: int, row: Row) -> Prepared | None:
+        key, now_s = (bucket, row.batch_key), self._clock()
+        found = self._prepared.get(key)
+        if found is not None:
+            found.used_s = now_s
+            self._prepared.move_to_end(key)
+        elif now_s >= self._retry_s.get(key, now_s):
+            found = self._captured(bucket, row, now_s)
+            if found is None:
+                self._retry_s[key] = now_s + RETRY_S
+            else:
+                self._retry_s.pop(key, None)
+                self._prepared[key] = found
+        return found
 
-    def _captured(self, bucket: int, row: Row) -> tuple[StaticBatch, Replay] | None:
-        """Prepare a pass; None if its buffers would take more than is left for them."""
-        static = StaticBatch(bucket, row, self._vit.device)
-        taken = sum(each[0].num_bytes for each in self._prepared.values() if each is not None)
-        if taken + static.num_bytes > MAX_STATIC_BYTES:
+    def _captured(self, bucket: int, row: Row, now_s: float) -> Prepared | None:
+        """Prepare a pass; None if it fails, or there is no room for it."""
+        try:
+            static = StaticBatch(bucket, row, self._vit.device)
+            while not self._has_room(static):
+                if not self._one_gives_way(now_s):
+                    return None
+            return Prepared(static, self._capture(self._vit, static), now_s)
+        except RuntimeError:  # torch's, out of memory among them
+            logger.warning("no graph for batches of %d", bucket, exc_info=True)
             return None
-        return static, self._capture(self._vit, static)
+
+    def _has_room(self, static: StaticBatch) -> bool:
+        taken = sum(each.static.num_bytes for each in self._prepared.values())
+        return len(self._prepared) < MAX_GRAPHS and taken + static.num_bytes <= MAX_STATIC_BYTES
+
+    def _one_gives_way(self, now_s: float) -> bool:
+        """Let the graph go that was used longest ago; False if that is not long ago."""
+        key, oldest = next(iter(self._prepared.items()), (None, None))
+        if key is None or oldest is None or now_s - oldest.used_s < IDLE_S:
+            return False
+        del self._prepared[key]
+        return True

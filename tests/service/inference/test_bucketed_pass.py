@@ -143,7 +143,69 @@ def test_past_the_memory_for_buffers_batches_run_as_they_are(
 
 
 @torch.inference_mode()
-def test_a_capture_that_fails_is_not_tried_again(
+def test_past_the_bound_what_was_used_longest_ago_gives_way_when_it_is_idle(
+    monkeypatch: pytest.MonkeyPatch,
+    loaded: LoadedBackbone,
+    recorder: Recorder,
+    entries: list[BankEntry],
+) -> None:
+    monkeypatch.setattr(bucketed_pass, "MAX_GRAPHS", 2)
+    now_s = [0.0]
+    bucketed = BucketedPass(loaded.vit, BUCKETS, recorder, lambda: now_s[0])
+    eager = EagerPass(loaded.vit)
+    for at_s, size in ((0, 1), (0, 2), (40, 1), (40, 4), (70, 4), (99, 4), (100, 4), (100, 1)):
+        now_s[0] = float(at_s)
+        rows = rows_of(entries, size)
+        np.testing.assert_array_equal(bucketed(rows), eager(rows))
+    # 4 had no room at 40, when 2 was not idle for long, and is looked at again after a minute.
+    assert recorder.captured == [1, 2, 4]
+    assert recorder.replayed == [1, 2, 1, 4, 1]
+    assert bucketed.num_prepared == 2
+
+
+@torch.inference_mode()
+def test_what_is_idle_gives_its_buffers_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+    loaded: LoadedBackbone,
+    recorder: Recorder,
+    entries: list[BankEntry],
+) -> None:
+    one = StaticBatch(1, rows_of(entries, 1)[0], torch.device("cpu")).num_bytes
+    monkeypatch.setattr(bucketed_pass, "MAX_STATIC_BYTES", 5 * one)
+    now_s = [0.0]
+    bucketed = BucketedPass(loaded.vit, BUCKETS, recorder, lambda: now_s[0])
+    for at_s, size in ((0, 1), (1, 2), (2, 4), (62, 4), (63, 1), (63, 8)):
+        now_s[0] = float(at_s)
+        rows = rows_of(entries, size)
+        np.testing.assert_array_equal(bucketed(rows), EagerPass(loaded.vit)(rows))
+    assert recorder.captured == [1, 2, 4, 1]
+    assert bucketed.num_prepared == 2
+
+
+@torch.inference_mode()
+def test_a_capture_that_fails_is_tried_again_after_a_while(
+    loaded: LoadedBackbone, recorder: Recorder, entries: list[BankEntry]
+) -> None:
+    now_s, tries = [0.0], 0
+
+    def fail_once(vit: PromptedViT, static: StaticBatch) -> Replay:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return recorder(vit, static)
+
+    bucketed = BucketedPass(loaded.vit, BUCKETS, fail_once, lambda: now_s[0])
+    rows = rows_of(entries, 3)
+    for at_s, expected in ((0, 1), (59, 1), (60, 2), (61, 2)):
+        now_s[0] = float(at_s)
+        np.testing.assert_array_equal(bucketed(rows), EagerPass(loaded.vit)(rows))
+        assert tries == expected
+    assert recorder.replayed == [4, 4]
+
+
+@torch.inference_mode()
+def test_a_capture_that_fails_is_not_tried_again_at_once(
     loaded: LoadedBackbone, entries: list[BankEntry]
 ) -> None:
     tries: list[int] = []
