@@ -52,12 +52,17 @@ def _do_nothing(_batch: Batch) -> None:
     pass
 
 
+def _has_no_room() -> bool:
+    return False
+
+
 class Engine:
     """Runs batches until the batcher is closed and empty, on one thread for each stream.
 
     Work-conserving: an idle stream takes what there is at once; while batches run, the next one
     fills. A batch that fails is tried again in halves, so that only the rows that fail alone get
-    an error; then the next one runs.
+    an error; then the next one runs. One that runs out of the device's memory is tried as a whole
+    again before, if something could leave.
 
     Args:
         compute: The forward pass; with several streams, it runs on several threads at once.
@@ -65,6 +70,8 @@ class Engine:
         deliver: Called on a stream's thread with the outcomes of each batch.
         report: Called on a stream's thread after each forward pass.
         prepare: Called on a stream's thread before each forward pass.
+        make_room: Called on a stream's thread when a pass ran out of memory; has what is idle on
+            the device leave, and says whether there was any.
         num_streams: As many as the batcher has.
         clock: Monotonic seconds.
     """
@@ -77,6 +84,7 @@ class Engine:
         deliver: Deliver,
         report: Callable[[BatchReport], None],
         prepare: Callable[[Batch], None] = _do_nothing,
+        make_room: Callable[[], bool] = _has_no_room,
         num_streams: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -86,6 +94,7 @@ class Engine:
         self._report = report
         self._clock = clock
         self._prepare = prepare
+        self._make_room = make_room
         self._failures = [0] * num_streams  # of each stream, since its last success
         self._began_s: list[float | None] = [None] * num_streams  # the pass that each runs
         self._threads = [
@@ -155,8 +164,13 @@ class Engine:
         """What each row computes to, None if it fails even alone; whether all together failed."""
         try:
             return [*compute(rows)], False
-        except Exception:
+        except Exception as error:
             logger.exception("forward pass failed", extra={"batch_size": len(rows)})
+            out_of_memory = isinstance(error, torch.OutOfMemoryError)
+        if out_of_memory and self._make_room():
+            again = _tried(compute, rows)
+            if again is not None:
+                return [*again], True
         return _in_halves(compute, rows), True
 
 

@@ -1,6 +1,8 @@
 """The parts of the engine as the settings want them, on the backbone's device."""
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import torch
 
@@ -13,10 +15,13 @@ from service.inference.bucketed_pass import BucketedPass, GraphCapture
 from service.inference.buckets import batch_buckets
 from service.inference.forward import Forward
 from service.inference.memory import default_device_bytes, default_host_bytes
-from service.inference.residency import ResidencyBudgets
+from service.inference.residency import Residency, ResidencyBudgets
 from service.inference.rows import Row
 from service.inference.warm_up import warm_up
 from service.settings import ServiceSettings
+
+MAKE_ROOM_S = 5.0
+"""So long a forward pass that ran out of memory waits for the event loop to let artifacts go."""
 
 
 def default_max_batch_size(device: torch.device) -> int:
@@ -78,6 +83,25 @@ def residency_budgets(settings: ServiceSettings, device: torch.device) -> Reside
     device_bytes = settings.resident_device_bytes or default_device_bytes(device)
     host_bytes = settings.resident_host_bytes or default_host_bytes(device)
     return ResidencyBudgets(device_bytes, host_bytes)
+
+
+def room_maker(residency: Residency, loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:
+    """Return what the engine's threads make room on the device with.
+
+    Args:
+        residency: Lets go what is idle.
+        loop: Its event loop, which is not busy for long.
+    """
+
+    def make_room() -> bool:
+        done: Future[bool] = Future()
+        loop.call_soon_threadsafe(lambda: done.set_result(residency.let_idle_go()))
+        try:
+            return done.result(MAKE_ROOM_S)
+        except TimeoutError:
+            return False
+
+    return make_room
 
 
 def warm_up_engine(

@@ -137,6 +137,16 @@ class Residency:
             if digest in self._leaving:
                 self._dropped.add(digest)
 
+    def let_idle_go(self) -> bool:
+        """Let what nobody uses go from the device; says whether there was any.
+
+        Not by way of main memory, which takes its time: the store has them.
+        """
+        num_before = len(self._idle)
+        for _ in self._idle.overflow(self._budgets.device_bytes):
+            self._observer.artifact_evicted()
+        return num_before > 0
+
     async def _arrival(self, digest: str) -> BankEntry:
         if digest not in self._arriving:
             task = asyncio.create_task(self._bring(digest))
@@ -175,9 +185,7 @@ class Residency:
             if not len(self._idle):
                 raise
             logger.warning("what is idle on the device is let go for another", exc_info=True)
-        # Not by way of main memory, which takes its time: the store has them.
-        for _ in self._idle.overflow(self._budgets.device_bytes):
-            self._observer.artifact_evicted()
+        self.let_idle_go()
         return await loop.run_in_executor(self._copiers, self._bank.insert, artifact)
 
     def _read(self, digest: str) -> HostArtifact:

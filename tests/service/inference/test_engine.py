@@ -33,6 +33,7 @@ class Harness:
         max_batch_size: int = 32,
         compute: Compute | None = None,
         num_streams: int = 1,
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
         self.bank = ArtifactBank(vit.device)
         self.batcher = Batcher(max_batch_size, num_streams=num_streams)
@@ -46,6 +47,7 @@ class Harness:
             deliver=self._deliver,
             report=self.reports.append,
             prepare=lambda _: torch.set_num_threads(self.num_threads),
+            make_room=make_room,
             num_streams=num_streams,
         )
 
@@ -262,6 +264,50 @@ def test_a_pass_that_succeeds_in_halves_has_failed_as_a_whole(
         outcomes = harness.classify([row(0, entry), row(1, entry)])
         assert [type(outcome) for outcome in outcomes] == [RowResult] * 2
     assert [report.failed for report in harness.reports] == [True]
+
+
+@pytest.mark.parametrize("was_idle", [True, False])
+def test_what_is_idle_leaves_for_a_pass_that_runs_out_of_memory(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact], was_idle: bool
+) -> None:
+    forward = Forward(EagerPass(loaded.vit))
+    sizes: list[int] = []
+    room: list[bool] = []
+
+    def compute(rows: list[Row]) -> list[ComputedRow]:
+        sizes.append(len(rows))
+        if len(rows) > 1 and not any(room):
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(rows)
+
+    def make_room() -> bool:
+        room.append(was_idle)
+        return was_idle
+
+    harness = Harness(loaded.vit, compute=compute, make_room=make_room)
+    entry = harness.insert("d", make_artifact(1))
+    rows = [row(i, entry) for i in range(2)]
+    harness.batcher.submit(rows)
+    harness.engine.start()
+    assert [type(outcome) for outcome in harness.wait(rows)] == [RowResult] * 2
+    assert harness.engine.stop(30)
+    assert room == [was_idle]
+    assert sizes == ([2, 2] if was_idle else [2, 1, 1])
+
+
+def test_another_failure_than_want_of_memory_makes_no_room(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    def compute(rows: list[Row]) -> list[ComputedRow]:
+        raise RuntimeError(f"{len(rows)} rows")
+
+    harness = Harness(loaded.vit, compute=compute, make_room=lambda: pytest.fail("no need"))
+    entry = harness.insert("d", make_artifact(1))
+    harness.engine.start()
+    (outcome,) = harness.classify([row(0, entry)])
+    assert isinstance(outcome, EngineFailedError)
+    assert harness.engine.healthy
+    assert harness.engine.stop(30)
 
 
 def test_stop_answers_what_is_queued(

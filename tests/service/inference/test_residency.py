@@ -12,6 +12,7 @@ from backbones.info import LoadedBackbone
 from prompt_store.artifacts import Artifact
 from prompt_store.errors import DigestMismatchError
 from service.inference.bank import ArtifactBank, BankEntry
+from service.inference.engine_parts import room_maker
 from service.inference.errors import ArtifactMismatchError
 from service.inference.host_artifact import HostArtifact, host_artifact
 from service.inference.residency import Residency, ResidencyBudgets
@@ -286,6 +287,22 @@ async def test_what_is_idle_makes_room_when_the_device_is_out_of_memory(
     await use(residency, "1")
     assert shelf.loads == ["1", "2", "3", "4"]
     assert tries == ["1", "2", "3", "3"]
+
+
+async def test_a_thread_of_the_engine_makes_room_of_what_is_idle(
+    make_residency: MakeResidency, shelf: Shelf, registry: CollectorRegistry
+) -> None:
+    residency = make_residency(on_device=9, in_memory=9)
+    make_room = room_maker(residency, asyncio.get_running_loop())
+    async with residency.pinned("1"):
+        assert not await asyncio.to_thread(make_room)
+        await use(residency, "2")
+        await use(residency, "3")
+        assert await asyncio.to_thread(make_room)
+        assert (residency.num_resident, residency.num_in_host_memory) == (1, 0)
+    await use(residency, "1")
+    assert shelf.loads == ["1", "2", "3"]
+    assert registry.get_sample_value("hgprompt_artifact_evictions_total") == 2
 
 
 def _out_of_memory(_: HostArtifact) -> BankEntry:
