@@ -1,5 +1,7 @@
 """From what a caller asks to fit, to a spec in which every reference is a digest."""
 
+from collections import Counter
+from dataclasses import dataclass
 from itertools import count
 from typing import Annotated, Any, Literal
 
@@ -45,14 +47,35 @@ class EnsembleCreate(BaseModel):
     sources: list[Reference] | Literal["all"] = Field(
         default_factory=list[str],
         max_length=1024,
-        description='Prompts by `name`, `name@version`, `name@alias` or `sha256:<hex>`; or "all"',
+        description="Prompts by `name`, `name@version`, `name@alias` or `sha256:<hex>`; or "
+        '"all": every prompt of this backbone, but for those whose shape is not the most common '
+        "one, which the answer lists as `left_out`",
     )
     method: Method = "hgprompt"
     options: FitOptions = FitOptions()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
-def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> FitSpec:
+class LeftOutSource(SourceRef):
+    """A prompt that "all" does not take, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class ResolvedFit:
+    """What is to be fitted.
+
+    Attributes:
+        spec: The fit.
+        left_out: Prompts of this backbone that "all" did not take.
+    """
+
+    spec: FitSpec
+    left_out: tuple[LeftOutSource, ...] = ()
+
+
+def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> ResolvedFit:
     """Resolve every reference now, so that the fit means the same whatever happens later.
 
     Raises:
@@ -71,9 +94,13 @@ def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> FitSpec:
         sources = [_source(parts, i, text) for i, text in enumerate(wanted.sources)]
     _check_count(len(sources), wanted.method, parts.settings.max_sources)
     _check_distinct(sources)
-    _check_shapes(sources)
+    left_out: list[LeftOutSource] = []
+    if wanted.method != "none":  # which reads no source
+        if wanted.sources == "all":
+            sources, left_out = _of_one_shape(sources)
+        _check_shapes(sources)
     _check_memory(parts, task, min(len(sources), wanted.options.max_sources))
-    return FitSpec(
+    spec = FitSpec(
         name=wanted.name,
         task=TaskRef(name=task.name, version=task.version, digest=task.digest),
         sources=tuple(SourceRef(name=s.name, version=s.version, digest=s.digest) for s in sources),
@@ -82,6 +109,7 @@ def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> FitSpec:
         seed=wanted.seed,
         backbone_digest=parts.backbone.digest,
     )
+    return ResolvedFit(spec, tuple(left_out))
 
 
 def _task(parts: Parts, reference: str, validation_fraction: float) -> TaskManifest:
@@ -192,6 +220,33 @@ def _check_distinct(sources: list[PromptManifest]) -> None:
                 f"sources[{index}]",
             )
         seen[source.name] = index
+
+
+def _of_one_shape(
+    sources: list[PromptManifest],
+) -> tuple[list[PromptManifest], list[LeftOutSource]]:
+    """Keep the prompts of the most common shape, the deeper and longer one where two are."""
+    counts = Counter(_shape(source) for source in sources)
+    chosen = max(counts, key=lambda shape: (counts[shape], *shape), default=None)
+    kept = [source for source in sources if _shape(source) == chosen]
+    left_out = [
+        LeftOutSource(
+            name=source.name,
+            version=source.version,
+            digest=source.digest,
+            reason=f"L = {source.prompt_depth}, P = {source.num_prompt_tokens}; the {len(kept)} "
+            f"sources that are taken have L = {kept[0].prompt_depth}, "
+            f"P = {kept[0].num_prompt_tokens}",
+        )
+        for source in sources
+        if _shape(source) != chosen
+    ]
+    return kept, left_out
+
+
+def _shape(source: PromptManifest) -> tuple[int, int]:
+    """Depth L and number of tokens P."""
+    return source.prompt_depth, source.num_prompt_tokens
 
 
 def _check_shapes(sources: list[PromptManifest]) -> None:

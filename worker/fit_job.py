@@ -84,7 +84,8 @@ class FitJob:
                 f"this worker runs {self.backbone.info.digest}",
             )
         task = self._load_task(context)
-        sources = load_sources(request.sources, self.blobs, self.backbone)
+        used = () if request.method == "none" else request.sources
+        sources = load_sources(used, self.blobs, self.backbone)
         backbone = self._backbone_for(request.options.precision)
 
         def progress(

@@ -9,7 +9,7 @@ from jobs.desk import FitDesk, RecordPage
 from jobs.records import FitId
 from prompt_store.idempotency import Claim, IdempotencyStore
 from service.bounded_route import BoundedRoute
-from service.fits import EnsembleCreate, resolve_fit
+from service.fits import EnsembleCreate, LeftOutSource, resolve_fit
 from service.idempotency import IdempotencyKey, answered_once
 from service.inference.classifier import Classifier
 from service.params import (
@@ -52,7 +52,18 @@ def _shown(page: RecordPage) -> EnsemblePage:
 DeskDep = Annotated[FitDesk, Depends(desk_of)]
 
 
-@router.post("", status_code=202, response_model=EnsembleView)
+class AcceptedView(EnsembleView):
+    """A fit that was acknowledged.
+
+    Attributes:
+        left_out: Prompts of this backbone that `sources: "all"` did not take, and why. Not there
+            if it took all, or if a repeated request finds the fit that the first one made.
+    """
+
+    left_out: tuple[LeftOutSource, ...] = ()
+
+
+@router.post("", status_code=202, response_model=AcceptedView)
 async def create_ensemble(
     wanted: EnsembleCreate,
     request: Request,
@@ -64,13 +75,15 @@ async def create_ensemble(
 
     async def submit(claim: Claim | None) -> Response:
         digest = None if claim is None else claim.key_digest
-        fit = None
+        fit, left_out = None, ()
         if claim is not None and claim.is_retry:
             fit = await asyncio.to_thread(desk.store.request_with, wanted.name, claim.key_digest)
         if fit is None:
-            fit = await desk.submit(await asyncio.to_thread(resolve_fit, parts, wanted), digest)
+            resolved = await asyncio.to_thread(resolve_fit, parts, wanted)
+            fit, left_out = await desk.submit(resolved.spec, digest), resolved.left_out
+        shown = AcceptedView.of_request(fit).model_copy(update={"left_out": left_out})
         return Response(
-            EnsembleView.of_request(fit).model_dump_json(),
+            shown.model_dump_json(exclude=set() if left_out else {"left_out"}),
             status_code=202,
             headers={"Location": f"/v1/ensembles/{fit.name}?version={fit.version}"},
             media_type="application/json",

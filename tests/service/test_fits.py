@@ -92,10 +92,42 @@ async def test_prompts_of_different_shapes_cannot_be_combined(
 ) -> None:
     await stocked.put("/v1/prompts/long", content=make_prompt(1, num_tokens=9))
     await stocked.put("/v1/prompts/shallow", content=make_prompt(1, num_layers=1))
-    for sources in (["fashion", "long"], ["fashion", "shallow"], "all"):
+    for sources in (["fashion", "long"], ["fashion", "shallow"]):
         slug, problem = await refused(stocked, sources=sources)
         assert slug == "mixed-prompt-shapes"
         assert "P = 3, L = 2: " in str(problem["detail"])
+    plain = body(sources=["fashion", "long", "shallow"], method="none")
+    assert (await stocked.post("/v1/ensembles", json=plain)).status_code == 202
+
+
+async def test_all_leaves_out_what_has_another_shape_and_says_so(
+    stocked: httpx.AsyncClient, make_prompt: Callable[..., bytes]
+) -> None:
+    same = (await stocked.post("/v1/ensembles", json=body(sources="all"))).json()
+    assert "left_out" not in same
+    long = (await stocked.put("/v1/prompts/long", content=make_prompt(1, num_tokens=9))).json()
+    await stocked.put("/v1/prompts/shallow", content=make_prompt(1, num_layers=1))
+    record = (await stocked.post("/v1/ensembles", json=body(sources="all"))).json()
+    assert [source["name"] for source in record["sources"]] == ["count", "fashion"]
+    assert [source["name"] for source in record["left_out"]] == ["long", "shallow"]
+    assert record["left_out"][0] == {
+        "name": "long",
+        "version": 1,
+        "digest": long["digest"],
+        "reason": "L = 2, P = 9; the 2 sources that are taken have L = 2, P = 3",
+    }
+    plain = (await stocked.post("/v1/ensembles", json=body(sources="all", method="none"))).json()
+    assert (len(plain["sources"]), "left_out" in plain) == (4, False)
+
+
+async def test_of_two_shapes_as_common_all_takes_the_deeper(
+    stocked: httpx.AsyncClient, make_prompt: Callable[..., bytes]
+) -> None:
+    for i, name in enumerate(["a-shallow", "z-shallow"]):
+        upload = make_prompt(i, num_layers=1, num_tokens=9)
+        await stocked.put(f"/v1/prompts/{name}", content=upload)
+    record = (await stocked.post("/v1/ensembles", json=body(sources="all"))).json()
+    assert [source["name"] for source in record["sources"]] == ["count", "fashion"]
 
 
 async def test_a_source_is_taken_once(stocked: httpx.AsyncClient) -> None:
@@ -117,6 +149,7 @@ async def test_the_number_of_sources_is_bounded(
         for sources in ("all", ["p0", "p1", "p2"]):
             slug, problem = await refused(client, sources=sources)
             assert (slug, problem["limit"]) == ("too-many-sources", 2)
+            assert problem["detail"] == "3 or more sources; the limit is 2 (max_sources)"
         plain = await client.post("/v1/ensembles", json=body(sources=[], method="none"))
         assert plain.status_code == 202
 

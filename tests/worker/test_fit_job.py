@@ -197,6 +197,15 @@ def test_a_fit_without_sources(run: Run, make_spec: MakeSpec) -> None:
     assert (result["weights"], result["sources"], result["objective"]) == ({}, [], None)
 
 
+def test_no_prompt_reads_no_source(
+    run: Run, make_spec: MakeSpec, put_prompt: Callable[..., SourceRef]
+) -> None:
+    shapes = (put_prompt("deep"), put_prompt("shallow", num_layers=1))
+    docs = run(make_spec(method="none", sources=shapes))
+    assert docs.result["chosen"]["method"] == "none"
+    assert [source["name"] for source in docs.result["lineage"]["sources"]] == ["deep", "shallow"]
+
+
 def test_an_artifact_is_not_called_tuned_where_tuning_did_not_help(
     run: Run, make_spec: MakeSpec
 ) -> None:
