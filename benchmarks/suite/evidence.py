@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from benchmarks.suite.intervals import t_interval
+from benchmarks.suite.intervals import Floats, compared, t_interval
 from benchmarks.suite.markdown import table
 from benchmarks.suite.panel import Panel
 from benchmarks.suite.records import CellRecord, Place
@@ -14,6 +14,7 @@ from benchmarks.suite.records import CellRecord, Place
 OURS = "hgprompt"
 LOGME = "logme"
 SIMPLE = ("none", "single", "mean")
+SERVED = "served"
 
 _EVIDENCE: dict[str, Callable[[Place], float]] = {
     "held-out accuracy": lambda place: place.accuracy,
@@ -23,23 +24,27 @@ _EVIDENCE: dict[str, Callable[[Place], float]] = {
 
 
 def choice_table(panels: Sequence[Panel]) -> str | None:
-    """Test accuracy of each kind of candidate inside `hgprompt`'s fits: what choosing was worth."""
+    """Test accuracy of each kind of candidate inside `hgprompt`'s fits: what choosing was worth.
+
+    Beside each mean, what was served minus it, with a t-interval over tasks and wins-ties-losses.
+    """
     rows: dict[str, list[str]] = {}
     columns: list[str] = []
     for panel in panels:
-        means = _candidate_means(panel)
-        if not means:
+        by_kind = _candidate_accuracies(panel)
+        if not by_kind:
             continue
-        columns.append(f"M = {panel.num_sources}")
-        for name, mean in means.items():
-            rows.setdefault(name, []).append(f"{mean:.3f}")
+        columns += [f"M = {panel.num_sources}", "served minus it"]
+        for name, accuracies in by_kind.items():
+            difference = "" if name == SERVED else compared(by_kind[SERVED] - accuracies)
+            rows.setdefault(name, []).extend([f"{accuracies.mean():.3f}", difference])
     if not rows:
         return None
-    return table(["candidate", *columns], [[name, *means] for name, means in rows.items()])
+    return table(["candidate", *columns], [[name, *cells] for name, cells in rows.items()])
 
 
-def _candidate_means(panel: Panel) -> dict[str, float]:
-    """Mean test accuracies over tasks of seed averages, by kind of candidate."""
+def _candidate_accuracies(panel: Panel) -> dict[str, Floats]:
+    """Test accuracies averaged over seeds, one a task, by kind of candidate."""
     by_kind: dict[str, list[float]] = {}
     for task, seeds in panel.records.get(OURS, {}).items():
         evident = panel.records.get(LOGME, {}).get(task, {})
@@ -51,7 +56,8 @@ def _candidate_means(panel: Panel) -> dict[str, float]:
         for kind in cells[0] if cells else ():
             mean = np.mean([cell[kind].test_accuracy for cell in cells])
             by_kind.setdefault(kind, []).append(float(mean))
-    return {kind: float(np.mean(values)) for kind, values in by_kind.items()}
+    # Rounded as in `Panel.accuracies`, so that a tie is one.
+    return {kind: np.array(values).round(9) for kind, values in by_kind.items()}
 
 
 def _is_complete(record: CellRecord) -> bool:
@@ -75,9 +81,12 @@ def candidates_by_kind(record: CellRecord, evident: str | None) -> dict[str, Pla
         "learned ensemble": first[OURS],
         "source of the highest LogME": by_evidence,
         "best single held out": first["single"],
+        "single source of the lowest cross-fitted log-loss": min(
+            (p for p in untuned if p.method == "single"), key=lambda p: p.cross_fit_log_loss
+        ),
         "best of all held out": untuned[0],
         "lowest cross-fitted log-loss of all": min(untuned, key=lambda p: p.cross_fit_log_loss),
-        "served": record.chosen,
+        SERVED: record.chosen,
         "best of all on the test images": max(untuned, key=lambda p: p.test_accuracy),
     }
 

@@ -36,6 +36,12 @@ def t_interval(differences: Floats) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def compared(differences: Floats) -> str:
+    """Show the mean of (n,) differences, its t-interval, and how many are won, tied and lost."""
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    return f"{t_interval(differences)} ({wins}-{len(differences) - wins - losses}-{losses})"
+
+
 def image_interval(ours: Floats, theirs: Floats) -> Interval:
     """Return the difference of two accuracies on the same test images with its interval.
 

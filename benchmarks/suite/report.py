@@ -30,9 +30,9 @@ averaged, for the training images that were drawn. By chance alone more than one
 would come out as "worse", since the yardstick is the best of several on the same images."""
 
 
-_FRESH = """\
+_LATER = """\
 Only tasks whose test images had not been looked at when the choice among candidates was first
-settled."""
+settled. When it was changed later they had been, and the test images are the same for all seeds."""
 
 _EVIDENCE = """\
 How well what a fit knows ranks its candidates: Spearman's rank correlation with the test accuracy
@@ -86,13 +86,16 @@ def _shots_section(panels: list[Panel], out: Path, files: list[Path]) -> list[st
     differences = sections.difference_table(panels)
     if differences is not None:
         parts += ["### Paired differences", differences]
-    fresh = [p for panel in panels if (p := panel.without(SEEN)).common_tasks(p.variants)]
-    differences = sections.difference_table(fresh)
-    if differences is not None and len(fresh[0].common_tasks(fresh[0].variants)) > 1:
-        parts += ["### Paired differences on fresh tasks", _FRESH, sections.accuracy_table(fresh)]
+    later = [p for panel in panels if (p := panel.without(SEEN)).common_tasks(p.variants)]
+    differences = sections.difference_table(later)
+    if differences is not None and len(later[0].common_tasks(later[0].variants)) > 1:
+        parts += ["### Paired differences on later tasks", _LATER, sections.accuracy_table(later)]
         parts += [differences]
-    parts += _gain_section(panels, out, files)
     panel = sections.main_panel(panels)
+    by_group = sections.group_table(panel)
+    if by_group is not None:
+        parts += [f"### Paired differences by group, M = {panel.num_sources}", by_group]
+    parts += _gain_section(panels, out, files)
     tasks = panel.common_tasks(panel.variants)
     if tasks:
         parts += [f"### Tasks, M = {panel.num_sources}", sections.task_table(panel)]
@@ -163,7 +166,7 @@ def _served_section(panels: list[Panel], panel: Panel) -> list[str]:
     choice = evidence.choice_table(panels)
     if choice is not None:
         parts += [
-            "Mean test accuracy of the candidates inside these fits, whichever was served:",
+            "Mean test accuracy of the candidates inside these fits, and what was served minus it:",
             choice,
         ]
     ranks = evidence.evidence_table(panels)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.suite.intervals import Interval, image_interval, t_interval
+from benchmarks.suite.intervals import Interval, compared, image_interval, t_interval
 from benchmarks.suite.markdown import table
 from benchmarks.suite.panel import Panel
 from benchmarks.suite.task_groups import group_of
@@ -48,19 +48,32 @@ def difference_table(panels: Sequence[Panel]) -> str | None:
     others = dict.fromkeys(v for panel in panels for v in panel.variants if v != OURS)
     if not others:
         return None
-
-    def entry(panel: Panel, other: str) -> str:
-        if other not in panel.variants:
-            return _ABSENT
-        differences = paired_differences(panel, other)
-        if len(differences) == 0:
-            return _ABSENT
-        wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
-        ties = len(differences) - wins - losses
-        return f"{t_interval(differences)} ({wins}-{ties}-{losses})"
-
     header = ["hgprompt minus", *(f"M = {panel.num_sources}" for panel in panels)]
-    return table(header, [[other, *(entry(p, other) for p in panels)] for other in others])
+    return table(header, [[other, *(_difference(p, other) for p in panels)] for other in others])
+
+
+def _difference(panel: Panel, other: str) -> str:
+    if other not in panel.variants:
+        return _ABSENT
+    differences = paired_differences(panel, other)
+    return compared(differences) if len(differences) else _ABSENT
+
+
+def group_table(panel: Panel) -> str | None:
+    """`hgprompt` minus every other variant as `difference_table`, by group of tasks."""
+    others = [variant for variant in panel.variants if variant != OURS]
+    tasks = {task for by_task in panel.records.values() for task in by_task}
+    groups = sorted({group_of(task) for task in tasks})
+    if OURS not in panel.variants or not others or len(groups) < 2:  # noqa: PLR2004
+        return None
+    parts = {
+        group: panel.without({task for task in tasks if group_of(task) != group})
+        for group in groups
+    }
+    counts = [len({t for by_task in p.records.values() for t in by_task}) for p in parts.values()]
+    header = [f"{group} ({count} tasks)" for group, count in zip(groups, counts, strict=True)]
+    rows = [[other, *(_difference(p, other) for p in parts.values())] for other in others]
+    return table(["hgprompt minus", *header], rows)
 
 
 def gains(panels: Sequence[Panel]) -> tuple[dict[str, dict[int, Interval]], int]:

@@ -56,6 +56,7 @@ def test_each_rule_takes_its_candidate_and_none_a_tuned_one(panel: Panel) -> Non
         "learned ensemble": 0.60,
         "source of the highest LogME": 0.70,
         "best single held out": 0.50,
+        "single source of the lowest cross-fitted log-loss": 0.70,
         "best of all held out": 0.50,
         "lowest cross-fitted log-loss of all": 0.70,
         "served": 0.60,
@@ -63,7 +64,8 @@ def test_each_rule_takes_its_candidate_and_none_a_tuned_one(panel: Panel) -> Non
     }
     text = choice_table([panel])
     assert text is not None
-    assert "| best single held out | 0.500 |" in text
+    assert "| best single held out | 0.500 | +0.100 (1-0-0) |" in text
+    assert "| served | 0.600 |  |" in text
 
 
 def test_evidence_that_ranks_as_the_test_images_do_scores_one(panel: Panel) -> None:

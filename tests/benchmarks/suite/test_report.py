@@ -14,6 +14,7 @@ from benchmarks.suite.sections import (
     accuracy_table,
     difference_table,
     gains,
+    group_table,
     main_panel,
     never_worse_table,
     paired_differences,
@@ -89,6 +90,23 @@ def test_differences_are_paired_by_task(results: ResultsFolder) -> None:
     assert text is not None
     assert "| mean | +0.100 [+0.100, +0.100] (3-0-0) | +0.100 [+0.100, +0.100] (2-0-0) |" in text
     assert "| single | +0.000 [+0.000, +0.000] (0-3-0) |" in text
+
+
+def test_differences_by_group_are_over_its_tasks(make_record: MakeRecord) -> None:
+    numbers = {"mnist": 20, "digits": 30, "count": 60}
+    cells = {
+        record.cell: record
+        for variant, gain in (("hgprompt", 10), ("mean", 0))
+        for task, number in numbers.items()
+        if (record := make_record(variant, task, 0, np.arange(IMAGES) < number + gain))
+    }
+    (panel,) = make_panels(cells, "full")
+    text = group_table(panel)
+    assert text is not None
+    lines = text.splitlines()
+    assert lines[0] == "| hgprompt minus | natural (2 tasks) | structured (1 tasks) |"
+    assert lines[2] == "| mean | +0.050 [+0.050, +0.050] (2-0-0) | +0.050 (1-0-0) |"
+    assert group_table(panel.without({"count"})) is None
 
 
 def test_the_same_accuracies_in_other_seeds_are_a_tie(make_record: MakeRecord) -> None:
@@ -167,10 +185,10 @@ def test_the_report_says_what_was_done_and_what_is_missing(
         assert f"({path.name})" in text
 
 
-def test_fresh_tasks_are_told_apart(results: ResultsFolder, tmp_path: Path) -> None:
+def test_later_tasks_are_told_apart(results: ResultsFolder, tmp_path: Path) -> None:
     """Of the four tasks `count` had been looked at; of those with 5 sources only one is left."""
     text = write_report(results, tmp_path / "report")[0].read_text()
-    section = text.split("### Paired differences on fresh tasks")[1].split("###")[0]
+    section = text.split("### Paired differences on later tasks")[1].split("###")[0]
     assert "M = 3 (2 tasks)" in section
     assert "| mean | +0.100 [+0.100, +0.100] (2-0-0) |" in section
 
