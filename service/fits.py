@@ -11,21 +11,12 @@ from ensemble.options import SOURCE_FREE_METHODS, FitOptions, Method, why_refuse
 from jobs.records import FitSpec, Name, SourceRef, TaskRef
 from prompt_store.errors import ConflictError, NameInvalidError, NotFoundError
 from prompt_store.manifests import PromptManifest, TaskManifest
+from service.fit_memory import fit_bytes
 from service.parts import Parts
 from service.problems import ProblemError, problem_error
 
 MAX_LOGITS = 20_000_000
 """Images times classes: each candidate of a fit keeps one float64 for each of them."""
-
-BYTES_PER_FEATURE = 40
-"""What a fit takes for each feature value of each image under each source, as measured
-(benchmarks/fit_speed)."""
-
-LOGITS_BESIDE_SOURCES = 9
-"""Three more candidates, and the six shrinkages that a head is chosen from."""
-
-BYTES_PER_PIXEL_VALUE = 2
-"""The pixels, and a copy of those that are trained on."""
 
 Reference = Annotated[str, Field(min_length=1, max_length=129)]  # name@alias
 
@@ -99,7 +90,7 @@ def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> ResolvedFit:
         if wanted.sources == "all":
             sources, left_out = _of_one_shape(sources)
         _check_shapes(sources)
-    _check_memory(parts, task, min(len(sources), wanted.options.max_sources))
+    _check_memory(parts, task, sources, wanted)
     spec = FitSpec(
         name=wanted.name,
         task=TaskRef(name=task.name, version=task.version, digest=task.digest),
@@ -140,13 +131,22 @@ def _task(parts: Parts, reference: str, validation_fraction: float) -> TaskManif
     return task
 
 
-def _check_memory(parts: Parts, task: TaskManifest, num_sources: int) -> None:
+def _check_memory(
+    parts: Parts, task: TaskManifest, sources: list[PromptManifest], wanted: EnsembleCreate
+) -> None:
     """Refuse what would only get worker after worker killed."""
-    backbone, limit = parts.backbone, parts.settings.max_fit_bytes
-    features = (num_sources + 1) * backbone.embed_dim * BYTES_PER_FEATURE
-    pixels = 3 * backbone.image_size_px**2 * BYTES_PER_PIXEL_VALUE
-    logits = (num_sources + LOGITS_BESIDE_SOURCES) * len(task.classes) * 8
-    needed = task.num_images * (features + pixels + logits)
+    limit = parts.settings.max_fit_bytes
+    read = [] if wanted.method == "none" else sources
+    num_sources = min(len(read), wanted.options.max_sources)
+    needed = fit_bytes(
+        parts.backbone,
+        num_images=task.num_images,
+        num_classes=len(task.classes),
+        num_sources=len(read),
+        num_kept=num_sources,
+        num_prompt_tokens=read[0].num_prompt_tokens if read else 0,
+        prompt_depth=read[0].prompt_depth if read else 0,
+    )
     if needed > limit:
         raise _refused(
             "task-too-large",
