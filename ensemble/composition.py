@@ -68,8 +68,8 @@ def _match(reference: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
     return order, products.gather(2, order[..., None]).sum()
 
 
-def stack_prompts(prompts: Sequence[Tensor]) -> Tensor:
-    """Stack source prompts into (M, L, P, D), float32.
+def check_prompts(prompts: Sequence[Tensor]) -> None:
+    """Check that source prompts, each (L, P, D), fit each other.
 
     Raises:
         ShapeError: Their shapes differ, so that no weighted sum exists, or there are none; or a
@@ -82,12 +82,19 @@ def stack_prompts(prompts: Sequence[Tensor]) -> Tensor:
     (shape,) = shapes
     if len(shape) != 3 or 0 in shape:  # noqa: PLR2004
         raise ShapeError(f"source prompts have shape {shape}; expected (L, P, D), none of them 0")
-    stacked = torch.stack([prompt.float() for prompt in prompts])
-    finite = stacked.flatten(1).isfinite().all(1)
-    if not bool(finite.all()):
-        broken = torch.nonzero(~finite).flatten().tolist()
+    broken = [i for i, p in enumerate(prompts) if not bool(p.float().isfinite().all())]
+    if broken:
         raise NonFiniteError(f"source prompts contain NaN or infinite values: sources {broken}")
-    return stacked
+
+
+def stack_prompts(prompts: Sequence[Tensor]) -> Tensor:
+    """Stack source prompts into (M, L, P, D), float32.
+
+    Raises:
+        ShapeError, NonFiniteError: As `check_prompts`.
+    """
+    check_prompts(prompts)
+    return torch.stack([prompt.float() for prompt in prompts])
 
 
 def compose(prompts: Tensor, weights: Tensor) -> Tensor:

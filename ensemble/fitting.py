@@ -2,7 +2,9 @@
 
 The stages, in their order, for M sources and N images; each method has some of them:
 
-    screening         if there are more sources than `max_sources`: each on at most 128 images
+    screening         if there are more sources than `max_sources`: each on at most 128 images,
+                      or on 32 if there are more than four times as many
+    screening again   in that case: four times `max_sources`, on the rest of the 128
     task embedding    spot, panda: the target's own prompt after a few steps
     features          plain features and each source's, once           (M + 1) N forward passes
     gradients         per-image gradients of each source, on a few images
@@ -32,7 +34,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ensemble.composition import align_tokens, stack_prompts
+from ensemble.composition import align_tokens, check_prompts, stack_prompts
 from ensemble.errors import OptionsError, ShapeError, TooFewImagesError
 from ensemble.features import FeatureExtractor, extract_features
 from ensemble.fit_result import FitResult
@@ -103,9 +105,11 @@ def fit_ensemble(
         extract=extract,
         train_rows=train_rows,
         validation_rows=validation_rows,
-        sources=_sources(vit, sources),
+        sources=_sources(vit, ()),
     )
-    screening = None if method in SOURCE_FREE_METHODS else screen_sources(fit)
+    # Not stacked before most of them may have been dropped: a thousand deep prompts are large.
+    _check_sources(vit, sources)
+    screening = None if method in SOURCE_FREE_METHODS else screen_sources(fit, sources)
     kept = screening.kept if screening else tuple(range(len(sources)))
     kept_sources = _sources(vit, [sources[i] for i in kept])
     if options.align and method not in SOURCE_FREE_METHODS:
@@ -139,12 +143,14 @@ def _check_images(images: LabelledPixels, num_classes: int) -> None:
         raise ShapeError(f"labels from {low} to {high}; they must be 0 to {num_classes - 1}")
 
 
+def _check_sources(vit: PromptedViT, prompts: Sequence[Tensor]) -> None:
+    if prompts:
+        check_prompts(prompts)
+        vit.check_prompt(prompts[0])
+
+
 def _sources(vit: PromptedViT, prompts: Sequence[Tensor]) -> Sources:
-    if not prompts:
-        none = torch.zeros(0, 1, 1, vit.embed_dim)
-        return Sources(none, none)
-    stored = stack_prompts(prompts)
-    vit.check_prompt(stored[0])
+    stored = stack_prompts(prompts) if prompts else torch.zeros(0, 1, 1, vit.embed_dim)
     return Sources(stored, stored)
 
 

@@ -67,13 +67,22 @@ class DroppedSource(Source):
     """A source that the fit did not use, and why."""
 
     score: Number | None = None
+    num_images: int | None = None
     reason: str | None = None
 
 
+class Look(_Part):
+    """One round of the screening: on how many images how many sources were scored."""
+
+    num_images: int
+    num_sources: int
+
+
 class Screening(_Part):
-    """A first look at all sources, on few images."""
+    """A first look at all sources, on few images; perhaps a second at the best, on more."""
 
     num_images: int | None = None
+    looks: Annotated[tuple[Look, ...] | None, _Lenient] = None
     dropped: tuple[DroppedSource, ...] = ()
 
 

@@ -14,6 +14,7 @@ from ensemble.leaderboard import Standing
 from ensemble.methods.findings import Ablation, CompositionGap
 from ensemble.options import unused_options
 from ensemble.projection import t_sne
+from ensemble.screening import Look, Screening
 from jobs.records import FitRequest, SourceRef
 from worker.task_images import TaskImages
 
@@ -96,19 +97,30 @@ def _screening(sources: Sequence[SourceRef], found: FitResult) -> dict[str, Any]
     screening = found.screening
     if screening is None:
         return None
-    lowest = min(screening.scores[i] for i in screening.kept)
     return {
         "num_images": screening.num_images,
-        "dropped": [
-            _reference(source)
-            | {
-                "score": score,
-                "reason": f"adjusted H-score {score:.3f} on {screening.num_images} images; the "
-                f"{len(screening.kept)} sources that were kept have {lowest:.3f} or more",
-            }
-            for i, (source, score) in enumerate(zip(sources, screening.scores, strict=True))
-            if i not in screening.kept
+        "looks": [
+            {"num_images": look.num_images, "num_sources": len(look.scores)}
+            for look in screening.looks
         ],
+        "dropped": [
+            _reference(source) | _dropped(screening, look, i)
+            for i, source in enumerate(sources)
+            for look in screening.looks
+            if i in look.scores and i not in look.kept
+        ],
+    }
+
+
+def _dropped(screening: Screening, look: Look, source: int) -> dict[str, Any]:
+    """Why a look dropped a source: scores on other images than those of the look say nothing."""
+    lowest = min(look.scores[i] for i in look.kept)
+    stayed = "were kept" if look is screening.looks[-1] else "were looked at again"
+    return {
+        "score": look.scores[source],
+        "num_images": look.num_images,
+        "reason": f"adjusted H-score {look.scores[source]:.3f} on {look.num_images} images; the "
+        f"{len(look.kept)} sources that {stayed} have {lowest:.3f} or more",
     }
 
 

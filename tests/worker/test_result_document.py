@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from backbones.info import LoadedBackbone
+from ensemble import screening as screening_module
 from ensemble.fit_result import FitResult
 from ensemble.fitting import fit_ensemble
 from ensemble.methods import hgprompt, target_prompt
@@ -176,11 +177,40 @@ def test_what_was_dropped_is_named_with_the_reason(describe: Describe) -> None:
         index = NAMES.index(name)
         assert source["digest"] == fit.request.sources[index].digest
         assert source["score"] == found.scores[index] <= lowest
+        assert source["num_images"] == 21
         assert f"{source['score']:.3f} on 21 images" in source["reason"]
         assert f"the 2 sources that were kept have {lowest:.3f} or more" in source["reason"]
     assert [s["name"] for s in fit.document["sources"]] == list(fit.document["weights"])
     assert len(fit.document["gradient_cosine"]) == 2
     assert describe(options=FitOptions(max_sources=4)).document["screening"] is None
+
+
+def test_a_source_is_told_the_look_that_dropped_it(
+    describe: Describe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screening_module, "FIRST_IMAGES", 12)
+    monkeypatch.setattr(screening_module, "SECOND_LOOK", 2)
+    fit = describe("single", options=FitOptions(max_sources=1))
+
+    screening, found = fit.document["screening"], fit.found.screening
+    assert found is not None
+    first, second = found.looks
+    assert screening["num_images"] == 21
+    assert screening["looks"] == [
+        {"num_images": 12, "num_sources": 4},
+        {"num_images": 21, "num_sources": 2},
+    ]
+    dropped = {NAMES.index(source["name"]): source for source in screening["dropped"]}
+    assert sorted([*dropped, *found.kept]) == [0, 1, 2, 3]
+    for i, source in dropped.items():
+        look, stayed = (second, "kept") if i in first.kept else (first, "looked at again")
+        lowest = min(look.scores[i] for i in look.kept)
+        assert source["score"] == look.scores[i] <= lowest
+        assert source["num_images"] == look.num_images
+        assert source["reason"] == (
+            f"adjusted H-score {source['score']:.3f} on {look.num_images} images; the "
+            f"{len(look.kept)} sources that were {stayed} have {lowest:.3f} or more"
+        )
 
 
 @pytest.mark.parametrize("method", ["hgprompt", "none"])

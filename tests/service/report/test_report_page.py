@@ -162,6 +162,15 @@ def test_an_earlier_result_does_not_say_on_how_many_images_the_cosines_are(
     assert "mean gradients on the target. Below" in page
 
 
+def test_two_looks_are_told_apart(render: Render, result: Result) -> None:
+    looks = [{"num_images": 32, "num_sources": 400}, {"num_images": 128, "num_sources": 64}]
+    page = " ".join(
+        render({**result, "screening": {**result["screening"], "looks": looks}}).split()
+    )
+    assert "A first look was at 400 sources on 32 images, the next at 64 sources on 128" in page
+    assert "A first look on 128 images" in render(result)
+
+
 def test_sources_that_were_all_kept(render: Render) -> None:
     assert "kept all sources" in render({"screening": {"num_images": 128, "dropped": []}})
 
