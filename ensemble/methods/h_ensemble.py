@@ -4,7 +4,9 @@ H-ensemble (Wu et al. 2024, "H-ensemble: An Information Theoretic Approach to Re
 Multi-Source-Free Transfer", AAAI): source models are combined by weights on their features.
 
 Departures: the score is the adjusted one, which has a signal also for N <= D. The weights are
-carried over from the features to the prompts: what is served is one prompt, not M models.
+carried over from the features to the prompts, with their tokens aligned first (unless `align` is
+false): what is served is one prompt, not M models. The paper's classifier is a generalised form of
+maximal correlation regression; here it is the discriminant that every method has.
 """
 
 from ensemble.composition import compose

@@ -1,13 +1,16 @@
 """`panda`: tune from the most similar source, with that source as a teacher.
 
 PANDA (Zhong et al. 2022, "PANDA: Prompt Transfer Meets Knowledge Distillation for Efficient Model
-Adaptation", arXiv 2208.10160): the student starts from the source prompt and its loss is
-cross-entropy + max(0, similarity) * MSE between its logits and the teacher's. The teacher is the
-backbone under the source prompt with a head fitted on the target; it does not change, so its
-logits are computed once.
+Adaptation", arXiv 2208.10160): a teacher made of the source prompt, and a student whose loss is
+cross-entropy + max(0, similarity) * MSE between its logits and the teacher's. The teacher does not
+change, so its logits are computed once.
 
-Departures: the similarity is SPoT's mean pairwise cosine of tokens, for deep prompts layer by
-layer; the teacher's head is the closed-form one.
+Departures. In the paper the teacher is the source prompt after it was tuned on the target, with its
+classifier, and the student starts from a fresh prompt. Here the teacher is the source prompt as it
+is, with a head fitted on the target in closed form, and the student starts from both: at step 0 they
+are the same, and the distillation is only an anchor that holds the student near the source. The
+similarity is SPoT's mean pairwise cosine of tokens, for deep prompts layer by layer. The steps for
+the embedding come on top of the tuning epochs, as in `spot`.
 """
 
 import torch

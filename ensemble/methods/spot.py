@@ -6,8 +6,9 @@ of its retrievals are candidates: the most similar source ("best of top-1"), whi
 names, and, unless that is the same, the top-k average with weights sim_r / sum sim, which has no
 one source.
 
-Departures: deep prompts, compared layer by layer; negative similarities count 0 in the average.
-The steps for the embedding come on top of the tuning epochs.
+Departures: deep prompts, compared layer by layer; negative similarities count 0 in the average;
+the sources' tokens are aligned before they are averaged (`ensemble.composition`), unless `align` is
+false. The steps for the embedding come on top of the tuning epochs.
 """
 
 import torch

@@ -1,7 +1,10 @@
 """`vpt`: visual prompt tuning from a random start (Jia et al. 2022, ECCV, arXiv 2203.12119).
 
-Departure: the head starts from the closed-form fit on the random prompt's features instead of at
-random, as for every method here, so that no method is behind because of its head.
+Departures: AdamW at the one learning rate that was asked for, where the paper has SGD and searches
+learning rate and weight decay for each task. And the head starts from the closed-form fit on the
+random prompt's features instead of at random, as for every method here, so that no method is behind
+because of its head. But on few images such a head leaves the random prompt little error to learn
+from: this can be behind the paper's VPT.
 """
 
 import torch
