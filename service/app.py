@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from service import errors
 from service.classify_docs import CLASSIFY_PATHS
+from service.cross_site import RefuseCrossSite
 from service.drain import CloseWhileDraining
 from service.oip.docs import OIP_PATHS
 from service.oip.repository import RepositoryIndex
@@ -66,6 +67,7 @@ def create_app(
     app.state.refresh = _nothing_to_refresh
     app.state.scrape = partial(_scrape, app)
     metrics = RequestMetrics(app.state.metrics, parts.drain)
+    app.add_middleware(RefuseCrossSite)
     app.add_middleware(CloseWhileDraining, drain=parts.drain)
     app.add_middleware(MeasureRequests, metrics=metrics)
     app.add_middleware(CutOffSlowReaders, idle_timeout_s=parts.settings.body_idle_timeout_s)

@@ -38,6 +38,27 @@ async def test_a_path_outside_the_document_says_what_it_takes(
     assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("DELETE", "/v1/prompts/fashion"),
+        ("POST", "/v1/ensembles/zoo/cancel"),
+        ("POST", "/v1/ensembles/zoo/classify"),
+        ("POST", "/v2/repository/models/zoo/unload"),
+    ],
+)
+async def test_another_web_site_changes_nothing(
+    client: httpx.AsyncClient, method: str, path: str
+) -> None:
+    refused = await client.request(method, path, headers={"Sec-Fetch-Site": "cross-site"})
+    assert refused.status_code == 403
+    assert "cross-site" in refused.text
+    own = await client.request(method, path, headers={"Sec-Fetch-Site": "same-origin"})
+    assert own.status_code != 403
+    read = await client.get("/v1/prompts", headers={"Sec-Fetch-Site": "cross-site"})
+    assert read.status_code == 200
+
+
 JSON = {"Content-Type": "application/json"}
 
 
