@@ -7,10 +7,10 @@ change, so its logits are computed once.
 
 Departures. In the paper the teacher is the source prompt after it was tuned on the target, with its
 classifier, and the student starts from a fresh prompt. Here the teacher is the source prompt as it
-is, with a head fitted on the target in closed form, and the student starts from both: at step 0 they
-are the same, and the distillation is only an anchor that holds the student near the source. The
-similarity is SPoT's mean pairwise cosine of tokens, for deep prompts layer by layer. The steps for
-the embedding come on top of the tuning epochs, as in `spot`.
+is, with a head fitted on the target in closed form, and the student starts from both: at step 0
+they are the same, and the distillation is only an anchor that holds the student near the source.
+The similarity is SPoT's mean pairwise cosine of tokens, for deep prompts layer by layer. The steps
+for the embedding come on top of the tuning epochs, as in `spot`.
 """
 
 import torch
