@@ -67,7 +67,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
         command=command,
     )
     backbone = BackboneSettings().load()
-    prompts = load_source_prompts(args.prompts, backbone.info)
+    prompts = load_source_prompts(args.prompts, backbone.info, tasks.names())
     runner = Runner(request, backbone, prompts, ResultsFolder(args.out), Console(stderr=True))
     return 1 if runner() else 0
 
@@ -149,7 +149,13 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     )
     add("--seed", nargs="+", type=_at_least(0), default=[0, 1, 2], help="(default: 0 1 2)")
     add("--sources", nargs="+", type=_at_least(1), default=[3, 5, 8, 11], help="values of M")
-    add("--shots", nargs="+", type=_shots, default=[10, 50, "full"], help="images a class")
+    add(
+        "--shots",
+        nargs="+",
+        type=_shots,
+        default=[10, 50, "full"],
+        help=f"images a class, at least {MIN_SHOTS}, or full (default: 10 50 full)",
+    )
     add("--tuning-epochs", type=_at_least(0), default=10, help="of every method that tunes")
     add("--max-test-images", type=_at_least(1), help="a random choice of them (default: all)")
     add("--shard", default="1/1", metavar="I/K", help="compute the I-th of K parts")

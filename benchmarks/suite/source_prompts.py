@@ -1,7 +1,7 @@
 """The source prompts of a target task."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backbones.info import BackboneInfo
 from benchmarks.suite.errors import SuiteError
-from benchmarks.suite.task_groups import share_images
+from benchmarks.suite.task_groups import GROUPS, share_images
 from prompt_store.codec import BackboneShape, PromptLimits, read_prompt
 
 
@@ -31,11 +31,21 @@ class SourcePrompt:
     prompt: Tensor
 
 
-def load_source_prompts(folder: Path, backbone: BackboneInfo) -> list[SourcePrompt]:
+def load_source_prompts(
+    folder: Path, backbone: BackboneInfo, tasks: Collection[str]
+) -> list[SourcePrompt]:
     """Read all `*.safetensors` of a folder, by name.
 
+    Which target a prompt must not serve follows from the name of its task alone, so that has to be
+    a name that the suite knows.
+
+    Args:
+        folder: Of the files; each says in its metadata, or else by its name, what its task is.
+        backbone: That they are for.
+        tasks: Names that are known besides those of `task_groups`.
+
     Raises:
-        SuiteError: There is none.
+        SuiteError: There is none, or one says a task that is not known.
         PromptStoreError: One is invalid or was trained on another backbone.
     """
     shape = BackboneShape(
@@ -45,10 +55,18 @@ def load_source_prompts(folder: Path, backbone: BackboneInfo) -> list[SourceProm
     for path in sorted(folder.glob("*.safetensors")):
         data = path.read_bytes()
         file = read_prompt(data, PromptLimits(), shape)
+        task = file.metadata.get("task", path.stem)
+        if task not in GROUPS and task not in tasks:
+            known = ", ".join(sorted({*GROUPS, *tasks}))
+            raise SuiteError(
+                f"{path} was trained on the task {task!r}, which this suite does not know, so "
+                "which targets have the same images cannot be told. Train it with `--name TASK`; "
+                f"the file may have any name. Known tasks: {known}"
+            )
         prompts.append(
             SourcePrompt(
                 name=path.stem,
-                task=file.metadata.get("task", path.stem),
+                task=task,
                 digest=hashlib.sha256(data).hexdigest(),
                 prompt=torch.from_numpy(file.prompt_embeddings),
             )

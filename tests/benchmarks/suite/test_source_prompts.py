@@ -14,6 +14,7 @@ from benchmarks.suite.source_prompts import (
 )
 from benchmarks.suite.task_groups import GROUPS, share_images
 from benchmarks.tasks.catalogue import NAMES
+from prompt_store.codec import PromptFile, PromptLimits, read_prompt, write_prompt
 from prompt_store.errors import InvalidPromptError
 
 
@@ -74,13 +75,36 @@ def test_too_few_sources_are_refused() -> None:
 def test_prompts_are_read_and_checked(
     tmp_path: Path, prompts: Path, backbone: LoadedBackbone
 ) -> None:
-    loaded = load_source_prompts(prompts, backbone.info)
+    loaded = load_source_prompts(prompts, backbone.info, ())
     assert [p.name for p in loaded] == ["count", "digits", "emoji-group", "mnist", "texture"]
     assert loaded[0].prompt.shape == (backbone.info.depth, 4, backbone.info.embed_dim)
     with pytest.raises(SuiteError, match=r"holds no \*\.safetensors"):
-        load_source_prompts(tmp_path, backbone.info)
+        load_source_prompts(tmp_path, backbone.info, ())
     data = (prompts / "count.safetensors").read_bytes()
     other = data.replace(backbone.info.digest.encode(), b"sha256:" + b"0" * 64)
     (tmp_path / "other.safetensors").write_bytes(other)
     with pytest.raises(InvalidPromptError, match="trained on backbone sha256:000"):
-        load_source_prompts(tmp_path, backbone.info)
+        load_source_prompts(tmp_path, backbone.info, ())
+
+
+def test_a_prompt_of_a_task_that_nobody_knows_is_refused(
+    tmp_path: Path, prompts: Path, backbone: LoadedBackbone
+) -> None:
+    """It may have seen the target's images: "count-20-tokens" is not told from another task."""
+    file = read_prompt((prompts / "count.safetensors").read_bytes(), PromptLimits())
+    for name in ("count", "count-20-tokens"):
+        metadata = file.metadata | {"task": name}
+        data = write_prompt(PromptFile(file.prompt_embeddings, metadata=metadata), "F16")
+        (tmp_path / "count-20-tokens.safetensors").write_bytes(data)
+        if name == "count":
+            (loaded,) = load_source_prompts(tmp_path, backbone.info, ())
+            assert (loaded.name, loaded.task) == ("count-20-tokens", "count")
+    with pytest.raises(SuiteError, match=r"count-20-tokens.safetensors was trained on the task 'c"):
+        load_source_prompts(tmp_path, backbone.info, ())
+    (own,) = load_source_prompts(tmp_path, backbone.info, ["count-20-tokens"])
+    assert own.task == "count-20-tokens"
+
+
+def test_the_shipped_prompts_are_of_known_tasks() -> None:
+    for path in (Path(__file__).parents[3] / "examples" / "prompts").glob("*.safetensors"):
+        assert read_prompt(path.read_bytes(), PromptLimits()).metadata["task"] in GROUPS
