@@ -26,6 +26,9 @@ from ensemble.errors import EnsembleError
 from images.errors import ImagesError
 from prompt_store.errors import PromptStoreError
 
+MIN_SHOTS = 3
+"""Of 2 images a class, `VALIDATION_FRACTION` is none: nothing could be held out."""
+
 EXPECTED_ERRORS = (
     BackboneError,
     EnsembleError,
@@ -102,7 +105,7 @@ def _targets(tasks: TaskFolder, wanted: Sequence[str] | None, folder: Path) -> t
 def _shots(text: str) -> Shots:
     if text == "full":
         return "full"
-    return _at_least(2)(text)
+    return _at_least(MIN_SHOTS)(text)
 
 
 def _at_least(least: int) -> Callable[[str], int]:

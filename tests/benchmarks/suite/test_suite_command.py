@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.suite.__main__ import main
+from benchmarks.suite.__main__ import MIN_SHOTS, main
 from benchmarks.suite.results_folder import ResultsFolder
+from benchmarks.suite.variants import VALIDATION_FRACTION
+from ensemble.errors import TooFewImagesError
+from ensemble.splits import stratified_split
 from tests.benchmarks.suite.conftest import NUM_CLASSES, TARGETS, write_archive
 
 ROOT = Path(__file__).parents[3]
@@ -187,6 +190,23 @@ def test_wrong_arguments_are_named(
 ) -> None:
     assert main(_arguments(tasks, prompts, tmp_path / "out", *arguments)) == 1
     assert error in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shots", ["0", "2"])
+def test_too_few_shots_to_hold_one_out_are_refused_at_once(
+    tasks: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], shots: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(_arguments(tasks, prompts, tmp_path / "out", "--shots", shots))
+    assert f"--shots: {shots} is below 3" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_fewest_shots_leave_an_image_to_hold_out() -> None:
+    labels = torch.arange(2).repeat(MIN_SHOTS)
+    assert len(stratified_split(labels, VALIDATION_FRACTION, 0)[1]) == 2
+    with pytest.raises(TooFewImagesError):
+        stratified_split(labels[2:], VALIDATION_FRACTION, 0)
 
 
 def test_the_tasks_have_the_names_that_the_tests_assume(tasks: Path) -> None:
