@@ -16,6 +16,7 @@ from backbones.info import LoadedBackbone
 from jobs.settings import DeploymentSettings
 from service.main import build_app
 from service.settings import ServiceSettings
+from tests.service.oip.conftest import make_artifact, publish
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +40,12 @@ async def client(
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             yield client
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, loaded: LoadedBackbone) -> None:
+    """Something to ask for: of a name that does not exist no body is read."""
+    publish((tmp_path / "store").as_uri(), make_artifact(loaded, 1), loaded.info.digest)
 
 
 def body(tensor: dict[str, Any], data: bytes = b"", **more: Any) -> tuple[bytes, dict[str, str]]:
@@ -149,6 +156,7 @@ REFUSED: dict[str, tuple[bytes, dict[str, str], str]] = {
 }
 
 
+@pytest.mark.usefixtures("zoo")
 @pytest.mark.parametrize("case", REFUSED)
 async def test_an_invalid_request_is_400_and_says_why(client: httpx.AsyncClient, case: str) -> None:
     content, headers, reason = REFUSED[case]
@@ -158,6 +166,7 @@ async def test_an_invalid_request_is_400_and_says_why(client: httpx.AsyncClient,
     assert reason in response.json()["error"]
 
 
+@pytest.mark.usefixtures("zoo")
 async def test_a_decompression_bomb_is_413_and_takes_little_memory(
     client: httpx.AsyncClient,
 ) -> None:
@@ -171,6 +180,7 @@ async def test_a_decompression_bomb_is_413_and_takes_little_memory(
     assert grown_kib < 50_000
 
 
+@pytest.mark.usefixtures("zoo")
 async def test_a_body_over_the_limit_is_413(client: httpx.AsyncClient) -> None:
     response = await client.post(INFER, content=bytes(LIMIT_BYTES + 1), headers={LENGTH: "0"})
     assert response.status_code == 413
