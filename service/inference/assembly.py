@@ -22,6 +22,7 @@ from service.inference.engine_parts import (
     make_forward,
     num_streams,
     residency_budgets,
+    room_maker,
     token_cost,
     use_cores,
     warm_up_engine,
@@ -112,6 +113,7 @@ async def running_engine(
         deliver=deliver,
         report=observe,
         prepare=use_cores(streams),
+        make_room=room_maker(residency, loop),
         num_streams=streams,
     )
     engine.start()
