@@ -16,6 +16,7 @@ from backbones.info import LoadedBackbone
 from jobs.settings import DeploymentSettings
 from service.main import build_app
 from service.settings import ServiceSettings
+from tests.service.oip.conftest import make_artifact, publish
 
 pytestmark = pytest.mark.anyio
 
@@ -47,6 +48,12 @@ async def client(
     ):
         yield client
     assert list(spool.iterdir()) == []
+
+
+@pytest.fixture
+def zoo(root: Path, loaded: LoadedBackbone) -> None:
+    """Something to ask for: of a name that does not exist no body is read."""
+    publish((root / "store").as_uri(), make_artifact(loaded, 1), loaded.info.digest)
 
 
 def check_refused(response: httpx.Response) -> None:
@@ -152,6 +159,7 @@ async def test_no_body_of_a_fit_request_upsets_it(client: httpx.AsyncClient, bod
     assert (await client.get("/v1/ensembles")).json()["items"] == []
 
 
+@pytest.mark.usefixtures("zoo")
 @pytest.mark.parametrize(
     ("content_type", "body"),
     [
@@ -193,10 +201,11 @@ async def test_no_body_of_a_classification_upsets_it(
     client: httpx.AsyncClient, content_type: str, body: bytes
 ) -> None:
     headers = {"Content-Type": content_type.encode("latin-1")}
-    url = "/v1/ensembles/nothing/classify"
+    url = "/v1/ensembles/zoo/classify"
     check_refused(await client.post(url, content=body, headers=headers))
 
 
+@pytest.mark.usefixtures("zoo")
 @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "99999999999999999999", "1, 2", "²"])
 async def test_a_false_content_length_does_not_widen_the_limit(
     client: httpx.AsyncClient, length: str
@@ -207,7 +216,7 @@ async def test_a_false_content_length_does_not_widen_the_limit(
 
     headers = {"Content-Length": length.encode()}
     for method, url in (
-        ("POST", "/v1/ensembles/e/classify"),
+        ("POST", "/v1/ensembles/zoo/classify"),
         ("POST", "/v1/ensembles"),
         ("PUT", "/v1/tasks/t"),
     ):
@@ -216,6 +225,7 @@ async def test_a_false_content_length_does_not_widen_the_limit(
         assert response.status_code == 413
 
 
+@pytest.mark.usefixtures("zoo")
 async def test_a_body_that_never_ends_is_given_up(client: httpx.AsyncClient) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"x"
@@ -225,7 +235,7 @@ async def test_a_body_that_never_ends_is_given_up(client: httpx.AsyncClient) -> 
     for method, url in (
         ("PUT", "/v1/prompts/p"),
         ("PUT", "/v1/tasks/t"),
-        ("POST", "/v1/ensembles/e/classify"),
+        ("POST", "/v1/ensembles/zoo/classify"),
     ):
         response = await asyncio.wait_for(client.request(method, url, content=body()), 10)
         check_refused(response)
