@@ -76,10 +76,14 @@ class Classifier:
     async def check(self, reference: Reference) -> None:
         """Make sure that there is something to serve, before anything is read for it.
 
+        What was served lately is not looked up: nothing may wait while its body arrives.
+
         Raises:
             DeadlineExceededError: The store did not answer in time.
             FitNotFoundError, NotFoundError, NothingToServeError: As `Resolver.resolve`.
         """
+        if self.resolver.has_served(reference):
+            return
         try:
             async with asyncio.timeout(self._deadline_s):
                 await self.resolver.resolve(reference)

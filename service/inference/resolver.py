@@ -109,6 +109,10 @@ class Resolver:
             version = keyed_version(target.weights, str(reference), assignment_key)
         return target.served[version]
 
+    def has_served(self, reference: Reference) -> bool:
+        """Whether there was something to serve when the reference was last looked up."""
+        return reference in self._known
+
     def last_known(self, reference: NameReference) -> Served | None:
         """Return what a name meant when it was last looked up; None if that is not known."""
         known = self._known.get(reference)
