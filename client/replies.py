@@ -172,8 +172,18 @@ class FitError(Reply):
     detail: str | None = None
 
 
+class LeftOut(Reply):
+    """A prompt that `sources: "all"` did not take, and why."""
+
+    name: str
+    reason: str
+
+
 class Ensemble(Reply):
-    """One version of an ensemble; `digest` is its artifact's, None until it has succeeded."""
+    """One version of an ensemble; `digest` is its artifact's, None until it has succeeded.
+
+    `left_out` comes with the answer to the request for the fit only.
+    """
 
     name: str
     version: int
@@ -186,6 +196,7 @@ class Ensemble(Reply):
     progress: Progress | None = None
     result: FitResult | None = None
     error: FitError | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def ended(self) -> bool:

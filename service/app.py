@@ -1,5 +1,6 @@
 """The application of one role: its routes, error handlers and middleware."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -79,6 +80,7 @@ def create_app(
         app.state.model_statistics = ModelStatistics(time.time)
         app.state.collect_statistics = app.state.model_statistics.collect
         app.state.repository_index = RepositoryIndex(parts.ensembles)
+        app.state.repository_looking = asyncio.Lock()  # one look at a time
         # First, so that the hot paths are found at once.
         app.router.routes.extend((classify.classify_route, *OIP_ROUTES))
     app.include_router(health.router)

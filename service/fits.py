@@ -146,6 +146,7 @@ def _check_memory(
         num_kept=num_sources,
         num_prompt_tokens=read[0].num_prompt_tokens if read else 0,
         prompt_depth=read[0].prompt_depth if read else 0,
+        learns_weights=wanted.method == "hgprompt",
     )
     if needed > limit:
         raise _refused(

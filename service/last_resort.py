@@ -14,10 +14,14 @@ logger = logging.getLogger(__name__)
 PATIENCE_S = 5.0
 
 
-def leave_soon(patience_s: float = PATIENCE_S) -> None:
+LAST_TRACES_S = 30.0
+"""What OpenTelemetry may take to send the last spans."""
+
+
+def leave_soon(patience_s: float) -> None:
     """End the process with status 0 after a while, if it has not ended by itself until then.
 
-    To be called when everything is answered and written.
+    To be called when everything is answered.
     """
     threading.Thread(target=_leave, args=(patience_s,), name="last-resort", daemon=True).start()
 

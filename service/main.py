@@ -12,6 +12,7 @@ from jobs.settings import DeploymentSettings
 from prompt_store.errors import PromptStoreError
 from prompt_store.scratch import remove_leftovers
 from service.composition import compose
+from service.last_resort import LAST_TRACES_S, PATIENCE_S
 from service.processes.service_supervisor import supervise
 from service.serving import serve
 from service.settings import ServiceSettings, explained
@@ -57,8 +58,10 @@ def main() -> None:
     except (BackboneError, PromptStoreError) as error:
         sys.exit(f"service: {error}")
     send_last_traces = trace_requests(app)
-    serve(app, settings)
-    if send_last_traces is not None:
+    if send_last_traces is None:
+        serve(app, settings)
+    else:
+        serve(app, settings, patience_s=PATIENCE_S + LAST_TRACES_S)
         send_last_traces()
 
 

@@ -2,12 +2,13 @@
 
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.drain import DrainingServer
-from service.last_resort import leave_soon
+from service.last_resort import PATIENCE_S, leave_soon
 from service.parts import Parts
 from service.settings import ServiceSettings
 from service.slow_readers import AbortableProtocol
@@ -36,10 +37,16 @@ def server_of(
 
 
 def serve(
-    app: FastAPI, settings: ServiceSettings, sockets: Sequence[socket.socket] | None = None
+    app: FastAPI,
+    settings: ServiceSettings,
+    sockets: Sequence[socket.socket] | None = None,
+    *,
+    patience_s: float = PATIENCE_S,
 ) -> None:
     """Serve until SIGTERM, on the settings' address or on sockets that are bound already.
 
-    The process has to end then: it is made to if a thread hangs.
+    The process has to end then: after `patience_s` it is made to, if a thread hangs.
     """
-    server_of(app, settings, leave_soon).run(sockets=None if sockets is None else list(sockets))
+    server_of(app, settings, partial(leave_soon, patience_s)).run(
+        sockets=None if sockets is None else list(sockets)
+    )

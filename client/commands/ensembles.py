@@ -54,6 +54,8 @@ def fit(  # noqa: PLR0917  one parameter an option
             seed=seed,
         )
         console.print(f"{ensemble.name}@{ensemble.version} {ensemble.status}")
+        for each in ensemble.left_out:
+            console.print(f"without {each.name}: {each.reason}", soft_wrap=True)
         if wait:
             show_result(console, follow(client, console, ensemble))
 

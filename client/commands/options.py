@@ -1,5 +1,7 @@
 """Options that several commands share."""
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +15,11 @@ ReferenceArgument = Annotated[
 ]
 VersionOption = Annotated[int | None, typer.Option("--version", min=1, help="Which version.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def own_path(path: Path) -> Path:
+    """The path with a name of its own, also of `.` and `..`; links are not followed."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
 
 
 def connect(url: str) -> Client:

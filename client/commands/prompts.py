@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from client.api import DEFAULT_URL
-from client.commands.options import UrlOption, connect
+from client.commands.options import UrlOption, connect, own_path
 from client.console import list_table, make_console, print_list, short_digest, size
 
 app = typer.Typer(help="Source prompts: push, ls, rm.", no_args_is_help=True)
@@ -29,7 +29,7 @@ def push(
     console = make_console()
     with connect(url) as client:
         for file in files:
-            prompt = client.put_prompt(name or file.resolve().stem, file)
+            prompt = client.put_prompt(name or own_path(file).stem, file)
             console.print(
                 f"{prompt.name}@{prompt.version}  {short_digest(prompt.digest)}  "
                 f"{prompt.num_prompt_tokens} tokens, depth {prompt.prompt_depth}"

@@ -7,7 +7,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from client.api import DEFAULT_URL
-from client.commands.options import UrlOption, connect
+from client.commands.options import UrlOption, connect, own_path
 from client.console import list_table, make_console, print_list, short_digest, size
 
 app = typer.Typer(help="Labelled images: push, ls, rm.", no_args_is_help=True)
@@ -34,7 +34,7 @@ def push(
     ):
         upload = bar.add_task("", total=None)
         task = client.put_task(
-            name or path.resolve().name.partition(".")[0],
+            name or own_path(path).name.partition(".")[0],
             path,
             lambda sent, total: bar.update(upload, completed=sent, total=total),
         )

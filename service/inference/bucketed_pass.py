@@ -7,7 +7,7 @@ bucket from earlier batches is computed too and not looked at: rows do not affec
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,6 +105,10 @@ class GraphCapture:
         return replay
 
 
+_Key = tuple[int, BatchKey]
+"""A bucket, and what the rows of a pass have in common."""
+
+
 @dataclass
 class Prepared:
     """A pass that was captured, its buffers, and when it was last used."""
@@ -141,8 +145,8 @@ class BucketedPass:
         self._capture = capture
         self._eager = EagerPass(vit)
         self._clock = clock
-        self._prepared: OrderedDict[tuple[int, BatchKey], Prepared] = OrderedDict()
-        self._retry_s: dict[tuple[int, BatchKey], float] = {}
+        self._prepared: OrderedDict[_Key, Prepared] = OrderedDict()
+        self._retry_s: dict[_Key, float] = {}
 
     @property
     def num_prepared(self) -> int:
@@ -177,22 +181,18 @@ class BucketedPass:
         """Prepare a pass; None if it fails, or there is no room for it."""
         try:
             static = StaticBatch(bucket, row, self._vit.device)
+            idle = [key for key, each in self._prepared.items() if now_s - each.used_s >= IDLE_S]
+            if not self._has_room(static, without=idle):
+                return None
             while not self._has_room(static):
-                if not self._one_gives_way(now_s):
-                    return None
+                self._prepared.popitem(last=False)  # used longest ago, so one of the idle ones
             return Prepared(static, self._capture(self._vit, static), now_s)
         except RuntimeError:  # torch's, out of memory among them
             logger.warning("no graph for batches of %d", bucket, exc_info=True)
             return None
 
-    def _has_room(self, static: StaticBatch) -> bool:
-        taken = sum(each.static.num_bytes for each in self._prepared.values())
-        return len(self._prepared) < MAX_GRAPHS and taken + static.num_bytes <= MAX_STATIC_BYTES
-
-    def _one_gives_way(self, now_s: float) -> bool:
-        """Let the graph go that was used longest ago; False if that is not long ago."""
-        key, oldest = next(iter(self._prepared.items()), (None, None))
-        if key is None or oldest is None or now_s - oldest.used_s < IDLE_S:
-            return False
-        del self._prepared[key]
-        return True
+    def _has_room(self, static: StaticBatch, without: Collection[_Key] = ()) -> bool:
+        """Whether there is room for one more, if the graphs of some keys went."""
+        kept = [each for key, each in self._prepared.items() if key not in without]
+        taken = sum(each.static.num_bytes for each in kept)
+        return len(kept) < MAX_GRAPHS and taken + static.num_bytes <= MAX_STATIC_BYTES

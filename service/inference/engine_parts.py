@@ -33,7 +33,7 @@ def default_max_batch_size(device: torch.device) -> int:
 
 
 def default_crowded_batch_size(device: torch.device) -> int | None:
-    """Return the largest batch while one artifact crowds out others; None for no other than ever.
+    """Return the largest batch while one ensemble crowds out others; None for no other than ever.
 
     On one core of a CPU 4 images take little more than half as long as 8
     (docs/serving-engine.md). What it gains and costs on a GPU has not been measured.

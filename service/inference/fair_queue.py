@@ -88,7 +88,8 @@ class FairQueue(Generic[T]):
         party = self._heap[0][2]
         item = self._items[party].popleft()
         self._forget_if_empty(party)
-        self.charge(party, cost)
+        if cost:
+            self.charge(party, cost)
         return party, item
 
     def charge(self, party: str, cost: float) -> None:

@@ -143,8 +143,13 @@ async def index(request: Request) -> Response:
     def answer() -> Response:
         return JSONResponse(repository.entries(ready_only=ready_only))
 
+    looking: asyncio.Lock = request.app.state.repository_looking
     async with _deadline(request):
-        return await asyncio.to_thread(answer)
+        await looking.acquire()
+        look = asyncio.create_task(asyncio.to_thread(answer))
+        # By the look itself: it goes on in its thread when nobody waits for it any more.
+        look.add_done_callback(lambda _: looking.release())
+        return await asyncio.shield(look)
 
 
 async def load(request: Request) -> Response:

@@ -148,6 +148,26 @@ def test_a_task_is_pushed(run: Run, server: "ScriptedServer", tmp_path: Path) ->
     assert server.received[0].target == "/v1/tasks/pets"
 
 
+def test_a_task_behind_a_link_has_the_name_of_the_link(
+    run: Run, server: "ScriptedServer", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "2026-11" / "cat").mkdir(parents=True)
+    (tmp_path / "2026-11" / "cat" / "a.png").write_bytes(b"x")
+    (tmp_path / "pets").symlink_to(tmp_path / "2026-11")
+    monkeypatch.chdir(tmp_path / "pets")
+    for path, name in ((tmp_path / "pets", "pets"), (Path("."), "2026-11")):
+        server.will_answer(TASK, 201)
+        assert run("tasks", "push", path).status == 0
+        assert server.received[-1].target == f"/v1/tasks/{name}"
+
+
+def test_what_a_fit_leaves_out_is_told(run: Run, server: "ScriptedServer") -> None:
+    left_out = [{"name": "odd", "version": 1, "digest": "sha256:0", "reason": "it has 20 tokens"}]
+    server.will_answer({**QUEUED, "left_out": left_out}, 202)
+    ran = run("fit", "mix", "--task", "pets", "--no-wait")
+    assert "without odd: it has 20 tokens\n" in ran.out
+
+
 def test_the_help_of_fit_names_every_method(run: Run) -> None:
     words = run("fit", "--help").out.replace(",", " ").replace(".", " ").split()
     assert set(get_args(Method)) <= set(words)

@@ -13,7 +13,6 @@ from prompt_store.clock import utc_now
 from prompt_store.codec import PromptFile, write_prompt
 from prompt_store.objects import ObjectStore
 from prompt_store.registry import PromptRegistry
-from service.fit_memory import BYTES_BESIDE, BYTES_PER_ACTIVATION
 
 pytestmark = pytest.mark.anyio
 
@@ -195,10 +194,8 @@ async def test_a_fit_that_would_take_too_much_memory_is_refused(
     info = loaded.info
     pixels, logits = 3 * info.image_size_px**2 * 2, (2 + 9) * 2 * 8
     per_image = 3 * info.embed_dim * 40 + pixels + logits  # two sources and plain
-    prompts = 2 * 2 * 3 * info.embed_dim * (8 + 60)
-    activations = 32 * (1 + 3 + 4) * info.embed_dim * info.depth * BYTES_PER_ACTIVATION
-    fixed, one_read = prompts + activations + BYTES_BESIDE, 2 * 3 * info.embed_dim * 8
-    limit = 6 * per_image + fixed + one_read
+    prompts, one_read = 2 * 2 * 3 * info.embed_dim * (8 + 60), 2 * 3 * info.embed_dim * 8
+    limit = 6 * per_image + prompts + one_read
     async with open_client(max_fit_bytes=limit) as client:
         for i in range(3):
             await client.put(f"/v1/prompts/p{i}", content=make_prompt(i))
@@ -207,7 +204,7 @@ async def test_a_fit_that_would_take_too_much_memory_is_refused(
         two = ["p0", "p1"]
         slug, problem = await refused(client, task="large", sources=two)
         assert (slug, problem["limit"]) == ("task-too-large", limit)
-        assert f"2 sources take some {7 * per_image + fixed} bytes" in str(problem["detail"])
+        assert f"2 sources take some {7 * per_image + prompts} bytes" in str(problem["detail"])
         slug, _ = await refused(client, task="fits", sources=[*two, "p2"])
         assert slug == "task-too-large"
         kept = body(task="fits", sources=[*two, "p2"], options={"max_sources": 2})

@@ -12,6 +12,7 @@ import pytest
 
 from jobs.records import FitId
 from prompt_store.objects import ObjectStore
+from service.oip.repository import RepositoryIndex
 from tests.service.conftest import Opener
 
 pytestmark = pytest.mark.anyio
@@ -54,6 +55,28 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Hanging:
 async def answered(asking: Any) -> httpx.Response:
     """Wait for an answer, for not much longer than the deadline."""
     return await asyncio.wait_for(asking, DEADLINE_S + 5)
+
+
+async def test_a_look_at_the_repository_that_hangs_is_not_begun_again(
+    open_client: Opener, hanging: Hanging, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would take a thread away from others."""
+    publish("zoo", seed=1)
+    looks, entries = 0, RepositoryIndex.entries
+
+    def counted(self: RepositoryIndex, *, ready_only: bool = False) -> list[dict[str, Any]]:
+        nonlocal looks
+        looks += 1
+        return entries(self, ready_only=ready_only)
+
+    monkeypatch.setattr(RepositoryIndex, "entries", counted)
+    async with open_client(request_deadline_s=0.5) as client:
+        with hanging():
+            asking = [answered(client.post("/v2/repository/index")) for _ in range(5)]
+            assert {each.status_code for each in await asyncio.gather(*asking)} == {504}
+            assert looks == 1
+        after = await answered(client.post("/v2/repository/index"))
+        assert [each["name"] for each in after.json()] == ["zoo"]
 
 
 async def test_what_is_on_the_device_goes_on_being_served(

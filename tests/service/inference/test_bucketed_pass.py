@@ -174,12 +174,12 @@ def test_what_is_idle_gives_its_buffers_to_others(
     monkeypatch.setattr(bucketed_pass, "MAX_STATIC_BYTES", 5 * one)
     now_s = [0.0]
     bucketed = BucketedPass(loaded.vit, BUCKETS, recorder, lambda: now_s[0])
-    for at_s, size in ((0, 1), (1, 2), (2, 4), (62, 4), (63, 1), (63, 8)):
+    for at_s, size in ((0, 1), (1, 2), (2, 4), (62, 4), (63, 1), (63, 8), (200, 8)):
         now_s[0] = float(at_s)
         rows = rows_of(entries, size)
         np.testing.assert_array_equal(bucketed(rows), EagerPass(loaded.vit)(rows))
     assert recorder.captured == [1, 2, 4, 1]
-    assert bucketed.num_prepared == 2
+    assert bucketed.num_prepared == 2  # nothing goes for one that has no room even then
 
 
 @torch.inference_mode()
