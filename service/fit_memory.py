@@ -1,8 +1,8 @@
 """How much memory a request has a fit take in a worker, beside what any fit takes there.
 
-Every fit that takes gradients holds the activations of one pass with them, whatever the request: 0.8
-GB with ViT-B at 96 px and 3.3 GB at 224 px, of 32 rows in float32 on a CPU. Whoever chooses backbone
-and device provides for that; a request cannot make it more.
+Every fit that takes gradients holds the activations of one pass with them, whatever the request:
+0.8 GB with ViT-B at 96 px and 3.3 GB at 224 px, of 32 rows in float32 on a CPU. Whoever chooses
+backbone and device provides for that; a request cannot make it more.
 """
 
 from backbones.info import BackboneInfo
