@@ -13,6 +13,7 @@ from service.cpu_threads import MAX_BYTES_ON_LOOP, on_cpu_thread
 from service.problems import ProblemError, problem_error
 
 FIELD = "images"
+PIECE_BYTES = 1 << 16
 SPARE_VALUES = 1000
 """How many values a JSON body may have besides the images."""
 
@@ -34,7 +35,7 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 1 << 40
 
 
-async def images_of(headers: Headers, body: bytes, *, max_images: int) -> list[bytes]:
+async def images_of(headers: Headers, body: bytes | bytearray, *, max_images: int) -> list[bytes]:
     """Split a body into encoded images, at least one.
 
     Args:
@@ -52,7 +53,7 @@ async def images_of(headers: Headers, body: bytes, *, max_images: int) -> list[b
     elif media_type == "application/json":
         images = await on_cpu_thread(_json, body, max_images)
     else:
-        images = [body] if body else []
+        images = [bytes(body)] if body else []
     if not images:
         raise problem_error(
             422,
@@ -65,7 +66,7 @@ async def images_of(headers: Headers, body: bytes, *, max_images: int) -> list[b
     return images
 
 
-async def _multipart(headers: Headers, body: bytes, max_images: int) -> list[bytes]:
+async def _multipart(headers: Headers, body: bytes | bytearray, max_images: int) -> list[bytes]:
     """Split a form, on another thread if it is large."""
     parsing = partial(_parsed_form, headers, body, max_images)
     if len(body) <= MAX_BYTES_ON_LOOP:
@@ -74,9 +75,11 @@ async def _multipart(headers: Headers, body: bytes, max_images: int) -> list[byt
     return await on_cpu_thread(lambda: asyncio.run(parsing()))
 
 
-async def _parsed_form(headers: Headers, body: bytes, max_images: int) -> list[bytes]:
+async def _parsed_form(headers: Headers, body: bytes | bytearray, max_images: int) -> list[bytes]:
     async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
+        # In pieces: the parser holds a copy of the one that it is at.
+        for start in range(0, len(body), PIECE_BYTES):
+            yield bytes(body[start : start + PIECE_BYTES])
 
     parser = _InMemoryParser(headers, stream(), max_files=max_images, max_fields=0)
     try:
@@ -93,6 +96,7 @@ async def _parsed_form(headers: Headers, body: bytes, max_images: int) -> list[b
             if name != FIELD or not isinstance(part, UploadFile):
                 raise _malformed(f"part {name[:64]!r} is not a file named {FIELD!r}")
             images.append(await part.read())
+            await part.close()  # its own copy goes before the next one is made
         return images
     finally:
         await form.close()
@@ -107,7 +111,7 @@ def _refused(message: str, max_images: int) -> ProblemError:
     return _malformed(message)
 
 
-def _json(body: bytes, max_images: int) -> list[bytes]:
+def _json(body: bytes | bytearray, max_images: int) -> list[bytes]:
     # Base64 has none of these: more of them would be values that take many times their text.
     if sum(body.count(sign) for sign in (b",", b"[", b"{")) > max_images + SPARE_VALUES:
         raise _too_many(max_images)

@@ -39,15 +39,15 @@ async def classify(request: Request) -> JSONResponse:
     top_k = _top_k(request.query_params.get("top_k"))
     await _classifier(request).check(reference)
     with _classifier(request).admission.body(reference.name) as room:
-        parts: list[bytes] = []
+        body = bytearray()  # which grows in place: the whole is never there twice
         async for chunk in chunks(
             request,
             limit_bytes=settings.max_classify_body_bytes,
             idle_timeout_s=settings.body_idle_timeout_s,
         ):
             room.add(len(chunk))
-            parts.append(chunk)
-        answer = await while_connected(request, _answer(request, parts, reference, key))
+            body += chunk
+        answer = await while_connected(request, _answer(request, body, reference, key))
     if len(answer.outcomes) == 1 and isinstance(answer.outcomes[0], Exception):
         raise answer.outcomes[0]
     if _is_large(answer, top_k):
@@ -56,13 +56,11 @@ async def classify(request: Request) -> JSONResponse:
 
 
 async def _answer(
-    request: Request, parts: list[bytes], reference: Reference, key: str | None
+    request: Request, body: bytearray, reference: Reference, key: str | None
 ) -> Classification:
-    body = b"".join(parts)
-    parts.clear()  # each copy counts while the images wait for their turn
     max_images = parts_of(request).settings.max_images_per_request
     images = await images_of(request.headers, body, max_images=max_images)
-    del body
+    body.clear()  # each copy counts while the images wait for their turn
     return await _classifier(request).classify(reference, images, key)
 
 
