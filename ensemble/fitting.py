@@ -14,11 +14,13 @@ The stages, in their order, for M sources and N images; each method has some of 
     refinement        with `composition="exact"`: on the composite's own features
     composite         features of the composites                         1 or 2 N forward passes
     composition gap   on a few images
-    ablation weights  with `ablations`, then
-    ablation refinement  with `composition="exact"` too, and then
-    ablations
     tuning            with `tuning_epochs`: the best prompted candidate and its head, jointly
     tuned features    if an epoch was better than the start              N forward passes
+    ablation weights  with `ablations`, then
+    ablation refinement  towards the exact objective, or without the penalty, and then
+    ablations         features of the composites                         up to 3 N forward passes
+    ablation tuning   with `tuning_epochs`, unless it was the learned ensemble that was tuned, and
+    ablation tuned features
 
 Every candidate's head is fitted in closed form once its features are there, and the candidate of
 the highest held-out accuracy is chosen; "hgprompt" chooses among fewer, by log-loss, and looks at

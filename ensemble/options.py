@@ -37,7 +37,7 @@ class FitOptions:
             weights found so far; 1 = at the uniform weights only.
         prompt_learning_rate: Peak learning rate of the prompt, and of the head, while tuning.
         precision: Of the backbone's matrix products; "auto" is the worker's own.
-        ablations: Also score the learned ensemble without each of its parts.
+        ablations: Also score the learned ensemble with each of its parts left out or changed.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}

@@ -107,7 +107,7 @@ class Ranked(Candidate):
 
 
 class Ablation(_Part):
-    """The learned ensemble without one of its parts; the difference is paired by image."""
+    """The learned ensemble with one part changed; the difference is paired by image."""
 
     name: str
     accuracy: Number | None = None

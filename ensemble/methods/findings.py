@@ -37,10 +37,10 @@ class CompositionGap:
 
 @dataclass(frozen=True)
 class Ablation:
-    """The learned ensemble without one of its parts, on the held-out images.
+    """The learned ensemble with one part left out or changed, on the held-out images.
 
     Attributes:
-        name: Which part.
+        name: What was done to it.
         standing: How it does.
         difference: Accuracy minus that of the learned ensemble.
         difference_ci95: Paired 95 % interval of the difference.

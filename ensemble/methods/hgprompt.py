@@ -37,7 +37,7 @@ from ensemble.methods.choice import (
 from ensemble.methods.findings import CompositionGap, Diagnostics, Findings
 from ensemble.methods.single import single_candidates
 from ensemble.methods.source_scores import score_sources
-from ensemble.methods.tuning import with_tuning
+from ensemble.methods.tuning import tuning_start, with_tuning
 from ensemble.methods.weights import learn_weights, refine_on_composite
 from ensemble.simplex import WeightSolution
 
@@ -81,21 +81,39 @@ def fit_hgprompt(fit: FitSession) -> Findings:
     simple = ranked(candidates[1:])[0]
     favoured = [ensemble, none, mean, singles[evident]]
     chosen = choose(favoured, candidates, fit.labels)
+    gap = _gap(fit, weights, by_source, features)
+    all_candidates = with_tuning(fit, candidates, start=chosen)
+    ablations = run_ablations(
+        fit,
+        by_source,
+        ensemble,
+        summed_weights=learned.solution.weights,
+        penalty=learned.penalty,
+        tuned=_tuned_ensemble(ensemble, tuning_start(candidates, chosen), all_candidates),
+    )
     diagnostics = Diagnostics(
         objective=_objective(fit, learned.solution, refined, by_source, features),
         sources=scores,
         gradient_cosine=gradient_cosine(learned.moments),
         gradient_num_images=learned.num_images,
-        composition_gap=_gap(fit, weights, by_source, features),
+        composition_gap=gap,
         objective_curve=learned.solution.curve,
         composite_curve=refined.curve if refined else (),
-        ablations=run_ablations(fit, by_source, ensemble),
+        ablations=ablations,
         advice=_advice(fit, ensemble, simple, chosen, favoured),
         plain_features=plain,
         composite_features=features,
     )
-    candidates = with_tuning(fit, candidates, start=chosen)
-    return Findings(weights, candidates, diagnostics, after_tuning(chosen, candidates))
+    return Findings(weights, all_candidates, diagnostics, after_tuning(chosen, all_candidates))
+
+
+def _tuned_ensemble(
+    ensemble: Candidate, start: Candidate | None, candidates: Sequence[Candidate]
+) -> Candidate | None:
+    """Return the learned ensemble tuned, or itself if that did not help; None if it was not."""
+    if start is not ensemble:
+        return None
+    return next((c for c in candidates if c.standing.tuned), ensemble)
 
 
 _REFRESHES = ("again", "once more")

@@ -22,7 +22,7 @@ from ensemble.composition import compose
 from ensemble.fit_session import FitSession
 from ensemble.methods.findings import Diagnostics, Findings
 from ensemble.methods.target_prompt import prompt_similarities, target_prompt
-from ensemble.methods.tuning import tuned
+from ensemble.methods.tuning import tune_candidate
 from ensemble.prompt_tuning import TuningLoss, cross_entropy
 
 
@@ -36,7 +36,7 @@ def fit_panda(fit: FitSession) -> Findings:
     teacher = fit.candidate("panda", weights, prompt, features, source=nearest)
     logits = fit.train_head(features).logits(features[fit.train_rows])
     loss_function = _distillation(logits, weight=max(0.0, float(similarities[nearest])))
-    student = tuned(fit, teacher, loss_function=loss_function)
+    student = tune_candidate(fit, teacher, loss_function=loss_function)
     diagnostics = Diagnostics(similarities=tuple(similarities.tolist()))
     candidates = [teacher] if student is None else ranked([teacher, student])
     return Findings(weights, candidates, diagnostics)

@@ -22,16 +22,27 @@ def with_tuning(
     Without a prompt there is nothing to tune, so then it is the best that has one.
     """
     candidates = ranked(candidates)
-    wanted = candidates if start is None else [start, *candidates]
-    best = next((c for c in wanted if c.prompt.shape[1] > 0), None)
+    best = tuning_start(candidates, start)
     if fit.options.tuning_epochs == 0 or best is None:
         return candidates
-    found = tuned(fit, best)
+    found = tune_candidate(fit, best)
     return candidates if found is None else ranked([*candidates, found])
 
 
-def tuned(
-    fit: FitSession, start: Candidate, *, loss_function: TuningLoss = cross_entropy
+def tuning_start(candidates: list[Candidate], start: Candidate | None = None) -> Candidate | None:
+    """Return what `with_tuning` would tune, None if no candidate has a prompt."""
+    wanted = ranked(candidates)
+    if start is not None:
+        wanted = [start, *wanted]
+    return next((c for c in wanted if c.prompt.shape[1] > 0), None)
+
+
+def tune_candidate(
+    fit: FitSession,
+    start: Candidate,
+    *,
+    loss_function: TuningLoss = cross_entropy,
+    prefix: str = "",
 ) -> Candidate | None:
     """Tune on the training part; the epoch is chosen by the log-loss on the validation part.
 
@@ -39,12 +50,13 @@ def tuned(
     few images it soon is too confident, while the prompt still gets better. All epochs are run:
     with a cosine schedule the losses come down at the end.
 
-    None if no epoch was better than the start: that prompt is a candidate already, untuned.
+    None if no epoch was better than the start: that prompt is a candidate already, untuned. The
+    stages' names begin with `prefix`, for a fit that tunes more than once.
     """
-    epochs = fit.options.tuning_epochs
-    fit.progress("tuning", 0, epochs)
+    epochs, stage = fit.options.tuning_epochs, f"{prefix}tuning"
+    fit.progress(stage, 0, epochs)
     config = tuning_config(fit)
-    with fit.timed("tuning"):
+    with fit.timed(stage):
         found = tune_prompt(
             fit.vit,
             start.prompt,
@@ -55,13 +67,13 @@ def tuned(
             # Not the candidate's own head: that was fitted on the held-out images too.
             initial_head=fit.train_head(start.features),
             loss_function=loss_function,
-            on_epoch=lambda epoch: fit.progress("tuning", epoch.epoch, epoch.epochs),
+            on_epoch=lambda epoch: fit.progress(stage, epoch.epoch, epoch.epochs),
             should_stop=fit.should_stop,
         )
     if found.best.epoch == 0:
         return None
     prompt = found.prompt.cpu()
-    (features,) = fit.features_of("tuned features", [prompt])
+    (features,) = fit.features_of(f"{prefix}tuned features", [prompt])
     place = start.standing
     return fit.candidate(
         place.method, start.weights, prompt, features, source=place.source, tuned=True

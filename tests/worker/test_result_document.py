@@ -278,7 +278,9 @@ def test_ablations_are_told_with_their_weights(describe: Describe) -> None:
     assert [ablation["name"] for ablation in ablations] == [
         "without the gradient penalty",
         "without alignment",
+        "weights of the feature sum",
         "without composing",
+        "with tuning",
     ]
     (learned,) = [
         p for p in fit.document["leaderboard"] if p["method"] == "hgprompt" and not p.get("tuned")

@@ -6,20 +6,26 @@ import pytest
 import torch
 from torch import Tensor
 
+from ensemble.candidates import Candidate
 from ensemble.class_head import fit_class_head
 from ensemble.composition import compose
 from ensemble.fit_session import FitSession
+from ensemble.methods import hgprompt
 from ensemble.methods.findings import Ablation, Findings
 from ensemble.methods.h_ensemble import fit_h_ensemble
 from ensemble.methods.hgprompt import fit_hgprompt
+from ensemble.methods.tuning import tune_candidate
 from ensemble.methods.weights import refine_on_composite
 from ensemble.options import FitOptions
 
 MakeSession = Callable[..., FitSession]
-PENALTY, ALIGNMENT, COMPOSING = (
+PENALTY, ALIGNMENT, COMPOSING, EXACT, SUMMED, TUNING = (
     "without the gradient penalty",
     "without alignment",
     "without composing",
+    "weights of the exact objective",
+    "weights of the feature sum",
+    "with tuning",
 )
 OPTIONS = FitOptions(ablations=True, penalty_weight=3.0)
 
@@ -48,7 +54,11 @@ def features_under(fit: FitSession, prompt: Tensor) -> Tensor:
     return torch.cat([fit.vit(batch, prompt) for batch in fit.pixels.split(32)])
 
 
-def test_each_is_the_ensemble_but_for_one_part(fit: FitSession, found: Findings) -> None:
+def test_each_is_the_ensemble_but_for_one_part(
+    make_session: MakeSession, fit: FitSession, found: Findings
+) -> None:
+    exact = fit_hgprompt(make_session(replace(OPTIONS, composition="exact", ablations=False)))
+    assert not torch.allclose(exact.weights, found.weights, atol=1e-4)
     weights, sources = found.weights, fit.sources
     free = fit_h_ensemble(fit).weights
     assert not torch.allclose(free, weights, atol=0.05)
@@ -58,6 +68,7 @@ def test_each_is_the_ensemble_but_for_one_part(fit: FitSession, found: Findings)
     expected = {
         PENALTY: (free, features_under(fit, compose(sources.aligned, free))),
         ALIGNMENT: (weights, features_under(fit, compose(sources.stored, weights))),
+        EXACT: (exact.weights, features_under(fit, compose(sources.aligned, exact.weights))),
         COMPOSING: (weights, summed),
     }
     learned = correct(fit, features_under(fit, compose(sources.aligned, weights)))
@@ -73,7 +84,7 @@ def test_each_is_the_ensemble_but_for_one_part(fit: FitSession, found: Findings)
         low, high = ablation.difference_ci95
         assert low < ablation.difference < high
         assert (low + high) / 2 == pytest.approx(float((hits - learned).sum()) / (24 + 2))
-    assert len({ablation.standing.log_loss for ablation in ablations.values()}) == 3
+    assert len({ablation.standing.log_loss for ablation in ablations.values()}) == 4
 
 
 def test_none_of_them_can_be_chosen(
@@ -90,9 +101,9 @@ def test_none_of_them_can_be_chosen(
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({"align": False}, [PENALTY, COMPOSING]),
-        ({"penalty_weight": 0.0}, [ALIGNMENT, COMPOSING]),
-        ({"align": False, "penalty_weight": 0.0}, [COMPOSING]),
+        ({"align": False}, [PENALTY, EXACT, COMPOSING]),
+        ({"penalty_weight": 0.0}, [ALIGNMENT, EXACT, COMPOSING]),
+        ({"align": False, "penalty_weight": 0.0}, [EXACT, COMPOSING]),
     ],
 )
 def test_a_part_that_the_ensemble_lacks_has_no_row(
@@ -120,3 +131,52 @@ def test_the_penalty_is_left_out_of_the_refinement_too(make_session: MakeSession
     ablations = by_name(found)
     torch.testing.assert_close(ablations[PENALTY].weights, refined.weights)
     assert torch.equal(ablations[ALIGNMENT].weights, found.weights)
+
+
+def test_a_fit_of_the_exact_objective_is_compared_with_the_feature_sum(
+    make_session: MakeSession, found: Findings
+) -> None:
+    exact = fit_hgprompt(make_session(replace(OPTIONS, composition="exact")))
+
+    ablations = by_name(exact)
+
+    assert list(ablations) == [PENALTY, ALIGNMENT, SUMMED, COMPOSING]
+    assert torch.equal(ablations[SUMMED].weights, found.weights)
+    (learned,) = [c for c in found.candidates if c.standing.method == "hgprompt"]
+    assert ablations[SUMMED].standing == learned.standing
+
+
+@pytest.mark.parametrize("tuned_by_the_fit", [True, False])
+def test_the_learned_ensemble_is_tuned_once_whatever_the_fit_chose(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, tuned_by_the_fit: bool
+) -> None:
+    def chosen(favoured: list[Candidate], *_: object) -> Candidate:
+        return favoured[0 if tuned_by_the_fit else 2]  # the ensemble, or the mean
+
+    monkeypatch.setattr(hgprompt, "choose", chosen)
+    options = replace(OPTIONS, tuning_epochs=3, prompt_learning_rate=0.02)
+    fit = make_session(options)
+
+    found = fit_hgprompt(fit)
+
+    (learned,) = [
+        c for c in found.candidates if c.standing.method == "hgprompt" and not c.standing.tuned
+    ]
+    expected = tune_candidate(make_session(options), learned)
+    assert expected is not None
+    ablation = by_name(found)[TUNING]
+    assert ablation.standing == expected.standing
+    assert ablation.difference == pytest.approx(
+        expected.standing.accuracy - learned.standing.accuracy
+    )
+    assert torch.equal(ablation.weights, found.weights)
+    assert ("ablation tuning" in fit.timings_s) == (not tuned_by_the_fit)
+    assert sum(c.standing.tuned for c in found.candidates) == 1
+
+
+def test_tuning_that_does_not_help_makes_no_difference(make_session: MakeSession) -> None:
+    # A learning rate that spoils the prompt in the first step.
+    found = fit_hgprompt(make_session(replace(OPTIONS, tuning_epochs=1, prompt_learning_rate=10.0)))
+
+    assert not any(c.standing.tuned for c in found.candidates)
+    assert by_name(found)[TUNING].difference == 0
