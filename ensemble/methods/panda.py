@@ -1,45 +1,79 @@
-"""`panda`: tune from the most similar source, with that source as a teacher.
+"""`panda`: distil the most similar source into a prompt of the target's own.
 
 PANDA (Zhong et al. 2022, "PANDA: Prompt Transfer Meets Knowledge Distillation for Efficient Model
-Adaptation", arXiv 2208.10160): a teacher made of the source prompt, and a student whose loss is
-cross-entropy + max(0, similarity) * MSE between its logits and the teacher's. The teacher does not
-change, so its logits are computed once.
+Adaptation", arXiv 2208.10160): a teacher made of the source prompt, tuned on the target with its
+classifier, and a student that starts from a fresh prompt and whose loss is cross-entropy +
+max(0, similarity) * MSE between its logits and the teacher's. The teacher does not change any more,
+so its logits are computed once.
 
-Departures. In the paper the teacher is the source prompt after it was tuned on the target, with its
-classifier, and the student starts from a fresh prompt. Here the teacher is the source prompt as it
-is, with a head fitted on the target in closed form, and the student starts from both: at step 0
-they are the same, and the distillation is only an anchor that holds the student near the source.
-The similarity is SPoT's mean pairwise cosine of tokens, for deep prompts layer by layer. The steps
-for the embedding come on top of the tuning epochs, as in `spot`.
+Departures. The paper compares tasks in a space to which their prompts map them; here it is that of
+the backbone's features, and a task is the mean shift that its prompt causes in the features of the
+target's training images. (Cosines of tokens, as SPoT's, are next to nothing between prompts of
+different initialisations, and would leave the student without a teacher.) Teacher and student start
+from a head in closed form, as every method here, where the paper's are random. The source prompt as
+it is remains a candidate, so a student that learned nothing need not be served. The teacher's
+tuning and the steps for the embedding come on top of the tuning epochs.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ensemble.candidates import ranked
+from ensemble.candidates import Candidate, ranked
 from ensemble.composition import compose
 from ensemble.fit_session import FitSession
 from ensemble.methods.findings import Diagnostics, Findings
-from ensemble.methods.target_prompt import prompt_similarities, target_prompt
-from ensemble.methods.tuning import tune_candidate
+from ensemble.methods.target_prompt import target_prompt
+from ensemble.methods.tuning import tune, tune_candidate
+from ensemble.methods.vpt import random_prompt
 from ensemble.prompt_tuning import TuningLoss, cross_entropy
 
 
 def fit_panda(fit: FitSession) -> Findings:
-    """Distil the most similar source into a prompt tuned on the target."""
-    similarities = prompt_similarities(target_prompt(fit), fit.sources.stored)
+    """Tune the most similar source into a teacher, and a fresh prompt into its student."""
+    own, fresh_prompt = target_prompt(fit), random_prompt(fit)
+    plain, of_own, of_fresh, *by_source = fit.features_of(
+        "features", [None, own, fresh_prompt, *fit.sources.stored]
+    )
+    rows = fit.train_rows
+    similarities = shift_similarities(
+        plain[rows], of_own[rows], torch.stack([f[rows] for f in by_source])
+    )
     nearest = int(similarities.argmax())
     weights = torch.eye(len(fit.sources), dtype=torch.float64)[nearest]
     prompt = compose(fit.sources.aligned, weights)
-    (features,) = fit.features_of("composite", [prompt])
-    teacher = fit.candidate("panda", weights, prompt, features, source=nearest)
-    logits = fit.train_head(features).logits(features[fit.train_rows])
+    source = fit.candidate("panda", weights, prompt, by_source[nearest], source=nearest)
+    fresh = fit.candidate("panda", weights, fresh_prompt, of_fresh, source=nearest)
+    logits = _teacher_logits(fit, source)
     loss_function = _distillation(logits, weight=max(0.0, float(similarities[nearest])))
-    student = tune_candidate(fit, teacher, loss_function=loss_function)
+    student = tune_candidate(fit, fresh, loss_function=loss_function)
     diagnostics = Diagnostics(similarities=tuple(similarities.tolist()))
-    candidates = [teacher] if student is None else ranked([teacher, student])
+    candidates = [source] if student is None else ranked([source, student])
     return Findings(weights, candidates, diagnostics)
+
+
+def shift_similarities(plain: Tensor, target: Tensor, sources: Tensor) -> Tensor:
+    """Return the cosine of what each source and the target's own prompt do to features, (M,).
+
+    A prompt does the mean shift of the images' features from those without a prompt.
+
+    Args:
+        plain: Features (N, D) without a prompt.
+        target: (N, D) under the target's own prompt.
+        sources: (M, N, D).
+    """
+    none = plain.double().mean(0)
+    of_target = target.double().mean(0) - none  # (D,)
+    of_sources = sources.double().mean(1) - none  # (M, D)
+    return functional.cosine_similarity(of_sources, of_target, dim=-1)
+
+
+def _teacher_logits(fit: FitSession, source: Candidate) -> Tensor:
+    """Tune the source with its head; return their logits (N, C) of the training images."""
+    teacher = tune(fit, source, prefix="teacher ")
+    prompt = teacher.prompt.cpu()
+    (features,) = fit.features_of("teacher features", [prompt], fit.train_rows)
+    return features @ teacher.head_weight.cpu().T + teacher.head_bias.cpu()
 
 
 def _distillation(teacher_logits: Tensor, weight: float) -> TuningLoss:

@@ -6,7 +6,13 @@ Underperform Out-of-Distribution", ICLR): the head starts as fitted in closed fo
 
 from ensemble.candidates import Candidate, ranked
 from ensemble.fit_session import FitSession
-from ensemble.prompt_tuning import TuningConfig, TuningLoss, cross_entropy, tune_prompt
+from ensemble.prompt_tuning import (
+    TunedPrompt,
+    TuningConfig,
+    TuningLoss,
+    cross_entropy,
+    tune_prompt,
+)
 
 MIN_STEPS = 10
 """Gradient steps an epoch, at least, if that leaves `MIN_BATCH_SIZE` images a step."""
@@ -44,32 +50,14 @@ def tune_candidate(
     loss_function: TuningLoss = cross_entropy,
     prefix: str = "",
 ) -> Candidate | None:
-    """Tune on the training part; the epoch is chosen by the log-loss on the validation part.
+    """Tune as `tune`; the candidate of the best epoch, with a head fitted to it in closed form.
 
-    That of logits calibrated by a temperature, for the head that was tuned along is not served: on
-    few images it soon is too confident, while the prompt still gets better. All epochs are run:
-    with a cosine schedule the losses come down at the end.
+    The head that was tuned along is not served: on few images it soon is too confident, while the
+    prompt still gets better.
 
-    None if no epoch was better than the start: that prompt is a candidate already, untuned. The
-    stages' names begin with `prefix`, for a fit that tunes more than once.
+    None if no epoch was better than the start: that prompt is a candidate already, untuned.
     """
-    epochs, stage = fit.options.tuning_epochs, f"{prefix}tuning"
-    fit.progress(stage, 0, epochs)
-    config = tuning_config(fit)
-    with fit.timed(stage):
-        found = tune_prompt(
-            fit.vit,
-            start.prompt,
-            fit.train,
-            fit.validation,
-            num_classes=fit.num_classes,
-            config=config,
-            # Not the candidate's own head: that was fitted on the held-out images too.
-            initial_head=fit.train_head(start.features),
-            loss_function=loss_function,
-            on_epoch=lambda epoch: fit.progress(stage, epoch.epoch, epoch.epochs),
-            should_stop=fit.should_stop,
-        )
+    found = tune(fit, start, loss_function=loss_function, prefix=prefix)
     if found.best.epoch == 0:
         return None
     prompt = found.prompt.cpu()
@@ -78,6 +66,37 @@ def tune_candidate(
     return fit.candidate(
         place.method, start.weights, prompt, features, source=place.source, tuned=True
     )
+
+
+def tune(
+    fit: FitSession,
+    start: Candidate,
+    *,
+    loss_function: TuningLoss = cross_entropy,
+    prefix: str = "",
+) -> TunedPrompt:
+    """Tune on the training part; the epoch is chosen by the log-loss on the validation part.
+
+    That of logits calibrated by a temperature, since the head is not served as it is. All epochs
+    are run: with a cosine schedule the losses come down at the end. The stage's name begins with
+    `prefix`, for a fit that tunes more than once.
+    """
+    epochs, stage = fit.options.tuning_epochs, f"{prefix}tuning"
+    fit.progress(stage, 0, epochs)
+    with fit.timed(stage):
+        return tune_prompt(
+            fit.vit,
+            start.prompt,
+            fit.train,
+            fit.validation,
+            num_classes=fit.num_classes,
+            config=tuning_config(fit),
+            # Not the candidate's own head: that was fitted on the held-out images too.
+            initial_head=fit.train_head(start.features),
+            loss_function=loss_function,
+            on_epoch=lambda epoch: fit.progress(stage, epoch.epoch, epoch.epochs),
+            should_stop=fit.should_stop,
+        )
 
 
 def tuning_config(fit: FitSession) -> TuningConfig:

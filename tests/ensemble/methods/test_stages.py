@@ -69,7 +69,15 @@ STAGES: dict[Method, list[str]] = {
     "single": ["screening", "features", "tuning", "tuned features"],
     "mean": ["screening", "features", "tuning", "tuned features"],
     "spot": ["screening", "task embedding", "composite", "tuning", "tuned features"],
-    "panda": ["screening", "task embedding", "composite", "tuning", "tuned features"],
+    "panda": [
+        "screening",
+        "task embedding",
+        "features",
+        "teacher tuning",
+        "teacher features",
+        "tuning",
+        "tuned features",
+    ],
     "h_ensemble": ["screening", "features", "weights", "composite", "tuning", "tuned features"],
     "logme": ["screening", "features", "tuning", "tuned features"],
 }
