@@ -85,6 +85,10 @@ def candidates_by_kind(record: CellRecord, evident: str | None) -> dict[str, Pla
             (p for p in untuned if p.method == "single"), key=lambda p: p.cross_fit_log_loss
         ),
         "best of all held out": untuned[0],
+        "lowest cross-fitted log-loss of learned, none, mean and LogME's source": min(
+            (first[OURS], first["none"], first["mean"], by_evidence),
+            key=lambda p: p.cross_fit_log_loss,
+        ),
         "lowest cross-fitted log-loss of all": min(untuned, key=lambda p: p.cross_fit_log_loss),
         SERVED: record.chosen,
         "best of all on the test images": max(untuned, key=lambda p: p.test_accuracy),

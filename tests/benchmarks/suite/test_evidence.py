@@ -35,6 +35,9 @@ PLACES = (
 )
 
 
+FEWER = "lowest cross-fitted log-loss of learned, none, mean and LogME's source"
+
+
 @pytest.fixture
 def panel(make_record: MakeRecord) -> Panel:
     ours = make_record("hgprompt", "mnist", 0, np.ones(10, bool))
@@ -49,7 +52,8 @@ def panel(make_record: MakeRecord) -> Panel:
 
 
 def test_each_rule_takes_its_candidate_and_none_a_tuned_one(panel: Panel) -> None:
-    kinds = candidates_by_kind(panel.records["hgprompt"]["mnist"][0], "b")
+    record = panel.records["hgprompt"]["mnist"][0]
+    kinds = candidates_by_kind(record, "b")
     assert {name: place.test_accuracy for name, place in kinds.items()} == {
         "no prompt": 0.40,
         "uniform mean": 0.55,
@@ -58,10 +62,13 @@ def test_each_rule_takes_its_candidate_and_none_a_tuned_one(panel: Panel) -> Non
         "best single held out": 0.50,
         "single source of the lowest cross-fitted log-loss": 0.70,
         "best of all held out": 0.50,
+        FEWER: 0.70,
         "lowest cross-fitted log-loss of all": 0.70,
         "served": 0.60,
         "best of all on the test images": 0.70,
     }
+    # With another source of the highest LogME "b" is not among the fewer.
+    assert candidates_by_kind(record, "a")[FEWER].test_accuracy == 0.60
     text = choice_table([panel])
     assert text is not None
     assert "| best single held out | 0.500 | +0.100 (1-0-0) |" in text
