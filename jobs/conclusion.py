@@ -1,8 +1,9 @@
-"""Recording what came of an attempt."""
+"""Recording what came of an attempt, however long the store takes to accept it."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from jobs.ensembles import EnsembleStore
@@ -14,24 +15,49 @@ from jobs.errors import (
 )
 from jobs.failures import UNEXPECTED, describe_failure
 from jobs.records import FitAttempt, FitId, FitOutcome, FitResultDocs
-from prompt_store.errors import NotFoundError, PromptStoreError, StoreUnavailableError
+from prompt_store.errors import (
+    NotFoundError,
+    PromptStoreError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 
 logger = logging.getLogger(__name__)
 
-# A finished fit is worth waiting for a store that is away for a minute.
-PUBLISH_RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+# A fit that took an hour is worth waiting an hour for a store that is away, or for somebody to make
+# room in one that is full: whatever else this worker could compute would have to wait as well.
+PUBLISH_RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, *(60.0,) * 60)
+LOOK_INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Patience:
+    """What a worker does while it waits for the store.
+
+    Attributes:
+        is_over: Says whether to try once more and then give up, because the worker is to exit or
+            the fit has ended without it. Asked twice a second.
+        tell: Told before each wait what is waited for, in words for users.
+    """
+
+    is_over: Callable[[], bool]
+    tell: Callable[[str], Awaitable[None]]
 
 
 async def record_result(
-    store: EnsembleStore, fit_id: FitId, attempt: FitAttempt, docs: FitResultDocs
+    store: EnsembleStore,
+    fit_id: FitId,
+    attempt: FitAttempt,
+    docs: FitResultDocs,
+    patience: Patience,
 ) -> FitOutcome | None:
     """Record a success; None if it came too late.
 
     Raises:
-        NotRecordedError: The store would not take it.
+        NotRecordedError: The store would not take it for an hour, or until patience was over.
     """
     publish = partial(store.publish_result, fit_id, attempt, docs)
-    return await _record(publish, fit_id, attempt, PUBLISH_RETRY_DELAYS_S)
+    return await _record(publish, fit_id, attempt, PUBLISH_RETRY_DELAYS_S, patience)
 
 
 async def record_failure(
@@ -40,6 +66,7 @@ async def record_failure(
     attempt: FitAttempt,
     error: BaseException,
     expected: tuple[type[Exception], ...],
+    patience: Patience,
 ) -> FitOutcome | None:
     """Record what the handler raised, unless running the fit again may help."""
     log = _log(fit_id, attempt)
@@ -54,7 +81,7 @@ async def record_failure(
         logger.error("the fit handler failed", exc_info=error, extra=log)
     publish = partial(store.publish_failure, fit_id, attempt, told)
     try:
-        return await _record(publish, fit_id, attempt, delays_s)
+        return await _record(publish, fit_id, attempt, delays_s, patience)
     except NotRecordedError:
         return None
 
@@ -64,10 +91,11 @@ async def _record(
     fit_id: FitId,
     attempt: FitAttempt,
     retry_delays_s: Sequence[float],
+    patience: Patience,
 ) -> FitOutcome | None:
     log = _log(fit_id, attempt)
     try:
-        return await _patiently(publish, retry_delays_s, log)
+        return await _patiently(publish, retry_delays_s, patience, log)
     except (FenceLostError, FitEndedError) as error:
         logger.warning("late finish refused: %s", error, extra=log)
     except STORE_AWAY as error:
@@ -81,6 +109,7 @@ async def _record(
 async def _patiently(
     publish: Callable[[], FitOutcome],
     retry_delays_s: Sequence[float],
+    patience: Patience,
     log: Mapping[str, object],
 ) -> FitOutcome:
     for delay_s in retry_delays_s:
@@ -88,8 +117,19 @@ async def _patiently(
             return await asyncio.to_thread(publish)
         except STORE_AWAY as error:
             logger.warning("recording again in %g s: %s", delay_s, error, extra=log)
-        await asyncio.sleep(delay_s)
+            is_full = isinstance(error, StoreFullError)
+            await patience.tell("room in the store" if is_full else "the store")
+        await _pause(delay_s, patience)
+        if patience.is_over():
+            break
     return await asyncio.to_thread(publish)
+
+
+async def _pause(delay_s: float, patience: Patience) -> None:
+    left_s = delay_s
+    while left_s > 0 and not patience.is_over():
+        await asyncio.sleep(min(left_s, LOOK_INTERVAL_S))
+        left_s -= LOOK_INTERVAL_S
 
 
 def _log(fit_id: FitId, attempt: FitAttempt) -> dict[str, object]:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from jobs.conclusion import record_failure, record_result
+from jobs.conclusion import Patience, record_failure, record_result
 from jobs.context import FitContext, StopReason
 from jobs.ensembles import EnsembleStore
 from jobs.errors import (
@@ -78,15 +78,17 @@ class FitRunner:
                 answer, reason = await self._handle(context)
                 await reporter.send(context.take_reports())
                 outcome, is_taken = None, True
+                patience = self._patience(context, reporter)
                 try:
-                    outcome = await self._record(fit_id, attempt, answer, reason)
+                    outcome = await self._record(fit_id, attempt, answer, reason, patience)
                 except NotRecordedError:
                     is_taken = False
+                reason = context.stop_reason
             observed.end = _end(outcome, reason)
         if outcome is None and reason == "shutdown":
             self.released.append(fit_id)
             await self._release(fit_id, attempt, reporter)
-        elif not is_taken:  # no worker was lost; the next sweep queues it again
+        elif not is_taken and reason is None:  # no worker was lost; the next sweep queues it again
             await self._release(fit_id, attempt, reporter)
         await self._sign_off(fit_id, attempt, outcome)
 
@@ -141,19 +143,42 @@ class FitRunner:
             return answer.result() if answer.done() else None, context.stop_reason
         finally:
             stopping.cancel()
-            context.stop("shutdown")  # so that an abandoned thread stops at last
+            if not answer.done():
+                context.stop("shutdown")  # so that an abandoned thread stops at last
 
     async def _record(
-        self, fit_id: FitId, attempt: FitAttempt, answer: Answer, reason: StopReason | None
+        self,
+        fit_id: FitId,
+        attempt: FitAttempt,
+        answer: Answer,
+        reason: StopReason | None,
+        patience: Patience,
     ) -> FitOutcome | None:
         if isinstance(answer, FitResultDocs):
-            return await record_result(self.store, fit_id, attempt, answer)
+            return await record_result(self.store, fit_id, attempt, answer, patience)
         if isinstance(answer, self.fatal):
             self._break(answer, fit_id, attempt)
             return None
         if answer is None or reason is not None:
             return None
-        return await record_failure(self.store, fit_id, attempt, answer, self.expected)
+        return await record_failure(self.store, fit_id, attempt, answer, self.expected, patience)
+
+    def _patience(self, context: FitContext, reporter: Reporter) -> Patience:
+        """How the end of a fit waits for the store: visibly, and not for longer than it matters."""
+
+        def is_over() -> bool:
+            if self.stopping.is_set():
+                context.stop("shutdown")
+            return context.should_stop()
+
+        async def tell(what: str) -> None:
+            details = {"waits_for": what}
+            report = Progress(
+                status="running", attempt=context.attempt, stage="publish", details=details
+            )
+            await reporter.send([report])
+
+        return Patience(is_over, tell)
 
     def _break(self, error: Exception, fit_id: FitId, attempt: FitAttempt) -> None:
         """Stop the worker; the fit counts as lost by it, since it may be what broke it."""

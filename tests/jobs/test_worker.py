@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.conclusion import Patience
 from jobs.context import FitContext
 from jobs.desk import FitDesk
 from jobs.errors import WorkerBrokenError
@@ -190,6 +191,70 @@ def test_a_fit_is_computed_until_the_store_has_room_for_its_result(
             assert desk.store.state(FitId("fashion", 1)).lost == 1
 
     asyncio.run(scenario())
+
+
+def test_a_finished_fit_waits_for_room_for_longer_than_a_minute_and_is_computed_once(
+    deployment: Deployment, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+    waits_s: list[float] = []
+    publish = deployment.store.publish_result
+
+    def full(fit_id: FitId, attempt: FitAttempt, docs: FitResultDocs) -> FitOutcome:
+        if sum(waits_s) < 30 * 60:
+            raise StoreFullError("no room left")
+        return publish(fit_id, attempt, docs)
+
+    async def pause(delay_s: float, _: Patience) -> None:
+        waits_s.append(delay_s)
+
+    def handler(context: FitContext) -> FitResultDocs:
+        computed.append(context.attempt)
+        return DOCS
+
+    monkeypatch.setattr(deployment.store, "publish_result", full)
+    monkeypatch.setattr("jobs.conclusion._pause", pause)
+
+    async def scenario() -> None:
+        async with working(deployment, handler) as desk:
+            outcome = await outcome_of(desk, make_spec("fashion"))
+            assert (outcome.status, outcome.attempt, computed) == ("succeeded", 1, [1])
+
+    asyncio.run(scenario())
+
+
+def test_a_finished_fit_that_waits_says_for_what_and_gives_way_to_a_cancel_and_to_the_exit(
+    deployment: Deployment, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.conclusion.PUBLISH_RETRY_DELAYS_S", (600.0,))
+
+    def full(*_: object) -> FitOutcome:
+        raise StoreFullError("no room left")
+
+    monkeypatch.setattr(deployment.store, "publish_result", full)
+
+    async def waiting(desk: FitDesk, name: str) -> FitId:
+        fit_id = (await desk.submit(make_spec(name))).fit_id
+        async for event in desk.events(fit_id):
+            if event.stage == "publish":
+                assert event.details == {"waits_for": "room in the store"}
+                break
+        record = await desk.record(fit_id)
+        assert (record.status, record.attempt) == ("running", 1)
+        assert record.progress is not None
+        assert record.progress.details == {"waits_for": "room in the store"}
+        return fit_id
+
+    async def scenario() -> FitId:
+        async with working(deployment, lambda _: DOCS) as desk:
+            await desk.cancel(await waiting(desk, "cancelled"))
+            return await waiting(desk, "fashion")
+
+    began_s = time.monotonic()
+    state = deployment.store.state(asyncio.run(asyncio.wait_for(scenario(), 30.0)))
+    assert (state.released, state.lost, state.ended) == ({1}, 0, False)
+    assert deployment.store.state(FitId("cancelled", 1)).released == set()
+    assert time.monotonic() - began_s < 60.0  # a tenth of the delay
 
 
 def test_a_fit_whose_inputs_are_not_found_while_the_store_is_away_runs_again(
