@@ -1,9 +1,11 @@
 """Images in, class probabilities out: the path of one classification request."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import numpy as np
 
@@ -17,6 +19,12 @@ from service.inference.observer import InferenceObserver
 from service.inference.resolver import Reference, Resolver, Served
 from service.inference.rows import RowOutcome
 from service.inference.tracing import record_classification
+from service.problems import Problem, ProblemError
+
+logger = logging.getLogger(__name__)
+
+NO_MEMORY_RETRY_S = 5
+"""When an image for which there was no memory may be sent again."""
 
 Assigned = Callable[[AliasReference, int], None]
 
@@ -159,15 +167,34 @@ class Classifier:
 
     async def _decoded(
         self, images: Sequence[bytes | np.ndarray], name: str
-    ) -> list[np.ndarray | ImageDecodeError]:
+    ) -> list[np.ndarray | Exception]:
+        """Pixels of each image, or why it has none: only what fails all of them is raised."""
         if len(images) == 1:  # the usual case needs no task of its own
             return [await self._pixels(images[0], name)]
         return await asyncio.gather(*(self._pixels(image, name) for image in images))
 
-    async def _pixels(self, image: bytes | np.ndarray, name: str) -> np.ndarray | ImageDecodeError:
+    async def _pixels(self, image: bytes | np.ndarray, name: str) -> np.ndarray | Exception:
         if isinstance(image, np.ndarray):
             return image
         try:
             return await self._decoder.pixels(image, name)
         except ImageDecodeError as error:
             return error
+        except MemoryError:
+            fields = {"ensemble": name, "size_bytes": len(image)}
+            logger.warning("there is no memory to decode an image", exc_info=True, extra=fields)
+            # Not as its cause: the traceback would hold what was decoded so far.
+            return _no_memory(len(image))
+
+
+def _no_memory(size_bytes: int) -> ProblemError:
+    """Why an image has no answer that may have one later; the others of its request have theirs."""
+    return ProblemError(
+        Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "no-memory",
+            "The service is short of memory",
+            f"there is no memory to decode an image of {size_bytes} bytes; it may be sent again",
+            headers={"Retry-After": str(NO_MEMORY_RETRY_S)},
+        )
+    )
