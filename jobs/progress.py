@@ -1,6 +1,10 @@
 """Who is alive and how far a fit is, through Redis. The keys are described in `redis_keys`.
 
 Nothing here is needed for correctness: without Redis, statuses are coarser and events arrive late.
+
+Redis keeps the moment at which a key expires by the clock of its host. When that is set back, what
+was written before seems to last for so much longer. So a key with more time left than it is ever
+given counts as expired; whoever is alive writes it anew, within a heartbeat.
 """
 
 import asyncio
@@ -27,6 +31,14 @@ MAX_EVENTS = 2_000
 _BEAT = """
 local holder = redis.call('GET', KEYS[1])
 if holder and tonumber(holder) > tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+# KEYS[1] turn; ARGV sweeper, time until the next turn in ms.
+_TAKE_SWEEP = """
+local left = redis.call('PTTL', KEYS[1])
+if left >= 0 and left <= tonumber(ARGV[2]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
@@ -59,6 +71,7 @@ class ProgressBoard:
 
     def __init__(self, settings: DeploymentSettings) -> None:
         self._settings = settings
+        self._lease_ms = int(settings.lease_s * 1000)
         # One retry, because a connection from before a restart of Redis fails on its first use; no
         # retry of a time-out, because that would double the wait.
         self._redis = Redis.from_url(
@@ -89,9 +102,8 @@ class ProgressBoard:
 
     async def beat(self, fit_id: FitId, attempt: int) -> bool:
         """Say that the attempt is running; False if a newer attempt is running instead."""
-        lease_ms = int(self._settings.lease_s * 1000)
         async with self._connected() as redis:
-            return bool(await redis.eval(_BEAT, 1, beat_key(fit_id), attempt, lease_ms))
+            return bool(await redis.eval(_BEAT, 1, beat_key(fit_id), attempt, self._lease_ms))
 
     async def drop_beat(self, fit_id: FitId, attempt: int) -> None:
         """Say that the attempt has stopped."""
@@ -102,9 +114,11 @@ class ProgressBoard:
         """Those of the fits that nobody is heard to run."""
         if not fit_ids:
             return []
-        async with self._connected() as redis:
-            held = await redis.mget([beat_key(fit_id) for fit_id in fit_ids])
-        return [fit_id for fit_id, beat in zip(fit_ids, held, strict=True) if beat is None]
+        async with self._connected() as redis, redis.pipeline(transaction=False) as pipe:
+            for fit_id in fit_ids:
+                pipe.pttl(beat_key(fit_id))
+            left_ms = await pipe.execute()
+        return [each for each, left in zip(fit_ids, left_ms, strict=True) if not self._lasts(left)]
 
     async def silent(self, fit_ids: Sequence[FitId]) -> list[FitId]:
         """Those of the fits that nobody runs, even if Redis lost every beat a moment ago.
@@ -140,14 +154,16 @@ class ProgressBoard:
         async with self._connected() as redis, redis.pipeline(transaction=False) as pipe:
             for fit_id in fit_ids:
                 pipe.get(beat_key(fit_id))
+                pipe.pttl(beat_key(fit_id))
                 pipe.xrevrange(events_key(fit_id), count=1)
             answers = await pipe.execute()
+        found = zip(answers[::3], answers[1::3], answers[2::3], strict=True)
         return [
             Standing(
-                running_attempt=None if beat is None else int(beat),
+                running_attempt=int(beat) if beat is not None and self._lasts(left_ms) else None,
                 latest=_progress(entries[0]) if entries else None,
             )
-            for beat, entries in zip(answers[::2], answers[1::2], strict=True)
+            for beat, left_ms, entries in found
         ]
 
     async def after(self, fit_id: FitId, last_id: str | None) -> list[Progress]:
@@ -162,7 +178,11 @@ class ProgressBoard:
         # A little less than the interval, so that the same sweeper finds it expired next time.
         turn_ms = max(1, int(self._settings.sweep_interval_s * 900))
         async with self._connected() as redis:
-            return bool(await redis.set(SWEEP_KEY, sweeper, nx=True, px=turn_ms))
+            return bool(await redis.eval(_TAKE_SWEEP, 1, SWEEP_KEY, sweeper, turn_ms))
+
+    def _lasts(self, left_ms: int) -> bool:
+        """Whether a beat has not expired; what Redis says is negative if there is none."""
+        return 0 <= left_ms <= self._lease_ms
 
     @asynccontextmanager
     async def _connected(self) -> AsyncGenerator[Redis]:

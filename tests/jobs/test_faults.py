@@ -10,7 +10,7 @@ import pytest
 
 from jobs.errors import FitEndedError, QueueUnavailableError
 from jobs.records import FitId, FitSpec
-from jobs.redis_keys import DOCKET_NAME
+from jobs.redis_keys import DOCKET_NAME, SWEEP_KEY, beat_key
 from tests.jobs.conftest import Deployment, MakeSpec, Worker, until
 
 SLACK_S = 2.0  # two shared cores: what a busy machine may add to any time measured here
@@ -87,6 +87,20 @@ def test_a_fit_whose_worker_is_killed_runs_again_soon(
     outcome = deployment.store.outcome(fit)
     assert outcome is not None
     assert outcome.attempt == 2
+    assert len(deployment.runs("begin", fit)) == 2
+
+
+def test_a_fit_whose_worker_is_killed_runs_again_although_the_clock_of_redis_is_set_back(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    deployment.worker()
+    deployment.worker()
+    (fit,) = submit(deployment, make_spec("slow", 1500))
+    holder(deployment, fit).send(signal.SIGKILL)
+    with deployment.redis() as redis:  # what was written before then lasts an hour longer
+        assert redis.pexpire(beat_key(fit), 3_600_000)
+        redis.set(SWEEP_KEY, "whoever swept last", px=3_600_000)
+    assert ends(deployment, fit) == "succeeded"
     assert len(deployment.runs("begin", fit)) == 2
 
 

@@ -6,7 +6,7 @@ import pytest
 from jobs.errors import QueueUnavailableError
 from jobs.progress import ProgressBoard
 from jobs.records import OUTCOME_EVENT_ID, FitId, Progress, event_id
-from jobs.redis_keys import beat_key, events_key
+from jobs.redis_keys import SWEEP_KEY, beat_key, events_key
 from tests.jobs.conftest import Deployment
 
 FIT = FitId("fashion", 1)
@@ -114,6 +114,30 @@ def test_one_sweeper_of_a_deployment_has_the_turn(deployment: Deployment) -> Non
         assert not await board.take_sweep("b")
         await asyncio.sleep(deployment.settings.sweep_interval_s)
         assert await board.take_sweep("a")
+
+    on_board(deployment, scenario)
+
+
+def test_what_lasts_longer_than_it_is_given_has_expired(deployment: Deployment) -> None:
+    """As when the clock of Redis's host is set back by an hour."""
+    settings = deployment.settings
+
+    def set_back(key: str, given_s: float) -> None:
+        with deployment.redis() as redis:
+            assert redis.pexpire(key, int(1000 * (given_s + 3600)))
+
+    async def scenario(board: ProgressBoard) -> None:
+        await board.beat(FIT, 1)
+        assert await board.take_sweep("a")
+        set_back(beat_key(FIT), settings.lease_s)
+        set_back(SWEEP_KEY, settings.sweep_interval_s)
+        assert await board.silent([FIT]) == [FIT]
+        assert (await board.standing([FIT]))[0].running_attempt is None
+        assert await board.take_sweep("b")
+        assert not await board.take_sweep("a")
+        await board.beat(FIT, 1)  # it is alive
+        assert await board.without_beat([FIT]) == []
+        assert (await board.standing([FIT]))[0].running_attempt == 1
 
     on_board(deployment, scenario)
 
