@@ -2,8 +2,8 @@
 
 import itertools
 import json
+import logging
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 from jobs import store_keys as keys
@@ -22,6 +22,8 @@ from prompt_store.blobs import BlobStore
 from prompt_store.documents import get_document
 from prompt_store.errors import CorruptDocumentError, NotFoundError
 from prompt_store.objects import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 
 class EnsembleCatalogue:
@@ -42,6 +44,7 @@ class EnsembleCatalogue:
 
         Raises:
             FitNotFoundError: There is no such fit.
+            CorruptDocumentError: It cannot be read.
         """
         entry = self._numbers.entry(fit_id)
         if isinstance(entry, Deletion):
@@ -145,11 +148,19 @@ class EnsembleCatalogue:
         return self.latest_succeeded(name, known=known) or self.newest(name)
 
     def currents(self, *, start_after: str | None = None) -> Iterator[FitId]:
-        """What each name that was not deleted means, in order of names, after `start_after`."""
+        """What each name that was not deleted means, in order of names, after `start_after`.
+
+        A name of which that cannot be told, because a document is damaged, is left out and logged.
+        """
         for name in self.names(start_after=start_after, limit=None):
-            # A name without a version comes from a crash between the mark and the request.
-            with suppress(FitNotFoundError):
-                yield self.current(name)
+            try:
+                current = self.current(name)
+            except FitNotFoundError:
+                continue  # deleted, or from a crash between the mark of the name and the request
+            except CorruptDocumentError as error:
+                logger.error("left out: %s", error, extra={"ensemble": name})  # noqa: TRY400
+                continue
+            yield current
 
     def newest(self, name: str) -> FitId:
         """The newest version, whatever became of it; raises as `current`."""
@@ -165,6 +176,7 @@ class EnsembleCatalogue:
         Raises:
             FitNotFoundError: There is no such fit.
             EnsembleDeletedError: It has been deleted.
+            CorruptDocumentError: The request or the outcome is damaged.
         """
         self.check_living(fit_id)
         request, state = self.request(fit_id), self.state(fit_id)
@@ -221,12 +233,18 @@ class EnsembleCatalogue:
             return False
 
     def _reads(self, fit_id: FitId, prompt: str) -> bool:
-        """Whether the fit lives, reads the prompt, and has not ended without an artifact."""
+        """Whether the fit lives, reads the prompt, and has not ended without an artifact.
+
+        Of a damaged one all that is known is that a mark said so.
+        """
         try:
             self.check_living(fit_id)
             sources = self.request(fit_id).sources
         except FitNotFoundError:
             return False
+        except CorruptDocumentError as error:
+            logger.error("taken to need %s: %s", prompt, error)  # noqa: TRY400
+            return True
         outcome = self.outcome(fit_id)
         may_serve = outcome is None or outcome.status == "succeeded"
         return may_serve and prompt in {source.name for source in sources}

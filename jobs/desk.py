@@ -25,6 +25,7 @@ from jobs.records import (
 )
 from jobs.settings import DeploymentSettings
 from jobs.sweeper import Sweeper
+from prompt_store.errors import CorruptDocumentError
 from prompt_store.manifests import next_number
 
 logger = logging.getLogger(__name__)
@@ -104,13 +105,14 @@ class FitDesk:
         Raises:
             FitNotFoundError: There is no such fit.
             EnsembleDeletedError: It has been deleted.
+            CorruptDocumentError: What is stored of it is damaged.
         """
-        for record in await self._records([fit_id], with_result=with_result):
-            return record
-        raise EnsembleDeletedError(f"ensemble version {fit_id} has been deleted")
+        (standing,) = await self._standings([fit_id])
+        record = await asyncio.to_thread(self.store.record, fit_id, with_result=with_result)
+        return _standing_at(record, standing)
 
     async def versions(self, name: str, *, after: int = 0, limit: int = 100) -> RecordPage:
-        """Living versions above `after`, ascending.
+        """Living versions above `after`, ascending; damaged ones are left out and logged.
 
         Raises:
             FitNotFoundError: The name is unknown, or was deleted.
@@ -121,7 +123,10 @@ class FitDesk:
         return RecordPage(records, next_number(versions, limit))
 
     async def page(self, *, start_after: str | None = None, limit: int = 100) -> RecordPage:
-        """Ensembles in the order of their names, each as its bare name means it."""
+        """Ensembles in the order of their names, each as its bare name means it.
+
+        Damaged ones are left out and logged.
+        """
         names = self.store.currents(start_after=start_after)
         found = await asyncio.to_thread(lambda: list(islice(names, limit + 1)))
         more = found[limit - 1].name if len(found) > limit else None
@@ -188,26 +193,33 @@ class FitDesk:
             polls += 1
             await asyncio.sleep(POLL_INTERVAL_S)
 
-    async def _records(
-        self, fit_ids: Sequence[FitId], *, with_result: bool = False
-    ) -> list[EnsembleRecord]:
-        """The fits as they stand, without those that have been deleted."""
-        # Redis first: a beat ends after the outcome is stored, so the other order could find
-        # neither, and show a fit that has just ended as queued.
-        try:
-            standings = await self._board.standing(fit_ids)
-        except QueueUnavailableError:
-            standings = [None] * len(fit_ids)
+    async def _records(self, fit_ids: Sequence[FitId]) -> list[EnsembleRecord]:
+        """The fits as they stand, without those that have been deleted or are damaged."""
+        standings = await self._standings(fit_ids)
 
         def read(fit_id: FitId) -> EnsembleRecord | None:
             try:
-                return self.store.record(fit_id, with_result=with_result)
+                return self.store.record(fit_id)
             except EnsembleDeletedError:
+                return None
+            except CorruptDocumentError as error:
+                logger.error("left out: %s", error, extra={"fit": str(fit_id)})  # noqa: TRY400
                 return None
 
         records = await asyncio.to_thread(lambda: [read(fit_id) for fit_id in fit_ids])
         pairs = zip(records, standings, strict=True)
         return [_standing_at(record, standing) for record, standing in pairs if record]
+
+    async def _standings(self, fit_ids: Sequence[FitId]) -> Sequence[Standing | None]:
+        """What Redis knows of the fits; to be asked before the store.
+
+        A beat ends after the outcome is stored, so the other order could find neither, and show a
+        fit that has just ended as queued.
+        """
+        try:
+            return await self._board.standing(fit_ids)
+        except QueueUnavailableError:
+            return [None] * len(fit_ids)
 
     async def _after(self, fit_id: FitId, last: str | None) -> list[Progress]:
         try:

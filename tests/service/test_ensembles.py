@@ -8,8 +8,9 @@ import pytest
 
 from backbones.info import LoadedBackbone
 from jobs.ensembles import EnsembleStore
-from jobs.records import FitError, FitId, FitRequest
+from jobs.records import FitError, FitId, FitRequest, FitSpec
 from prompt_store.errors import StoreUnavailableError
+from tests.jobs.conftest import damage
 
 pytestmark = pytest.mark.anyio
 
@@ -173,6 +174,34 @@ async def test_the_artifact_can_be_downloaded(client: httpx.AsyncClient, publish
     assert response.headers["content-length"] == str(len(response.content))
     known = {"If-None-Match": response.headers["etag"]}
     assert (await client.get("/v1/ensembles/zoo/content", headers=known)).status_code == 304
+
+
+async def test_a_damaged_request_takes_no_other_ensemble_out_of_the_lists(
+    client: httpx.AsyncClient,
+    publish: Publish,
+    ensembles: EnsembleStore,
+    make_spec: Callable[..., FitSpec],
+    store_url: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish("good")
+    publish("zoo")
+    (damaged, _), unknown = publish("zoo"), ensembles.create(make_spec("young")).fit_id
+    for fit_id in (damaged, unknown):
+        damage(store_url, fit_id)
+    page = (await client.get("/v1/ensembles")).json()
+    assert [item["name"] for item in page["items"]] == ["good"]
+    assert "left out: the record of ensemble version zoo@2 is damaged" in caplog.text
+    versions = (await client.get("/v1/ensembles/zoo/versions")).json()["items"]
+    assert [item["version"] for item in versions] == [1]
+    for path, fit in (("zoo?version=2", damaged), ("zoo", damaged), ("young", unknown)):
+        answer = await client.get(f"/v1/ensembles/{path}")
+        assert (answer.status_code, slug(answer)) == (500, "corrupt-document")
+        assert f"the record of ensemble version {fit} is damaged" in answer.json()["detail"]
+    assert (await client.get("/v1/ensembles/zoo?version=1")).json()["status"] == "succeeded"
+    refused = await client.delete("/v1/prompts/digits")
+    assert (refused.status_code, slug(refused)) == (409, "prompt-in-use")
+    assert (await client.delete("/v1/ensembles/zoo")).status_code == 204
 
 
 def events_of(text: str) -> list[tuple[str, str, dict[str, object]]]:
