@@ -14,7 +14,7 @@ from prompt_store.names import AliasReference
 from service.inference.admission import Admission
 from service.inference.decoding import DecodePool
 from service.inference.engine_client import EngineClient
-from service.inference.errors import DeadlineExceededError
+from service.inference.errors import too_late
 from service.inference.observer import InferenceObserver
 from service.inference.resolver import Reference, Resolver, Served
 from service.inference.rows import RowOutcome
@@ -96,7 +96,7 @@ class Classifier:
             async with asyncio.timeout(self._deadline_s):
                 await self.resolver.resolve(reference)
         except TimeoutError as error:
-            raise self._too_late() from error
+            raise too_late(self._deadline_s) from error
 
     async def classify(
         self,
@@ -133,12 +133,7 @@ class Classifier:
                     self._observer.images_given_up(len(images), why)
                     raise
         except TimeoutError as error:
-            raise self._too_late() from error
-
-    def _too_late(self) -> DeadlineExceededError:
-        return DeadlineExceededError(
-            f"no answer within the deadline of {self._deadline_s:g} s (request_deadline_s)"
-        )
+            raise too_late(self._deadline_s) from error
 
     async def _classify(
         self,

@@ -28,6 +28,13 @@ class DeadlineExceededError(InferenceError):
     """The request's deadline passed before its answer was ready."""
 
 
+def too_late(deadline_s: float) -> DeadlineExceededError:
+    """Return the error for a request that took longer than `request_deadline_s`, in seconds."""
+    return DeadlineExceededError(
+        f"no answer within the deadline of {deadline_s:g} s (request_deadline_s)"
+    )
+
+
 class EngineFailedError(InferenceError):
     """The forward pass failed for this row, even alone; the engine goes on with the others."""
 

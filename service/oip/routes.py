@@ -27,6 +27,7 @@ from service.inference.errors import (
     EngineStoppedError,
     EngineUnavailableError,
     QueueFullError,
+    too_late,
 )
 from service.inference.resolver import Reference, Served
 from service.inference.rows import RowOutcome, RowResult
@@ -251,9 +252,7 @@ async def _deadline(request: Request) -> AsyncGenerator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
-        raise DeadlineExceededError(
-            f"no answer within the deadline of {seconds:g} s (request_deadline_s)"
-        ) from error
+        raise too_late(seconds) from error
 
 
 def _reference(request: Request) -> Reference:
