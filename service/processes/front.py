@@ -11,6 +11,7 @@ from backbones.info import BackboneInfo
 from jobs.logs import configure_logging
 from jobs.settings import DeploymentSettings
 from prompt_store.errors import PromptStoreError
+from prompt_store.scratch import remove_leftovers
 from service.composition import compose
 from service.host_metrics import HostMetrics, scraped, serving_metrics
 from service.inference.remote.client import backbone_at
@@ -31,6 +32,7 @@ def main() -> None:
     die_with_parent(assigned.parent_pid)
     settings = ServiceSettings()
     configure_logging(settings.log_level, process=assigned.name)
+    remove_leftovers(settings.upload_dir)  # of the front before this one, if that was killed
     try:
         uvloop.run(_serve(assigned, settings, DeploymentSettings()))
     except PromptStoreError as error:

@@ -1,6 +1,7 @@
 """The whole host: real processes, real signals, a real load."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -223,6 +224,35 @@ def test_killed_and_hanging_processes_are_replaced_under_load(
     assert host.process.wait(60) == 0
 
 
+def test_what_a_killed_front_spooled_is_removed_and_another_front_keeps_its_own(
+    serve: Callable[..., Host], tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    host = serve(upload_dir=spool, body_idle_timeout_s=300)
+    host.wait_until_ready()
+    uploads: list[socket.socket] = []
+    spooled: dict[int, Path] = {}  # by the front that has it open
+    try:
+        while len(spooled) < 2:  # one in either front
+            assert len(uploads) < 50
+            uploads.append(_begin_upload(host.url))
+            eventually(lambda: len(list(spool.glob("*/body"))) == len(uploads))
+            spooled = {pid: path for pid in host.pids("front") for path in _open_in(pid, spool)}
+        left = set(spool.iterdir())
+        (killed, _), (other, kept) = spooled.items()
+        lost = {path.parent for path in _open_in(killed, spool)}
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: len(host.pids("front")) == 2 and killed not in host.pids("front"))
+        eventually(lambda: set(spool.iterdir()) == left - lost)
+        assert kept in _open_in(other, spool)
+        assert kept.exists()
+    finally:
+        for each in uploads:
+            each.close()
+    eventually(lambda: not list(spool.iterdir()))
+
+
 def test_sigterm_under_load_loses_no_request_and_leaves_no_process(
     serve: Callable[..., Host], publish: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
@@ -348,3 +378,21 @@ def _hang_up(url: str, data: bytes, count: int) -> None:
     for _ in range(count):
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(head.encode() + data)
+
+
+def _begin_upload(url: str) -> socket.socket:
+    """Send the beginning of a prompt."""
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    head = "PUT /v1/prompts/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+    connection.sendall(head.encode() + bytes(1000))
+    return connection
+
+
+def _open_in(pid: int, folder: Path) -> list[Path]:
+    """Files in a folder that a process has open."""
+    found: list[Path] = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(each.readlink())
+    return [path for path in found if path.is_relative_to(folder) and path.is_file()]
