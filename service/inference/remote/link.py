@@ -150,9 +150,13 @@ class EngineLink(asyncio.Protocol):
             self._transport.abort()
 
     def _listen(self) -> None:
-        """Count beats rather than seconds: a front that was stopped itself blames nobody."""
+        """Count beats rather than seconds: a front that was stopped itself blames nobody.
+
+        Between two of them, memory that the last one saw idle is given back.
+        """
         if self._transport is None:
             return
+        self._arena.give_back()
         self._silent_beats += 1
         if self._silent_beats > SILENT_BEATS:
             logger.error("the engine's process is silent, hanging up")

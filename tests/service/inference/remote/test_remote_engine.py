@@ -170,6 +170,28 @@ async def test_a_cancelled_row_keeps_its_slot_until_the_engine_has_let_go(
         assert host.local._watched == {}
 
 
+async def test_the_memory_of_a_burst_is_given_back_while_it_is_quiet(
+    open_host: Any, open_front: Any, publish: Callable[..., Any], eventually: Any
+) -> None:
+    _, digest = publish("a", seed=1)
+
+    def held_bytes() -> int:
+        """Of pixel arenas, by this process and therefore by anyone."""
+        _, *arenas = Path("/proc/self/smaps").read_text().split("hgprompt-pixels")
+        return sum(1024 * int(each.split("Rss:")[1].split()[0]) for each in arenas)
+
+    gc.collect()  # earlier tests keep some in the tracebacks of their errors
+    async with open_host() as host, open_front(num_slots=16) as front:
+        before = held_bytes()
+        burst = await front.compute(digest, images(16), deadline_s=now_s())
+        await eventually(lambda: num_free(front) == 16)
+        assert held_bytes() > before
+        await eventually(lambda: held_bytes() <= before)
+        again = await front.compute(digest, images(16), deadline_s=now_s())
+        assert same(burst, again)
+        assert same(again, await host.local.compute(digest, images(16), deadline_s=now_s()))
+
+
 async def test_cancelling_at_any_moment_gives_every_slot_back(
     open_host: Any, open_front: Any, publish: Callable[..., Any], eventually: Any
 ) -> None:
