@@ -207,7 +207,7 @@ class EnsembleCatalogue:
                 yield fit_id
 
     def dependents(self, prompt: str) -> tuple[FitId, ...]:
-        """Living fits that read a version of the prompt and have succeeded or may yet succeed."""
+        """Living fits that depend on the prompt and have succeeded or may yet succeed."""
         marked = sorted(map(FitId.parse, self._keys_below(keys.prompt_folder(prompt))))
         return tuple(fit_id for fit_id in marked if self._reads(fit_id, prompt))
 
@@ -233,13 +233,13 @@ class EnsembleCatalogue:
             return False
 
     def _reads(self, fit_id: FitId, prompt: str) -> bool:
-        """Whether the fit lives, reads the prompt, and has not ended without an artifact.
+        """Whether the fit lives, depends on the prompt, and has not ended without an artifact.
 
         Of a damaged one all that is known is that a mark said so.
         """
         try:
             self.check_living(fit_id)
-            sources = self.request(fit_id).sources
+            prompts = self.request(fit_id).prompts
         except FitNotFoundError:
             return False
         except CorruptDocumentError as error:
@@ -247,7 +247,7 @@ class EnsembleCatalogue:
             return True
         outcome = self.outcome(fit_id)
         may_serve = outcome is None or outcome.status == "succeeded"
-        return may_serve and prompt in {source.name for source in sources}
+        return may_serve and prompt in prompts
 
     def _exists(self, key: str) -> bool:
         return self._objects.size(key) is not None

@@ -77,7 +77,7 @@ class EnsembleStore(EnsembleCatalogue):
                 idempotency_digest=idempotency_digest,
             )
             self._objects.put_new(keys.open_key(request.fit_id), MARK)
-            for prompt in {source.name for source in spec.sources}:
+            for prompt in spec.prompts:
                 self._objects.put_new(keys.prompt_key(prompt, request.fit_id), MARK)
             if put_document(self._objects, keys.request_key(request.fit_id), request):
                 return request

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from ensemble.options import FitOptions, Method
+from ensemble.options import SOURCE_FREE_METHODS, FitOptions, Method
 from jobs.errors import FitIdError
 from prompt_store.names import DIGEST_PATTERN, NAME_PATTERN
 
@@ -81,6 +81,16 @@ class FitSpec(_Record):
     options: FitOptions = FitOptions()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     backbone_digest: Digest
+
+    @property
+    def prompts(self) -> frozenset[str]:
+        """Names of the prompts that the ensemble depends on.
+
+        Sources may be given to any method, so that several can be asked for alike; those that make
+        an ensemble of none at most look at their shape.
+        """
+        used = () if self.method in SOURCE_FREE_METHODS else self.sources
+        return frozenset(source.name for source in used)
 
     def fields(self) -> dict[str, Any]:
         """The fields and their values, to build a record that extends this one."""

@@ -16,7 +16,8 @@ request or a deletion, and is ignored):
 
     ensembles-open/<name>@<version>                 perhaps unfinished; deleted after the outcome
     ensembles-by-name/<name>                        the name has been used
-    ensembles-by-prompt/<prompt>/<name>@<version>   the fit reads a version of the prompt
+    ensembles-by-prompt/<prompt>/<name>@<version>   the fit depends on the prompt (older marks of
+                                                    fits that use no source do not count)
 """
 
 from jobs.records import FitId

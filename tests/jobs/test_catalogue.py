@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from jobs import store_keys
 from jobs.ensembles import EnsembleStore
 from jobs.errors import FitNotFoundError
 from jobs.records import FitError, FitId, FitResultDocs
 from prompt_store.errors import CorruptDocumentError
+from prompt_store.objects import ObjectStore
 from tests.jobs.conftest import MakeSpec, MakeStore, damage
 
 DOCS = FitResultDocs(b"artifact", {"chosen": "hgprompt"})
@@ -72,6 +74,20 @@ def test_dependents_of_a_prompt_are_those_that_serve_or_may(
     store.publish_failure(failed, store.claim_attempt(failed, "worker"), error)
     assert store.dependents("fashion") == (served, running)
     assert store.dependents("digits") == ()
+
+
+@pytest.mark.parametrize("method", ["none", "vpt"])
+def test_what_is_made_of_no_source_depends_on_none(
+    store: EnsembleStore, objects: ObjectStore, make_spec: MakeSpec, method: str
+) -> None:
+    plain = store.create(make_spec("a").model_copy(update={"method": method})).fit_id
+    of_sources = store.create(make_spec("b")).fit_id
+    assert store.dependents("fashion") == (of_sources,)
+    objects.put_new(store_keys.prompt_key("fashion", plain), b"{}")  # as it was marked before
+    assert store.dependents("fashion") == (of_sources,)
+    succeed(store, plain)
+    assert store.dependents("fashion") == (of_sources,)
+    assert [source.name for source in store.record(plain).sources] == ["fashion"]
 
 
 def test_a_damaged_request_takes_no_other_version_with_it(
