@@ -63,6 +63,12 @@ class SourceRef(_Record):
     digest: Digest
 
 
+class LeftOutSource(SourceRef):
+    """A prompt that `sources: "all"` did not take, and why."""
+
+    reason: str
+
+
 class TaskRef(_Record):
     """The labelled target images, resolved."""
 
@@ -72,7 +78,11 @@ class TaskRef(_Record):
 
 
 class FitSpec(_Record):
-    """What a caller asks for, with every reference resolved to a digest."""
+    """What a caller asks for, with every reference resolved to a digest.
+
+    Attributes:
+        left_out: Prompts of the backbone that "all" did not take; nothing reads them.
+    """
 
     name: Name
     task: TaskRef
@@ -81,6 +91,7 @@ class FitSpec(_Record):
     options: FitOptions = FitOptions()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     backbone_digest: Digest
+    left_out: tuple[LeftOutSource, ...] = ()
 
     @property
     def prompts(self) -> frozenset[str]:

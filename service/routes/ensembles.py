@@ -6,10 +6,10 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Depends, Request, Response
 
 from jobs.desk import FitDesk, RecordPage
-from jobs.records import FitId
+from jobs.records import FitId, FitSpec, LeftOutSource
 from prompt_store.idempotency import Claim, IdempotencyStore
 from service.bounded_route import BoundedRoute
-from service.fits import EnsembleCreate, LeftOutSource, resolve_fit
+from service.fits import EnsembleCreate, ResolvedFit, resolve_fit
 from service.idempotency import IdempotencyKey, answered_once
 from service.inference.classifier import Classifier
 from service.params import (
@@ -49,21 +49,27 @@ def _shown(page: RecordPage) -> EnsemblePage:
     return EnsemblePage(items=items, next_cursor=page.next_cursor)
 
 
+def _spec(resolved: ResolvedFit) -> FitSpec:
+    """What is to be stored: what was left out belongs to it."""
+    left_out = tuple(LeftOutSource(**dict(source)) for source in resolved.left_out)
+    return resolved.spec.model_copy(update={"left_out": left_out})
+
+
 DeskDep = Annotated[FitDesk, Depends(desk_of)]
 
 
-class AcceptedView(EnsembleView):
-    """A fit that was acknowledged.
+class FitView(EnsembleView):
+    """One version of one ensemble, as it is shown by itself.
 
     Attributes:
-        left_out: Prompts of this backbone that `sources: "all"` did not take, and why. Not there
-            if it took all, or if a repeated request finds the fit that the first one made.
+        left_out: Prompts of this backbone that `sources: "all"` did not take, and why. If it took
+            all, the answer to the request does not have it.
     """
 
     left_out: tuple[LeftOutSource, ...] = ()
 
 
-@router.post("", status_code=202, response_model=AcceptedView)
+@router.post("", status_code=202, response_model=FitView)
 async def create_ensemble(
     wanted: EnsembleCreate,
     request: Request,
@@ -75,15 +81,15 @@ async def create_ensemble(
 
     async def submit(claim: Claim | None) -> Response:
         digest = None if claim is None else claim.key_digest
-        fit, left_out = None, ()
+        fit = None
         if claim is not None and claim.is_retry:
             fit = await asyncio.to_thread(desk.store.request_with, wanted.name, claim.key_digest)
         if fit is None:
             resolved = await asyncio.to_thread(resolve_fit, parts, wanted)
-            fit, left_out = await desk.submit(resolved.spec, digest), resolved.left_out
-        shown = AcceptedView.of_request(fit).model_copy(update={"left_out": left_out})
+            fit = await desk.submit(_spec(resolved), digest)
+        shown = FitView.of_request(fit)
         return Response(
-            shown.model_dump_json(exclude=set() if left_out else {"left_out"}),
+            shown.model_dump_json(exclude=set() if shown.left_out else {"left_out"}),
             status_code=202,
             headers={"Location": f"/v1/ensembles/{fit.name}?version={fit.version}"},
             media_type="application/json",
@@ -104,13 +110,13 @@ async def list_ensembles(
 @router.get("/{name}")
 async def get_ensemble(
     name: NamePath, request: Request, desk: DeskDep, version: VersionQuery = None
-) -> EnsembleView:
+) -> FitView:
     """One version; without `version` the newest that succeeded, else the newest."""
     fit_id = await desk.current(name) if version is None else FitId(name, version)
     record = await desk.record(fit_id, with_result=True)
     if record.outcome is not None:
         notice_end(request, name)
-    return EnsembleView.of_record(record)
+    return FitView.of_record(record)
 
 
 @router.get("/{name}/versions")
@@ -124,7 +130,7 @@ async def list_versions(
 @router.get("/{name}/versions/{version}")
 async def get_version(
     name: NamePath, version: VersionPath, request: Request, desk: DeskDep
-) -> EnsembleView:
+) -> FitView:
     """The same as `GET /v1/ensembles/{name}?version=`."""
     return await get_ensemble(name, request, desk, version)
 
@@ -148,10 +154,8 @@ async def delete_ensemble(name: NamePath, request: Request, parts: PartsDep) -> 
 
 
 @router.post("/{name}/cancel", status_code=202)
-async def cancel_ensemble(
-    name: NamePath, desk: DeskDep, version: VersionQuery = None
-) -> EnsembleView:
+async def cancel_ensemble(name: NamePath, desk: DeskDep, version: VersionQuery = None) -> FitView:
     """End a queued or running fit; without `version` the newest. 409 once it has ended."""
     fit_id = await desk.newest(name) if version is None else FitId(name, version)
     await desk.cancel(fit_id)
-    return EnsembleView.of_record(await desk.record(fit_id))
+    return FitView.of_record(await desk.record(fit_id))

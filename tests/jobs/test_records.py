@@ -43,6 +43,12 @@ def test_a_request_has_no_unknown_options(make_spec: MakeSpec) -> None:
         FitSpec.model_validate(document)
 
 
+def test_a_request_from_before_it_told_what_was_left_out_can_be_read(make_spec: MakeSpec) -> None:
+    document = make_spec("fashion").model_dump(mode="json")
+    del document["left_out"]
+    assert FitSpec.model_validate(document) == make_spec("fashion")
+
+
 def test_nothing_follows_an_outcome() -> None:
     outcome = FitOutcome(
         status="dead", attempt=3, started_at=None, finished_at=datetime(2026, 1, 2, tzinfo=UTC)

@@ -116,6 +116,12 @@ async def test_all_leaves_out_what_has_another_shape_and_says_so(
         "digest": long["digest"],
         "reason": "L = 2, P = 9; the 2 sources that are taken have L = 2, P = 3",
     }
+    for path in ("zoo?version=2", "zoo/versions/2"):
+        shown = (await stocked.get(f"/v1/ensembles/{path}")).json()
+        assert (shown["left_out"], shown["sources"]) == (record["left_out"], record["sources"])
+    assert (await stocked.get("/v1/ensembles/zoo?version=1")).json()["left_out"] == []
+    cancelled = (await stocked.post("/v1/ensembles/zoo/cancel?version=2")).json()
+    assert cancelled["left_out"] == record["left_out"]
     plain = (await stocked.post("/v1/ensembles", json=body(sources="all", method="none"))).json()
     assert (len(plain["sources"]), "left_out" in plain) == (4, False)
 
