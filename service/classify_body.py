@@ -35,7 +35,7 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 1 << 40
 
 
-async def images_of(headers: Headers, body: bytes | bytearray, *, max_images: int) -> list[bytes]:
+async def images_of(headers: Headers, body: bytearray, *, max_images: int) -> list[bytes]:
     """Split a body into encoded images, at least one.
 
     Args:
@@ -66,7 +66,7 @@ async def images_of(headers: Headers, body: bytes | bytearray, *, max_images: in
     return images
 
 
-async def _multipart(headers: Headers, body: bytes | bytearray, max_images: int) -> list[bytes]:
+async def _multipart(headers: Headers, body: bytearray, max_images: int) -> list[bytes]:
     """Split a form, on another thread if it is large."""
     parsing = partial(_parsed_form, headers, body, max_images)
     if len(body) <= MAX_BYTES_ON_LOOP:
@@ -75,7 +75,7 @@ async def _multipart(headers: Headers, body: bytes | bytearray, max_images: int)
     return await on_cpu_thread(lambda: asyncio.run(parsing()))
 
 
-async def _parsed_form(headers: Headers, body: bytes | bytearray, max_images: int) -> list[bytes]:
+async def _parsed_form(headers: Headers, body: bytearray, max_images: int) -> list[bytes]:
     async def stream() -> AsyncGenerator[bytes, None]:
         # In pieces: the parser holds a copy of the one that it is at.
         for start in range(0, len(body), PIECE_BYTES):
@@ -111,7 +111,7 @@ def _refused(message: str, max_images: int) -> ProblemError:
     return _malformed(message)
 
 
-def _json(body: bytes | bytearray, max_images: int) -> list[bytes]:
+def _json(body: bytearray, max_images: int) -> list[bytes]:
     # Base64 has none of these: more of them would be values that take many times their text.
     if sum(body.count(sign) for sign in (b",", b"[", b"{")) > max_images + SPARE_VALUES:
         raise _too_many(max_images)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_S = 5
 CLIENT_CLOSED_REQUEST = 499
-LOGGED_BEFORE = (ProblemError, inference.EngineUnavailableError)
+LOGGED_BEFORE = (ProblemError, inference.EngineUnavailableError, inference.NoMemoryError)
 """Errors that need no line of their own for each request."""
 INTERNAL = Problem(500, "internal", "Internal error", "the service failed; its log has the details")
 
@@ -85,6 +85,7 @@ KINDS: dict[type[Exception], Kind] = {
     images.ArchiveError: Kind(422, "invalid-task", "The labelled images were refused"),
     inference.QueueFullError: Kind(429, "queue-full", "Too many images are waiting"),
     inference.DeadlineExceededError: Kind(504, "deadline-exceeded", "The deadline has passed"),
+    inference.NoMemoryError: Kind(503, "no-memory", "The service is short of memory"),
     inference.EngineFailedError: Kind(500, "forward-failed", "The forward pass failed"),
     inference.NotFiniteError: Kind(422, "not-finite", "The image gives no finite result"),
     inference.EngineStoppedError: Kind(503, "not-serving", "The service is not serving"),

@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 
 import numpy as np
 
@@ -14,17 +13,13 @@ from prompt_store.names import AliasReference
 from service.inference.admission import Admission
 from service.inference.decoding import DecodePool
 from service.inference.engine_client import EngineClient
-from service.inference.errors import too_late
+from service.inference.errors import NoMemoryError, too_late
 from service.inference.observer import InferenceObserver
 from service.inference.resolver import Reference, Resolver, Served
 from service.inference.rows import RowOutcome
 from service.inference.tracing import record_classification
-from service.problems import Problem, ProblemError
 
 logger = logging.getLogger(__name__)
-
-NO_MEMORY_RETRY_S = 5
-"""When an image for which there was no memory may be sent again."""
 
 Assigned = Callable[[AliasReference, int], None]
 
@@ -179,17 +174,6 @@ class Classifier:
             fields = {"ensemble": name, "size_bytes": len(image)}
             logger.warning("there is no memory to decode an image", exc_info=True, extra=fields)
             # Not as its cause: the traceback would hold what was decoded so far.
-            return _no_memory(len(image))
-
-
-def _no_memory(size_bytes: int) -> ProblemError:
-    """Why an image has no answer that may have one later; the others of its request have theirs."""
-    return ProblemError(
-        Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "no-memory",
-            "The service is short of memory",
-            f"there is no memory to decode an image of {size_bytes} bytes; it may be sent again",
-            headers={"Retry-After": str(NO_MEMORY_RETRY_S)},
-        )
-    )
+            return NoMemoryError(
+                f"there is no memory to decode an image of {len(image)} bytes; it may be sent again"
+            )

@@ -35,6 +35,10 @@ def too_late(deadline_s: float) -> DeadlineExceededError:
     )
 
 
+class NoMemoryError(InferenceError):
+    """There is no memory for this row's pixels now; the other rows have theirs."""
+
+
 class EngineFailedError(InferenceError):
     """The forward pass failed for this row, even alone; the engine goes on with the others."""
 
