@@ -182,7 +182,7 @@ class LeftOut(Reply):
 class Ensemble(Reply):
     """One version of an ensemble; `digest` is its artifact's, None until it has succeeded.
 
-    `left_out` comes with the answer to the request for the fit only.
+    `left_out` does not come with lists.
     """
 
     name: str

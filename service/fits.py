@@ -1,14 +1,13 @@
 """From what a caller asks to fit, to a spec in which every reference is a digest."""
 
 from collections import Counter
-from dataclasses import dataclass
 from itertools import count
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ensemble.options import SOURCE_FREE_METHODS, FitOptions, Method, why_refused
-from jobs.records import FitSpec, Name, SourceRef, TaskRef
+from jobs.records import FitSpec, LeftOutSource, Name, SourceRef, TaskRef
 from prompt_store.errors import ConflictError, NameInvalidError, NotFoundError
 from prompt_store.manifests import PromptManifest, TaskManifest
 from service.fit_memory import fit_bytes
@@ -47,26 +46,7 @@ class EnsembleCreate(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
-class LeftOutSource(SourceRef):
-    """A prompt that "all" does not take, and why."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class ResolvedFit:
-    """What is to be fitted.
-
-    Attributes:
-        spec: The fit.
-        left_out: Prompts of this backbone that "all" did not take.
-    """
-
-    spec: FitSpec
-    left_out: tuple[LeftOutSource, ...] = ()
-
-
-def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> ResolvedFit:
+def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> FitSpec:
     """Resolve every reference now, so that the fit means the same whatever happens later.
 
     Raises:
@@ -91,7 +71,7 @@ def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> ResolvedFit:
             sources, left_out = _of_one_shape(sources)
         _check_shapes(sources)
     _check_memory(parts, task, sources, wanted)
-    spec = FitSpec(
+    return FitSpec(
         name=wanted.name,
         task=TaskRef(name=task.name, version=task.version, digest=task.digest),
         sources=tuple(SourceRef(name=s.name, version=s.version, digest=s.digest) for s in sources),
@@ -99,8 +79,8 @@ def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> ResolvedFit:
         options=wanted.options,
         seed=wanted.seed,
         backbone_digest=parts.backbone.digest,
+        left_out=tuple(left_out),
     )
-    return ResolvedFit(spec, tuple(left_out))
 
 
 def _task(parts: Parts, reference: str, validation_fraction: float) -> TaskManifest:

@@ -6,10 +6,10 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Depends, Request, Response
 
 from jobs.desk import FitDesk, RecordPage
-from jobs.records import FitId, FitSpec, LeftOutSource
+from jobs.records import FitId, LeftOutSource
 from prompt_store.idempotency import Claim, IdempotencyStore
 from service.bounded_route import BoundedRoute
-from service.fits import EnsembleCreate, ResolvedFit, resolve_fit
+from service.fits import EnsembleCreate, resolve_fit
 from service.idempotency import IdempotencyKey, answered_once
 from service.inference.classifier import Classifier
 from service.params import (
@@ -49,12 +49,6 @@ def _shown(page: RecordPage) -> EnsemblePage:
     return EnsemblePage(items=items, next_cursor=page.next_cursor)
 
 
-def _spec(resolved: ResolvedFit) -> FitSpec:
-    """What is to be stored: what was left out belongs to it."""
-    left_out = tuple(LeftOutSource(**dict(source)) for source in resolved.left_out)
-    return resolved.spec.model_copy(update={"left_out": left_out})
-
-
 DeskDep = Annotated[FitDesk, Depends(desk_of)]
 
 
@@ -85,8 +79,8 @@ async def create_ensemble(
         if claim is not None and claim.is_retry:
             fit = await asyncio.to_thread(desk.store.request_with, wanted.name, claim.key_digest)
         if fit is None:
-            resolved = await asyncio.to_thread(resolve_fit, parts, wanted)
-            fit = await desk.submit(_spec(resolved), digest)
+            spec = await asyncio.to_thread(resolve_fit, parts, wanted)
+            fit = await desk.submit(spec, digest)
         shown = FitView.of_request(fit)
         return Response(
             shown.model_dump_json(exclude=set() if shown.left_out else {"left_out"}),
