@@ -40,7 +40,7 @@ CANDIDATES: dict[Method, set[tuple[str, int | None]]] = {
     "single": SINGLES,
     "mean": {("mean", None)},
     "spot": {("spot", 1)},
-    "panda": {("panda", 1)},
+    "panda": {("panda", 2)},  # `spot` compares tokens, `panda` what they do to features
     "h_ensemble": {("h_ensemble", None)},
     "logme": {("logme", 1)},
 }
