@@ -7,8 +7,6 @@ The stages, in their order, for M sources and N images; each method has some of 
     screening again   in that case: four times `max_sources`, on the rest of the 128
     task embedding    spot, panda: the target's own prompt after a few steps
     features          plain features and each source's, once           (M + 1) N forward passes
-    teacher tuning    panda: the most similar source, and then
-    teacher features  of the training part
     gradients         per-image gradients of each source, on a few images
     weights           maximise H~(f_alpha) - lambda R(alpha) on the training part
     gradients again   with `cotangent_refreshes` above 1, and then
@@ -25,8 +23,8 @@ The stages, in their order, for M sources and N images; each method has some of 
     ablation tuned features
 
 Every candidate's head is fitted in closed form once its features are there, and the candidate of
-the highest held-out accuracy is chosen; "hgprompt" chooses by the log-loss over all images, and an
-accuracy that is better beyond chance (`ensemble.methods.choice`).
+the highest held-out accuracy is chosen; "hgprompt" chooses among fewer, by log-loss, and looks at
+the rest only for what is better beyond chance (`ensemble.methods.choice`).
 
 The weights see the training part only. A candidate is scored on the validation part by its
 cross-fitted predictions, so the head may be fitted on all N images, as the served one is.

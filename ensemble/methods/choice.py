@@ -1,14 +1,15 @@
 """Which candidate `hgprompt` serves.
 
 On a few held-out images the best of M + 3 candidates is often best by luck (docs/method.md has
-figures). So all of them, the learned ensemble, no prompt, the uniform mean and every single source,
-compete by their cross-fitted log-loss over all N images: a log-loss tells close candidates apart on
-fewer images than an accuracy does, and no image is left out. The lowest is left for another
-candidate only if that one's accuracy is better beyond the interval of the paired difference: of
-95 % for all others together (Bonferroni), or among many equals one would mostly be better by luck.
+figures). So only four compete at first: the learned ensemble, no prompt, the uniform mean, and the
+one source of the highest LogME, which is picked on the training part alone. Of these the one with
+the lowest cross-fitted log-loss over all N images is taken; a log-loss tells close candidates apart
+on fewer images than an accuracy does. It is left for another candidate only if that one's accuracy
+is better beyond the interval of the paired difference: of 95 % for all others together
+(Bonferroni), or among many equals one would mostly be better by luck.
 
-The learned weights have seen the labels of the training part, which favours them by what M - 1
-numbers can learn.
+The learned weights and LogME's pick have seen the labels of the training part, which favours them
+by what M - 1 numbers, or a choice among M, can learn.
 """
 
 from collections.abc import Sequence
@@ -21,23 +22,26 @@ from ensemble.class_head import of_known_class
 from ensemble.leaderboard import paired_difference
 
 
-def choose(candidates: Sequence[Candidate], labels: Tensor) -> Candidate:
-    """Return the candidate of the lowest log-loss, or one that is clearly better.
+def choose(
+    favoured: Sequence[Candidate], candidates: Sequence[Candidate], labels: Tensor
+) -> Candidate:
+    """Return the favoured candidate of the lowest log-loss, or one that is clearly better.
 
     Args:
-        candidates: Of equals the first is taken.
+        favoured: Those that compete by log-loss; of equals the first is taken.
+        candidates: With all of these but itself the winner is compared.
         labels: (N,), of all images of the fit.
     """
-    winner = lowest_log_loss(candidates, labels)
+    winner = lowest_log_loss(favoured, labels)
     others = [each for each in candidates if each is not winner]
     confidence = 1 - 0.05 / max(1, len(others))
     better = [each for each in others if _is_better(each, winner, labels, confidence)]
     return ranked(better)[0] if better else winner
 
 
-def lowest_log_loss(candidates: Sequence[Candidate], labels: Tensor) -> Candidate:
+def lowest_log_loss(favoured: Sequence[Candidate], labels: Tensor) -> Candidate:
     """Return the candidate of the lowest cross-fitted log-loss, of equals the first."""
-    return min(candidates, key=lambda candidate: cross_fitted_log_loss(candidate, labels))
+    return min(favoured, key=lambda candidate: cross_fitted_log_loss(candidate, labels))
 
 
 def cross_fitted_log_loss(candidate: Candidate, labels: Tensor) -> float:

@@ -3,8 +3,8 @@
 HGPrompt (Zhang et al. 2026, AAAI, arXiv 2504.12311): maximise H~(f_alpha) - lambda R(alpha) over
 the simplex, with f_alpha = sum_j alpha_j f(x; P_j), and serve the composite prompt
 sum_j alpha_j P_j. The departures are stated where they are made (`hscore`, `gradient_variance`,
-`composition`). Another candidate is served instead where
-its cross-fitted log-loss is lower, or its accuracy clearly better (`choice`).
+`composition`). No prompt, the uniform mean or LogME's source is served instead where its
+cross-fitted log-loss is lower, and whatever else is clearly better (`choice`).
 """
 
 import math
@@ -74,11 +74,13 @@ def fit_hgprompt(fit: FitSession) -> Findings:
     ensemble = fit.candidate("hgprompt", weights, prompts[1], features)
     mean = fit.candidate("mean", uniform, prompts[0], mean_features)
     singles = single_candidates(fit, by_source)
+    evident = max(range(M), key=lambda i: scores[i].logme)
     none = fit.candidate("none", torch.zeros(0), fit.no_prompt, plain)
     # Equals stay in this order, so the learned ensemble comes before what it does not beat.
     candidates = [ensemble, none, mean, *singles]
     simple = ranked(candidates[1:])[0]
-    chosen = choose(candidates, fit.labels)
+    favoured = [ensemble, none, mean, singles[evident]]
+    chosen = choose(favoured, candidates, fit.labels)
     gap = _gap(fit, weights, by_source, features)
     all_candidates = with_tuning(fit, candidates, start=chosen)
     ablations = run_ablations(
@@ -98,7 +100,7 @@ def fit_hgprompt(fit: FitSession) -> Findings:
         objective_curve=learned.solution.curve,
         composite_curve=refined.curve if refined else (),
         ablations=ablations,
-        advice=_advice(fit, ensemble, simple, chosen, candidates),
+        advice=_advice(fit, ensemble, simple, chosen, favoured),
         plain_features=plain,
         composite_features=features,
     )
@@ -232,7 +234,7 @@ def _advice(
     learned: Candidate,
     simple: Candidate,
     chosen: Candidate,
-    candidates: Sequence[Candidate],
+    favoured: Sequence[Candidate],
 ) -> str | None:
     """Say so if the learned ensemble does not beat a simpler candidate, or is not served."""
     ahead = learned.standing.accuracy > simple.standing.accuracy
@@ -248,7 +250,7 @@ def _advice(
         f"On {len(rows)} held-out images {_name(rival, simple)} scored "
         f"{rival.standing.accuracy:.3f} and the learned ensemble {learned.standing.accuracy:.3f} "
         f"(difference {low:+.3f} to {high:+.3f} with 95 % confidence){verdict}. "
-        f"{_consequence(fit, learned, chosen, simple, candidates)}"
+        f"{_consequence(fit, learned, chosen, simple, favoured)}"
     )
 
 
@@ -264,9 +266,9 @@ def _consequence(
     learned: Candidate,
     chosen: Candidate,
     simple: Candidate,
-    candidates: Sequence[Candidate],
+    favoured: Sequence[Candidate],
 ) -> str:
-    lowest = lowest_log_loss(candidates, fit.labels)
+    lowest = lowest_log_loss(favoured, fit.labels)
     if chosen is lowest is learned:
         return "Over all images that is within chance, so the learned ensemble was kept."
     name = "the learned ensemble" if chosen is learned else _name(chosen, simple)

@@ -150,8 +150,8 @@ def test_a_fit_of_the_exact_objective_is_compared_with_the_feature_sum(
 def test_the_learned_ensemble_is_tuned_once_whatever_the_fit_chose(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, tuned_by_the_fit: bool
 ) -> None:
-    def chosen(candidates: list[Candidate], _: object) -> Candidate:
-        return candidates[0 if tuned_by_the_fit else 2]  # the ensemble, or the mean
+    def chosen(favoured: list[Candidate], *_: object) -> Candidate:
+        return favoured[0 if tuned_by_the_fit else 2]  # the ensemble, or the mean
 
     monkeypatch.setattr(hgprompt, "choose", chosen)
     options = replace(OPTIONS, tuning_epochs=3, prompt_learning_rate=0.02)

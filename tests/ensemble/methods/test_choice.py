@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,12 +14,10 @@ LABELS = torch.zeros(200, dtype=torch.int64)
 HELD_OUT = torch.arange(100, 200)
 
 
-def candidate(
-    method: Method, wrong: range, *, sureness: float = 1.0, tuned: bool = False
-) -> Candidate:
+def candidate(method: Method, wrong: range, *, tuned: bool = False) -> Candidate:
     """A candidate that takes these of 200 images for the other class."""
-    logits = torch.tensor([[sureness, 0.0]]).repeat(200, 1)
-    logits[torch.tensor(list(wrong), dtype=torch.long)] = torch.tensor([0.0, sureness])
+    logits = torch.tensor([[1.0, 0.0]]).repeat(200, 1)
+    logits[torch.tensor(list(wrong), dtype=torch.long)] = torch.tensor([0.0, 1.0])
     head = ClassHead(torch.zeros(2, 1), torch.zeros(2), 0.1, 1.0, logits)
     place = standing(method, None, logits[HELD_OUT], LABELS[HELD_OUT], tuned=tuned)
     nothing: Tensor = torch.zeros(0)
@@ -27,68 +27,52 @@ def candidate(
 @pytest.mark.parametrize(
     ("learned", "simple", "chosen"),
     [
-        (range(90, 120), range(110, 138), "single"),
-        (range(110, 138), range(90, 120), "hgprompt"),
-        (range(90, 92), range(0), "single"),
-        (range(90, 92), range(91, 93), "hgprompt"),
+        # Half of what differs each way, and a little more: chance.
+        (range(90, 120), range(110, 138), "hgprompt"),
+        # Only the learned ensemble errs: 30 images are not chance, 2 are.
+        (range(90, 120), range(0), "single"),
+        (range(90, 92), range(0), "hgprompt"),
+        (range(0), range(90, 120), "hgprompt"),
         # All images count, not only those held out.
         (range(30), range(0), "single"),
         (range(30), range(195, 200), "single"),
     ],
 )
-def test_the_lowest_log_loss_over_all_images_is_chosen_and_of_equals_the_first(
+def test_a_simple_candidate_is_chosen_only_if_it_is_better_beyond_chance(
     learned: range, simple: range, chosen: str
 ) -> None:
     ours, other = candidate("hgprompt", learned), candidate("single", simple)
 
-    assert choose([ours, other], LABELS).standing.method == chosen
-
-
-def test_a_log_loss_tells_where_accuracies_are_equal() -> None:
-    ours = candidate("hgprompt", range(3), sureness=0.5)
-    mean, none = candidate("mean", range(3)), candidate("none", range(3), sureness=0.8)
-
-    assert choose([ours, mean, none], LABELS) is mean
-    assert cross_fitted_log_loss(mean, LABELS) < cross_fitted_log_loss(none, LABELS)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "chosen"),
-    [
-        # Half of what differs each way, and a little more: chance.
-        (range(110, 138), "hgprompt"),
-        # Only the other errs: 30 images are not chance, 2 are.
-        (range(0), "single"),
-        (range(92, 120), "hgprompt"),
-    ],
-)
-def test_the_lowest_is_left_only_for_one_whose_accuracy_is_better_beyond_chance(
-    wrong: range, chosen: str
-) -> None:
-    ours = candidate("hgprompt", range(90, 120))
-    other = candidate("single", wrong, sureness=0.1)  # never of the lower log-loss
-
-    assert cross_fitted_log_loss(ours, LABELS) < cross_fitted_log_loss(other, LABELS)
-    assert choose([ours, other], LABELS).standing.method == chosen
+    assert choose([ours], [other], LABELS).standing.method == chosen
 
 
 def test_among_many_the_best_has_to_be_better_by_more() -> None:
-    ours = candidate("hgprompt", range(6))
-    better = candidate("single", range(0), sureness=0.1)
+    ours, better = candidate("hgprompt", range(6)), candidate("single", range(0))
 
-    assert choose([ours, better], LABELS) is better
-    assert choose([ours, *[better] * 17], LABELS) is ours
+    assert choose([ours], [better], LABELS) is better
+    assert choose([ours], [better] * 17, LABELS) is ours
 
 
-def test_of_several_that_are_better_the_best_held_out_is_chosen() -> None:
-    ours = candidate("hgprompt", range(60, 130))
-    others = [
-        candidate("none", range(5), sureness=0.1),
-        candidate("mean", range(195, 200), sureness=0.1),
-    ]
+def test_of_the_favoured_the_lowest_log_loss_is_chosen_and_of_equals_the_first() -> None:
+    ours, mean = candidate("hgprompt", range(90, 93)), candidate("mean", range(90, 92))
+    alike, none = candidate("single", range(90, 92)), candidate("none", range(0))
 
-    assert choose([ours, *others], LABELS) is others[0]
-    assert choose([ours], LABELS) is ours
+    assert choose([ours, mean, alike], [], LABELS) is mean
+    assert choose([ours, alike, mean], [], LABELS) is alike
+    # It is ahead of all, but not beyond chance.
+    assert choose([ours, mean, alike], [none], LABELS) is mean
+    assert cross_fitted_log_loss(mean, LABELS) < cross_fitted_log_loss(ours, LABELS)
+
+
+def test_the_winner_is_left_for_any_that_is_better_beyond_chance_the_favoured_too() -> None:
+    sure, unsure = candidate("hgprompt", range(0)), candidate("mean", range(60))
+    none = candidate("none", range(30))
+    logits = 0.1 * sure.head.held_out_logits
+    ours = replace(sure, head=replace(sure.head, held_out_logits=logits))
+    candidates = [ours, none, unsure]
+
+    assert cross_fitted_log_loss(unsure, LABELS) < cross_fitted_log_loss(ours, LABELS)
+    assert choose([ours, unsure], candidates, LABELS) is ours
 
 
 def test_the_only_image_of_a_class_has_no_say() -> None:
@@ -106,8 +90,16 @@ def test_the_only_image_of_a_class_has_no_say() -> None:
     blind = fitted("hgprompt", noise)
     seeing = fitted("single", noise + 10.0 * labels[:, None])
 
-    assert choose([blind, seeing], labels) is seeing
+    assert choose([blind, seeing], [], labels) is seeing
     assert cross_fitted_log_loss(seeing, labels) < 0.1
+
+
+def test_of_several_that_are_better_the_best_held_out_is_chosen() -> None:
+    ours = candidate("hgprompt", range(60, 130))
+    others = [candidate("none", range(5)), candidate("mean", range(195, 200))]
+
+    assert choose([ours], others, LABELS) is others[0]
+    assert choose([ours], [], LABELS) is ours
 
 
 def test_a_tuned_candidate_is_served_if_it_is_at_least_as_good_held_out() -> None:
