@@ -7,6 +7,8 @@ The stages, in their order, for M sources and N images; each method has some of 
     screening again   in that case: four times `max_sources`, on the rest of the 128
     task embedding    spot, panda: the target's own prompt after a few steps
     features          plain features and each source's, once           (M + 1) N forward passes
+    teacher tuning    panda: the most similar source, and then
+    teacher features  of the training part
     gradients         per-image gradients of each source, on a few images
     weights           maximise H~(f_alpha) - lambda R(alpha) on the training part
     gradients again   with `cotangent_refreshes` above 1, and then
