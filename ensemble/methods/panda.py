@@ -12,8 +12,7 @@ target's training images. (Cosines of tokens, as SPoT's, are next to nothing bet
 different initialisations, and would leave the student without a teacher.) Teacher and student start
 from a head in closed form, as every method here, where the paper's are random. The source prompt as
 it is remains a candidate, so a student that learned nothing need not be served. The teacher's
-tuning and the steps for the embedding come on top of the tuning epochs. On few images a student
-that starts from the source is better (docs/method.md has figures), but is not PANDA's.
+tuning and the steps for the embedding come on top of the tuning epochs.
 """
 
 import torch

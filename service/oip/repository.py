@@ -1,10 +1,14 @@
 """The model repository: every ensemble version, and whether it can be used."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 from jobs.catalogue import EnsembleCatalogue
 from jobs.records import FitId, OutcomeStatus
+from prompt_store.errors import CorruptDocumentError
+
+logger = logging.getLogger(__name__)
 
 _PAGE = 1000
 
@@ -26,13 +30,15 @@ class RepositoryIndex:
     def entries(self, *, ready_only: bool = False) -> list[dict[str, Any]]:
         """Return every version with its state, by name.
 
+        A name of which that cannot be told, because a document is damaged, is left out and logged.
+
         Args:
             ready_only: Leave out those that cannot be used.
         """
         return [
             _entry(FitId(name, version), end)
             for name in self._names()
-            for version, end in self._versions(name)
+            for version, end in self._readable_versions(name)
             if end == "succeeded" or not ready_only
         ]
 
@@ -46,6 +52,13 @@ class RepositoryIndex:
         while len(names) == _PAGE:
             names = self._catalogue.names(start_after=names[-1], limit=_PAGE)
             yield from names
+
+    def _readable_versions(self, name: str) -> list[tuple[int, OutcomeStatus | None]]:
+        try:
+            return self._versions(name)
+        except CorruptDocumentError as error:
+            logger.error("left out: %s", error, extra={"ensemble": name})  # noqa: TRY400
+            return []
 
     def _versions(self, name: str) -> list[tuple[int, OutcomeStatus | None]]:
         """Versions, ascending, and how each one ended; None if it has not."""

@@ -143,7 +143,8 @@ async def index(request: Request) -> Response:
     repository = _repository(request)
 
     def answer() -> Response:
-        # Not by `json`, which keeps the interpreter from other threads: 20 ms for 10,000 versions.
+        # Both keep the interpreter from other threads: for 10,000 versions `json` for 20 ms,
+        # `msgspec` for 1 ms.
         content = msgspec.json.encode(repository.entries(ready_only=ready_only))
         return Response(content, media_type="application/json")
 

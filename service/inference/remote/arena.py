@@ -56,6 +56,7 @@ class PixelArena:
             raise
         self._free = list(reversed(range(num_slots)))
         self._round = 0
+        self._can_give_back = True
         self._idle: dict[int, int] = {}
         """Free slots that have pages, and the round in which each was freed: first freed first."""
 
@@ -80,13 +81,16 @@ class PixelArena:
     def free(self, rows: Sequence[Pixels]) -> None:
         """Take slots back."""
         self._free.extend(row.slot for row in rows)
-        self._idle.update((row.slot, self._round) for row in rows)
+        if self._can_give_back:
+            self._idle.update((row.slot, self._round) for row in rows)
 
     def give_back(self) -> None:
         """Give the system the pages of some slots that were free ever since the last call.
 
-        The slots stay free; those that the system does not take keep their pages.
+        The slots stay free. Where the system does not take them they keep their pages, for good.
         """
+        if not self._can_give_back:
+            return
         long_free = takewhile(lambda slot: self._idle[slot] < self._round, self._idle)
         try:
             for slot in list(islice(long_free, MAX_GIVEN_BACK)):
@@ -94,6 +98,7 @@ class PixelArena:
                 del self._idle[slot]
         except OSError:
             logger.warning("the system takes no shared memory back", exc_info=True)
+            self._can_give_back = False
             self._idle.clear()
         self._round += 1
 

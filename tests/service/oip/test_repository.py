@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,6 +9,7 @@ from starlette.responses import JSONResponse
 
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitError, FitId, FitSpec
+from prompt_store.errors import CorruptDocumentError
 from prompt_store.objects import ObjectStore
 from service.oip.repository import RepositoryIndex
 
@@ -65,6 +67,28 @@ def test_every_version_has_a_state_and_an_end_is_read_once(
     assert reads == [f"ensembles/zoo/versions/00000003/{part}.json" for part in PARTS]
 
 
+@pytest.mark.parametrize("part", ["request", "outcome"])
+def test_a_damaged_ensemble_takes_no_other_one_with_it(
+    ensembles: EnsembleStore,
+    publish: Callable[..., tuple[FitId, str]],
+    make_spec: Callable[..., FitSpec],
+    store_url: str,
+    part: str,
+) -> None:
+    publish("ark")
+    if part == "outcome":
+        publish("zoo")
+    else:
+        ensembles.create(make_spec("zoo"))
+    path = Path(store_url.removeprefix("file://")) / f"ensembles/zoo/versions/00000001/{part}.json"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:20])
+
+    assert states(RepositoryIndex(ensembles)) == [("ark", "1", "READY", "")]
+    with pytest.raises(CorruptDocumentError, match=r"zoo.*1"):
+        RepositoryIndex(ensembles).ready("zoo")
+
+
 def test_what_was_deleted_is_left_out(
     ensembles: EnsembleStore, publish: Callable[..., tuple[FitId, str]]
 ) -> None:
@@ -105,14 +129,14 @@ def test_more_names_than_a_page_of_the_listing(
 
 
 @pytest.mark.anyio
-async def test_a_large_index_does_not_keep_the_interpreter_from_the_event_loop(
+async def test_the_index_is_not_written_by_json(
     open_client: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]],
     ensembles: EnsembleStore,
     publish: Callable[..., tuple[FitId, str]],
     make_spec: Callable[..., FitSpec],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`json` writes a document in one step, on whichever thread; `msgspec` is 20 times as fast."""
+    """It keeps the interpreter from the event loop, on whichever thread, 20 times as long."""
     publish("zoo")
     ensembles.create(make_spec("ark"))
     written: list[Any] = []
