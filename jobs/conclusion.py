@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 # A fit that took an hour is worth waiting an hour for a store that is away, or for somebody to make
 # room in one that is full: whatever else this worker could compute would have to wait as well.
 PUBLISH_RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, *(60.0,) * 60)
-# A fit that is not found may be on a volume that is about to come back, or gone for good.
+# A fit that is not found may be on a volume that is about to come back, as when a full one is
+# replaced by a larger one, or gone for good: so often in a row, from the start for a minute.
 MAX_RETRIES_IF_NOT_FOUND = 7
 LOOK_INTERVAL_S = 0.5
 
@@ -115,11 +116,13 @@ async def _patiently(
     patience: Patience,
     log: Mapping[str, object],
 ) -> FitOutcome:
-    for retries, delay_s in enumerate(retry_delays_s):
+    not_found = 0
+    for delay_s in retry_delays_s:
         try:
             return await asyncio.to_thread(publish)
         except STORE_AWAY as error:
-            if isinstance(error, FitNotFoundError) and retries >= MAX_RETRIES_IF_NOT_FOUND:
+            not_found = not_found + 1 if isinstance(error, FitNotFoundError) else 0
+            if not_found > MAX_RETRIES_IF_NOT_FOUND:
                 raise
             logger.warning("recording again in %g s: %s", delay_s, error, extra=log)
             is_full = isinstance(error, StoreFullError)

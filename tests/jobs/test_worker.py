@@ -193,64 +193,74 @@ def test_a_fit_is_computed_until_the_store_has_room_for_its_result(
     asyncio.run(scenario())
 
 
-def test_a_finished_fit_waits_for_room_for_longer_than_a_minute_and_is_computed_once(
-    deployment: Deployment, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    computed: list[int] = []
+@pytest.fixture
+def waits_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long finished fits would have waited for the store; they do not."""
     waits_s: list[float] = []
-    publish = deployment.store.publish_result
-
-    def full(fit_id: FitId, attempt: FitAttempt, docs: FitResultDocs) -> FitOutcome:
-        if sum(waits_s) < 30 * 60:
-            raise StoreFullError("no room left")
-        return publish(fit_id, attempt, docs)
 
     async def pause(delay_s: float, _: Patience) -> None:
         waits_s.append(delay_s)
+
+    monkeypatch.setattr("jobs.conclusion._pause", pause)
+    return waits_s
+
+
+def attempts_until_success(deployment: Deployment, make_spec: MakeSpec) -> list[int]:
+    """Have one fit computed until it has succeeded; return the attempts that computed it."""
+    computed: list[int] = []
 
     def handler(context: FitContext) -> FitResultDocs:
         computed.append(context.attempt)
         return DOCS
 
-    monkeypatch.setattr(deployment.store, "publish_result", full)
-    monkeypatch.setattr("jobs.conclusion._pause", pause)
-
     async def scenario() -> None:
         async with working(deployment, handler) as desk:
             outcome = await outcome_of(desk, make_spec("fashion"))
-            assert (outcome.status, outcome.attempt, computed) == ("succeeded", 1, [1])
+            assert (outcome.status, outcome.attempt) == ("succeeded", computed[-1])
 
     asyncio.run(scenario())
+    return computed
 
 
-def test_a_finished_fit_that_is_not_found_any_more_keeps_its_worker_for_a_minute(
-    deployment: Deployment, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+def test_a_finished_fit_waits_for_room_for_longer_than_a_minute_and_is_computed_once(
+    deployment: Deployment,
+    make_spec: MakeSpec,
+    waits_s: list[float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    computed: list[int] = []
-    waits_s: list[float] = []
     publish = deployment.store.publish_result
 
-    def gone(fit_id: FitId, attempt: FitAttempt, docs: FitResultDocs) -> FitOutcome:
-        if len(computed) < 2:
+    def full_and_then_replaced(
+        fit_id: FitId, attempt: FitAttempt, docs: FitResultDocs
+    ) -> FitOutcome:
+        if sum(waits_s) < 30 * 60:
+            raise StoreFullError("no room left")
+        if sum(waits_s) < 35 * 60:
             raise FitNotFoundError(f"there is no ensemble version {fit_id}")
         return publish(fit_id, attempt, docs)
 
-    async def pause(delay_s: float, _: Patience) -> None:
-        waits_s.append(delay_s)
+    monkeypatch.setattr(deployment.store, "publish_result", full_and_then_replaced)
 
-    def handler(context: FitContext) -> FitResultDocs:
-        computed.append(context.attempt)
-        return DOCS
+    assert attempts_until_success(deployment, make_spec) == [1]
+    assert 35 * 60 <= sum(waits_s) < 37 * 60
+
+
+def test_a_finished_fit_that_is_not_found_any_more_keeps_its_worker_for_a_minute(
+    deployment: Deployment,
+    make_spec: MakeSpec,
+    waits_s: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish = deployment.store.publish_result
+
+    def gone(fit_id: FitId, attempt: FitAttempt, docs: FitResultDocs) -> FitOutcome:
+        if attempt.attempt == 1:
+            raise FitNotFoundError(f"there is no ensemble version {fit_id}")
+        return publish(fit_id, attempt, docs)
 
     monkeypatch.setattr(deployment.store, "publish_result", gone)
-    monkeypatch.setattr("jobs.conclusion._pause", pause)
 
-    async def scenario() -> None:
-        async with working(deployment, handler) as desk:
-            outcome = await outcome_of(desk, make_spec("fashion"))
-            assert (outcome.status, outcome.attempt, computed) == ("succeeded", 2, [1, 2])
-
-    asyncio.run(scenario())
+    assert attempts_until_success(deployment, make_spec) == [1, 2]
     assert 60 <= sum(waits_s) <= 90
 
 
