@@ -6,6 +6,7 @@ The stages, in their order, for M sources and N images; each method has some of 
                       or on 32 if there are more than four times as many
     screening again   in that case: four times `max_sources`, on the rest of the 128
     task embedding    spot, panda: the target's own prompt after a few steps
+    source features   panda: of the training part
     features          plain features and each source's, once           (M + 1) N forward passes
     teacher tuning    panda: the most similar source, and then
     teacher features  of the training part

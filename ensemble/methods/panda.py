@@ -31,19 +31,16 @@ from ensemble.prompt_tuning import TuningLoss, cross_entropy
 
 def fit_panda(fit: FitSession) -> Findings:
     """Tune the most similar source into a teacher, and a fresh prompt into its student."""
-    own, fresh_prompt = target_prompt(fit), random_prompt(fit)
-    plain, of_own, of_fresh, *by_source = fit.features_of(
-        "features", [None, own, fresh_prompt, *fit.sources.stored]
-    )
-    rows = fit.train_rows
-    similarities = shift_similarities(
-        plain[rows], of_own[rows], torch.stack([f[rows] for f in by_source])
-    )
+    compared = [None, target_prompt(fit), *fit.sources.stored]
+    plain, own, *by_source = fit.features_of("source features", compared, fit.train_rows)
+    similarities = shift_similarities(plain, own, torch.stack(by_source))
     nearest = int(similarities.argmax())
     weights = torch.eye(len(fit.sources), dtype=torch.float64)[nearest]
-    prompt = compose(fit.sources.aligned, weights)
-    source = fit.candidate("panda", weights, prompt, by_source[nearest], source=nearest)
-    fresh = fit.candidate("panda", weights, fresh_prompt, of_fresh, source=nearest)
+    prompts = [compose(fit.sources.aligned, weights), random_prompt(fit)]
+    source, fresh = (
+        fit.candidate("panda", weights, prompt, features, source=nearest)
+        for prompt, features in zip(prompts, fit.features_of("features", prompts), strict=True)
+    )
     logits = _teacher_logits(fit, source)
     loss_function = _distillation(logits, weight=max(0.0, float(similarities[nearest])))
     student = tune_candidate(fit, fresh, loss_function=loss_function)

@@ -72,6 +72,7 @@ STAGES: dict[Method, list[str]] = {
     "panda": [
         "screening",
         "task embedding",
+        "source features",
         "features",
         "teacher tuning",
         "teacher features",
