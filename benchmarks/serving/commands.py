@@ -19,6 +19,7 @@ from benchmarks.serving.peer_runs import (
     best_setup,
     key_of,
     measure_unit,
+    tried_setups,
     tune,
     units_of,
 )
@@ -111,6 +112,14 @@ def _add_peers(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--peer", nargs="+", choices=tuple(PEERS), default=tuple(PEERS))
     add("--variant", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS))
+    add("--tenants", type=int, nargs="+", default=PeerPlan.tenants, help="(default: 1 8 64)")
+    add("--rounds", type=int, default=PeerPlan.rounds, help="(default: %(default)s)")
+    add(
+        "--duration-s",
+        type=int,
+        default=PeerPlan.duration_s,
+        help="of a run (default: %(default)g)",
+    )
     _add_one(parser)
 
 
@@ -129,7 +138,7 @@ def _add_backbone(parser: argparse.ArgumentParser) -> None:
 def _peer_plan(args: argparse.Namespace) -> PeerPlan:
     if args.quick:
         return PeerPlan(tenants=(8,), clients=(1, 64), rounds=2, duration_s=1.0)
-    return PeerPlan()
+    return PeerPlan(tenants=tuple(args.tenants), rounds=args.rounds, duration_s=args.duration_s)
 
 
 @contextmanager
@@ -157,7 +166,7 @@ def _peers(args: argparse.Namespace) -> Sequence[Path]:
         for unit in units_of(args.peer, args.variant, plan):
             key = (args.backbone, args.precision, args.picture, unit)
             if key not in done:
-                setup = best_setup(unit.peer, tuning)
+                setup = best_setup(unit.peer, arena.measured.record, tuning)
                 results.add(measure_unit(arena, unit, plan, setup, Console(stderr=True)))
     return _report(args)
 
@@ -167,7 +176,8 @@ def _tune(args: argparse.Namespace) -> Sequence[Path]:
     plan = _peer_plan(args)
     with _arena(args, TUNING_TENANTS) as arena:
         for name in args.peer:
-            done = [r.setup for r in results.read(TuningRecord) if r.peer == name]
+            tried = tried_setups(name, arena.measured.record, results.read(TuningRecord))
+            done = [r.setup for r in tried]
             tune(arena, name, plan, results.add, skip=() if args.fresh else done)
     return _report(args)
 

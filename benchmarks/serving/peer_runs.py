@@ -14,7 +14,14 @@ from benchmarks.serving.measuring import measure
 from benchmarks.serving.peer_catalogue import PEERS, PEERS_PYTHON, Peer
 from benchmarks.serving.peer_servers.job import Variant
 from benchmarks.serving.peers import Arena, check_equal, measure_cell, running_peer
-from benchmarks.serving.records import PeerCell, PeerRecord, PeerSetup, ServerRun, TuningRecord
+from benchmarks.serving.records import (
+    Backbone,
+    PeerCell,
+    PeerRecord,
+    PeerSetup,
+    ServerRun,
+    TuningRecord,
+)
 from benchmarks.serving.server import RunningServer, running_service
 
 TUNING_TENANTS = 8
@@ -35,7 +42,7 @@ class PeerPlan:
     tenants: tuple[int, ...] = (1, 8, 64)
     clients: tuple[int, ...] = (1, 16, 64)
     rounds: int = 2
-    duration_s: float = 2.0
+    duration_s: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,18 @@ def key_of(record: PeerRecord) -> tuple[str, str, str, Unit]:
     return backbone.label, backbone.precision, record.picture, unit
 
 
-def best_setup(peer: str, tuning: Sequence[TuningRecord]) -> PeerSetup:
+def tried_setups(
+    peer: str, backbone: Backbone, tuning: Sequence[TuningRecord]
+) -> list[TuningRecord]:
+    """Return what has been tried of a peer with this backbone in this precision."""
+    return [r for r in tuning if r.peer == peer and r.backbone == backbone]
+
+
+def best_setup(peer: str, backbone: Backbone, tuning: Sequence[TuningRecord]) -> PeerSetup:
     """Return the fastest configuration that was tried, the first of the list before that."""
     known = PEERS[peer].tuning
-    runs = [r for r in tuning if r.peer == peer and r.run is not None and r.setup in known]
+    tried = tried_setups(peer, backbone, tuning)
+    runs = [r for r in tried if r.run is not None and r.setup in known]
     if not runs:
         return known[0]
     return max(runs, key=lambda r: 0.0 if r.run is None else r.run.throughput).setup

@@ -147,6 +147,8 @@ def measure_cell(
 ) -> PeerCell:
     """Load both in turn, whoever is first in one round being second in the next.
 
+    The one that is not loaded is suspended: some servers spin while they wait.
+
     Raises:
         LoadError: A request was not answered 200.
     """
@@ -169,9 +171,11 @@ def measure_cell(
         for name in ("ours", "peer") if number % 2 == 0 else ("peer", "ours"):
             server, load = loads[name]
             other = "peer" if name == "ours" else "ours"
-            before_s = loads[other][0].processes.cpu_s()
-            runs[name].append(measure(server, load, num_clients=clients, duration_s=duration_s))
-            idle_s[other] += loads[other][0].processes.cpu_s() - before_s
+            idle = loads[other][0].processes
+            before_s = idle.cpu_s()
+            with idle.paused():
+                runs[name].append(measure(server, load, num_clients=clients, duration_s=duration_s))
+            idle_s[other] += idle.cpu_s() - before_s
     measured_s = sum(run.duration_s for run in runs["ours"])
     return PeerCell(
         tenants=tenants,

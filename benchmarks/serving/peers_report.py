@@ -105,14 +105,15 @@ def tuning_table(records: Sequence[TuningRecord]) -> str:
     """Every configuration that was tried."""
     rows = [
         [
-            PEERS[r.peer].name,
+            f"{PEERS[r.peer].name}, {r.backbone.label} {r.backbone.precision}",
             _setup(r.setup),
             _one_line(r.failure or "") if r.run is None else f"{r.run.throughput:.0f}",
             "-" if r.run is None else f"{r.run.cpu_ms_per_image:.1f}",
         ]
         for r in records
     ]
-    header = ["peer", "batch / wait / processes x threads / decoders", "images/s", "CPU ms/image"]
+    header = ["peer, backbone", "batch / wait / processes x threads / decoders"]
+    header += ["images/s", "CPU ms/image"]
     return table(header, rows)
 
 
@@ -124,6 +125,7 @@ def plot_throughput_ratios(records: Sequence[PeerRecord], path: Path) -> None:
         for cell in record.cells:
             if cell.clients == most:
                 name = f"{PEERS[record.peer].name} ({record.variant}), {cell.tenants} tenants"
+                name += f", {record.backbone.precision}"
                 bars.append((name, throughput_ratio(cell)))
     figure, axes = figure_of(6.4, 1.0 + 0.22 * len(bars))
     places = np.arange(len(bars))

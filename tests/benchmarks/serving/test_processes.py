@@ -32,6 +32,22 @@ def test_a_server_is_counted_and_ended_with_its_daemons(tmp_path: Path) -> None:
     assert processes.pids() == []
 
 
+def test_a_paused_server_takes_no_processor(tmp_path: Path) -> None:
+    spinning = "print('ready', flush=True)\nwhile True: pass"
+    command = [sys.executable, "-c", spinning]
+    find = {"ready\n": "http://x"}.get
+    with running_server(command, {}, tmp_path / "log", find) as server:
+        with server.processes.paused():
+            time.sleep(0.1)
+            before_s = server.processes.cpu_s()
+            time.sleep(0.5)
+            assert server.processes.cpu_s() == before_s
+        deadline_s = time.monotonic() + 10
+        while server.processes.cpu_s() == before_s:
+            assert time.monotonic() < deadline_s, "it did not go on"
+            time.sleep(0.05)
+
+
 def test_others_are_left_alone() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"], env={**os.environ, MARK: "other"}

@@ -102,8 +102,10 @@ def test_peers_are_compared_round_by_round(common: dict[str, Any], tmp_path: Pat
     text = page.read_text()
     assert "| Mosec, 84px bf16 | 8 | 64 | 75 | 35 | **2.25** |" in text
     assert "- **Mosec, 64 tenants**: out of memory" in text
-    assert best_setup("mosec", [tuning]) == PEERS["mosec"].tuning[1]
-    assert best_setup("ray", [tuning]) == PEERS["ray"].tuning[0]
+    assert best_setup("mosec", tuning.backbone, [tuning]) == PEERS["mosec"].tuning[1]
+    assert best_setup("ray", tuning.backbone, [tuning]) == PEERS["ray"].tuning[0]
+    fp32 = tuning.backbone.model_copy(update={"precision": "fp32"})
+    assert best_setup("mosec", fp32, [tuning]) == PEERS["mosec"].tuning[0]
     assert key_of(good)[3] == Unit("mosec", "b", 8)
 
 
