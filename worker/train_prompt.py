@@ -100,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Refuse at once what would otherwise fail after the training, or never."""
     check_name(args.name)
+    check_name(_task_name(args))
     for name, (low, high) in _BOUNDS.items():
         value = getattr(args, name)
         if not low <= value <= high:
@@ -113,6 +114,10 @@ def _check(args: argparse.Namespace) -> None:
             raise ArgumentError(f"cannot write {path}: it is a folder, or lies in none")
         if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
             raise ArgumentError(f"cannot write {path}: there is no permission")
+
+
+def _task_name(args: argparse.Namespace) -> str:
+    return args.name if args.task_name is None else args.task_name
 
 
 def _output(args: argparse.Namespace) -> Path:
@@ -278,7 +283,7 @@ def _prompt_file(
         "backbone": backbone.info.name,
         "backbone_digest": backbone.info.digest,
         "classes": json.dumps(list(task.classes), ensure_ascii=False),
-        "task": args.name,
+        "task": _task_name(args),
     }
     if args.license:
         metadata["license"] = args.license
@@ -314,6 +319,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--task", type=Path, required=True, help="folder, zip, tar or parquet, a folder a class")
     add("--name", required=True, help="name of the prompt")
+    add(
+        "--task-name",
+        help="the file's label `task`, which prompts of other seeds or lengths share "
+        "(default: NAME)",
+    )
     add("--output", type=Path, help="file to write (default: NAME.safetensors)")
     add("--test", type=Path, help="held-out images to report accuracy on")
     add("--report", type=Path, help="JSON file for the figures of this run")

@@ -60,8 +60,8 @@ def load_source_prompts(
             known = ", ".join(sorted({*GROUPS, *tasks}))
             raise SuiteError(
                 f"{path} was trained on the task {task!r}, which this suite does not know, so "
-                "which targets have the same images cannot be told. Train it with `--task-name TASK`; "
-                f"prompt and file may have any name. Known tasks: {known}"
+                "which targets have the same images cannot be told. Train it with "
+                f"`--task-name TASK`; prompt and file may have any name. Known tasks: {known}"
             )
         prompts.append(
             SourcePrompt(

@@ -97,6 +97,16 @@ def test_the_same_seeds_give_the_same_bytes(make_folder: MakeFolder, workplace: 
     assert read_prompt(written[0], PromptLimits()).prompt_embeddings.shape == (1, 2, 192)
 
 
+def test_prompts_of_different_names_can_be_of_one_task(
+    make_folder: MakeFolder, workplace: Path
+) -> None:
+    arguments = ["--task", str(make_folder()[0]), "--name", "inks-2", "--task-name", "inks"]
+
+    assert main([*arguments, *QUICK]) == 0
+
+    assert read_prompt(workplace / "inks-2.safetensors", PromptLimits()).labels["task"] == "inks"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -115,6 +125,8 @@ def test_the_same_seeds_give_the_same_bytes(make_folder: MakeFolder, workplace: 
         (["--seed", "-1"], "--seed is -1"),
         (["--name", "../inks"], "name '../inks' does not match"),
         (["--name", ""], "name '' does not match"),
+        (["--task-name", "../inks"], "name '../inks' does not match"),
+        (["--task-name", ""], "name '' does not match"),
         (["--output", "absent/inks.safetensors"], "cannot write absent/inks.safetensors"),
         (["--report", "absent/report.json"], "cannot write absent/report.json"),
         (["--output", "."], "cannot write"),
