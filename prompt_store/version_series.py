@@ -8,8 +8,11 @@
 An index key is written before its version, and is believed only if the version then says so too.
 Whatever moment a writer is killed at, a version that can be read is complete, and repeating the
 call ends as if it had not been killed.
+
+A number whose document was damaged at rest is left out of lists, with a line in the log.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from prompt_store.documents import get_document, put_document
 from prompt_store.errors import (
     ConflictError,
+    CorruptDocumentError,
     NameInvalidError,
     NotFoundError,
     PreconditionFailedError,
@@ -34,6 +38,8 @@ from prompt_store.names import (
     parse_reference,
 )
 from prompt_store.objects import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 _MAX_LOST_RACES = 1000
 _VERSION_FILE = re.compile(r"([0-9]{8})\.json")
@@ -154,6 +160,7 @@ class VersionSeries(Generic[M]):
         Raises:
             NotFoundError: There is none, or it has been deleted.
             NameInvalidError: The name or the version is malformed.
+            CorruptDocumentError: It is damaged, or the latest one is, which may be a deletion.
         """
         tail = self._living_tail(name)
         if version is None and tail.manifest is not None:
@@ -167,17 +174,22 @@ class VersionSeries(Generic[M]):
     def versions(self, name: str, *, after: int = 0, limit: int = 100) -> Page[M]:
         """Return the living versions above `after`, oldest first, at most `limit` (>= 1).
 
+        Damaged ones are left out and logged.
+
         Raises:
             NotFoundError: The name is unknown, or was deleted.
+            CorruptDocumentError: The latest version is damaged, and may be a deletion.
         """
         first = max(self._living_tail(name).since, after) + 1
         numbers = [number for number in self._numbers(name) if number >= first]
-        entries = (self._entry(name, number) for number in numbers[:limit])
-        items = tuple(entry.manifest for entry in entries if entry.manifest is not None)
+        found = (self._readable(name, self._entry, number) for number in numbers[:limit])
+        items = tuple(manifest for manifest in found if manifest is not None)
         return Page(items=items, next_cursor=next_number(numbers, limit))
 
     def page(self, cursor: str | None, limit: int, keep: Callable[[M], bool]) -> Page[M]:
         """Return the latest version of each name that `keep` accepts, in order of names.
+
+        A name whose latest version is damaged is left out and logged.
 
         Args:
             cursor: `next_cursor` of the page before, None for the first page.
@@ -219,9 +231,19 @@ class VersionSeries(Generic[M]):
 
     def _latest_after(self, cursor: str) -> Iterator[M]:
         for name in self._objects.children(self._root):
-            manifest = self._tail(name).manifest if name > cursor else None
+            manifest = self._readable(name, self._tail) if name > cursor else None
             if manifest is not None:
                 yield manifest
+
+    def _readable(
+        self, name: str, read: Callable[..., Entry[M] | _Tail[M]], *number: int
+    ) -> M | None:
+        """What a list shows of a name, or of one of its numbers; None for a deletion or damage."""
+        try:
+            return read(name, *number).manifest
+        except CorruptDocumentError as error:
+            logger.error("left out: %s", error, extra={"root": self._root, "entry": name})  # noqa: TRY400
+            return None
 
     def _find_in(self, name: str, digest: str, since: int) -> M | None:
         prefix = f"{self._index_folder(digest)}/{name}"
@@ -264,6 +286,10 @@ class VersionSeries(Generic[M]):
             return get_document(self._objects, self._key(name, number), self._entry_model)
         except NotFoundError as error:
             raise NotFoundError(f"{name}@{number} is not in {self._root}") from error
+        except CorruptDocumentError as error:
+            raise CorruptDocumentError(
+                f"the manifest of {name}@{number} in {self._root} is damaged: {error}"
+            ) from error
 
     def _key(self, name: str, number: int) -> str:
         return f"{self._root}/{name}/versions/{number:08d}.json"

@@ -165,7 +165,10 @@ def _source(parts: Parts, index: int, reference: str) -> PromptManifest:
 
 
 def _every_source(parts: Parts) -> list[PromptManifest]:
-    """The latest version of every prompt of this backbone; one above the limit is enough."""
+    """The latest version of every prompt of this backbone that can be read.
+
+    One above the limit is enough.
+    """
     page = parts.prompts.list(limit=parts.settings.max_sources + 1, backbone=parts.backbone.digest)
     return list(page.items)
 

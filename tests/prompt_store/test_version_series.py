@@ -209,6 +209,44 @@ def test_a_damaged_manifest_is_named(
         series.get("a")
 
 
+@pytest.mark.parametrize(
+    "stored", [b"", b"\xff\x00", b'{"since": 0,', b'{"since": 0, "manifest": {}}']
+)
+def test_a_damaged_manifest_takes_no_other_one_out_of_the_lists(
+    root: Path,
+    series: VersionSeries[TaskManifest],
+    put: Put,
+    caplog: pytest.LogCaptureFixture,
+    stored: bytes,
+) -> None:
+    for name, content in (("a", b"1"), ("b", b"2"), ("b", b"3"), ("c", b"4"), ("c", b"5")):
+        put(name, content)
+    for damaged in ("b/versions/00000002", "c/versions/00000001"):
+        path = root / f"tasks/{damaged}.json"
+        path.chmod(0o644)
+        path.write_bytes(stored)
+
+    def listed(cursor: str | None, limit: int = 100) -> tuple[list[str], str | None]:
+        page = series.page(cursor, limit, lambda _: True)
+        return [f"{item.name}@{item.version}" for item in page.items], page.next_cursor
+
+    assert listed(None) == (["a@1", "c@2"], None)
+    (record,) = caplog.records
+    assert record.message.startswith("left out: the manifest of b@2 in tasks is damaged")
+    assert listed(None, 1) == (["a@1"], "a")
+    assert listed("a", 1) == (["c@2"], None)
+    # What is damaged may be a deletion, so nothing of the name is shown.
+    for call in (series.get, series.versions, lambda name: series.get(name, 1)):
+        with pytest.raises(CorruptDocumentError, match="manifest of b@2 in tasks is damaged"):
+            call("b")
+    caplog.clear()
+    assert [item.version for item in series.versions("c").items] == [2]
+    (record,) = caplog.records
+    assert record.message.startswith("left out: the manifest of c@1 in tasks is damaged")
+    with pytest.raises(CorruptDocumentError, match="manifest of c@1 in tasks is damaged"):
+        series.get("c", 1)
+
+
 def test_a_writer_who_expects_another_state_changes_nothing(
     series: VersionSeries[TaskManifest], put: Put, objects: ObjectStore
 ) -> None:

@@ -182,5 +182,12 @@ def serve(tmp_path: Path, store_url: str, redis_url: str) -> Iterator[Serve]:
         server.close()
 
 
+def damage_document(store_url: str, key: str) -> None:
+    """Leave half of a stored document."""
+    path = Path(store_url.removeprefix("file://")) / key
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.standard_normal(shape).astype(np.float32)

@@ -14,6 +14,7 @@ from backbones.info import LoadedBackbone
 from jobs.ensembles import EnsembleStore
 from jobs.records import SourceRef
 from prompt_store.blobs import BlobStore
+from tests.service.conftest import damage_document
 
 pytestmark = pytest.mark.anyio
 
@@ -153,6 +154,24 @@ async def test_ranges_that_cannot_be_given(
     assert (await client.get(url, headers=stale)).content == data
     fresh = {"Range": "bytes=0-1", "If-Range": f'"{digest_of(data)}"'}
     assert (await client.get(url, headers=fresh)).content == data[:2]
+
+
+async def test_a_damaged_manifest_takes_no_other_prompt_out_of_the_list(
+    client: httpx.AsyncClient,
+    make_prompt: Callable[..., bytes],
+    store_url: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for i, name in enumerate(["alpha", "bravo", "charlie"]):
+        await client.put(f"/v1/prompts/{name}", content=make_prompt(i))
+    damage_document(store_url, "prompts/bravo/versions/00000001.json")
+    listed = await client.get("/v1/prompts")
+    assert [item["name"] for item in listed.json()["items"]] == ["alpha", "charlie"]
+    assert caplog.text.count("left out: the manifest of bravo@1 in prompts is damaged") == 1
+    for path in ("", "/versions", "/versions/1", "/content"):
+        answer = await client.get(f"/v1/prompts/bravo{path}")
+        assert (answer.status_code, slug(answer)) == (500, "corrupt-document")
+        assert "the manifest of bravo@1 in prompts is damaged" in answer.json()["detail"]
 
 
 async def test_damaged_content_is_never_served(

@@ -4,6 +4,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from tests.service.conftest import damage_document
+
 pytestmark = pytest.mark.anyio
 
 
@@ -27,6 +29,24 @@ async def test_a_task_is_validated_stored_and_described(
     assert (await client.get("/v1/tasks/animals/content?version=1")).content == data
     assert (await client.delete("/v1/tasks/animals")).status_code == 204
     assert (await client.get("/v1/tasks/animals")).status_code == 404
+
+
+async def test_a_damaged_manifest_takes_no_other_task_out_of_the_list(
+    client: httpx.AsyncClient,
+    make_task: Callable[..., bytes],
+    store_url: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for i, name in enumerate(["alpha", "bravo", "charlie"]):
+        await client.put(f"/v1/tasks/{name}", content=make_task(cat=3, dog=3 + i))
+    damage_document(store_url, "tasks/bravo/versions/00000001.json")
+    listed = await client.get("/v1/tasks")
+    assert [item["name"] for item in listed.json()["items"]] == ["alpha", "charlie"]
+    assert caplog.text.count("left out: the manifest of bravo@1 in tasks is damaged") == 1
+    answer = await client.get("/v1/tasks/bravo")
+    assert answer.status_code == 500
+    assert answer.json()["type"] == "urn:hgprompt:problem:corrupt-document"
+    assert "the manifest of bravo@1 in tasks is damaged" in answer.json()["detail"]
 
 
 async def test_what_is_not_labelled_images_is_refused_and_nothing_stored(
