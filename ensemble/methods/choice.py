@@ -1,6 +1,6 @@
 """Which candidate `hgprompt` serves.
 
-On a few held-out images the best of M + 3 candidates is often best by luck (docs/method.md has
+On a few held-out images the best of M + 3 candidates is often best by luck (docs/results.md has
 figures). So only four compete at first: the learned ensemble, no prompt, the uniform mean, and the
 one source of the highest LogME, which is picked on the training part alone. Of these the one with
 the lowest cross-fitted log-loss over all N images is taken; a log-loss tells close candidates apart
