@@ -56,8 +56,7 @@ class FitView(EnsembleView):
     """One version of one ensemble, as it is shown by itself.
 
     Attributes:
-        left_out: Prompts of this backbone that `sources: "all"` did not take, and why. If it took
-            all, the answer to the request does not have it.
+        left_out: Prompts of this backbone that `sources: "all"` did not take, and why.
     """
 
     left_out: tuple[LeftOutSource, ...] = ()
@@ -81,9 +80,8 @@ async def create_ensemble(
         if fit is None:
             spec = await asyncio.to_thread(resolve_fit, parts, wanted)
             fit = await desk.submit(spec, digest)
-        shown = FitView.of_request(fit)
         return Response(
-            shown.model_dump_json(exclude=set() if shown.left_out else {"left_out"}),
+            FitView.of_request(fit).model_dump_json(),
             status_code=202,
             headers={"Location": f"/v1/ensembles/{fit.name}?version={fit.version}"},
             media_type="application/json",
