@@ -71,9 +71,12 @@ $(VENV)-peers/.packages: requirements/peers.txt $(READY)
 .PHONY: peers
 peers: $(VENV)-peers/.packages ## Create .venv-peers with the servers to compare with
 
+# A newer bootstrap.txt makes .venv anew, so it is written only if it changes.
 .PHONY: lock
 lock: $(VENV)/.bootstrap ## Resolve pyproject.toml into requirements/ again (ARGS=--upgrade for the newest)
-	$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt $(ARGS)
+	cp requirements/bootstrap.txt $(VENV)/bootstrap.txt
+	$(COMPILE) --group bootstrap --output-file $(VENV)/bootstrap.txt $(ARGS)
+	cmp --silent $(VENV)/bootstrap.txt requirements/bootstrap.txt || cp $(VENV)/bootstrap.txt requirements/
 	$(COMPILE) --group kserve --output-file requirements/kserve.txt $(ARGS)
 	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt $(ARGS)
 	$(COMPILE) pyproject.toml --group dev --constraint requirements/runtime.txt \
