@@ -78,8 +78,8 @@ lock: $(VENV)/.bootstrap ## Resolve pyproject.toml into requirements/ again (ARG
 	$(COMPILE) --group bootstrap --output-file $(VENV)/bootstrap.txt $(ARGS)
 	cmp --silent $(VENV)/bootstrap.txt requirements/bootstrap.txt || cp $(VENV)/bootstrap.txt requirements/
 	$(COMPILE) --group kserve --output-file requirements/kserve.txt $(ARGS)
-	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt $(ARGS)
-	$(COMPILE) pyproject.toml --group dev --constraint requirements/runtime.txt \
+	$(COMPILE) pyproject.toml --extra otel --output-file requirements/runtime.txt $(ARGS)
+	$(COMPILE) pyproject.toml --extra otel --group dev --constraint requirements/runtime.txt \
 		--output-file requirements/dev.txt $(ARGS)
 	$(COMPILE) --group peers --output-file requirements/peers.txt $(ARGS)
 

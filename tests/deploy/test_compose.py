@@ -128,6 +128,16 @@ def test_all_processes_agree_on_what_they_share(services: dict[str, Any]) -> Non
     assert len(seen) == 1
 
 
+def test_one_variable_sends_the_traces_of_all_processes(compose: Any) -> None:
+    chosen = {"HGPROMPT_OTLP_ENDPOINT": "http://collector:4318"}
+    done = compose(BASE, "config", "--format", "json", HGPROMPT_REDIS_PASSWORD="secret", **chosen)
+    services = json.loads(done.stdout)["services"]
+
+    for name in ("api", "classifier", "worker"):
+        environment = services[name]["environment"]
+        assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318", name
+
+
 @pytest.mark.parametrize("name", ["api", "classifier", "worker"])
 def test_the_store_is_writable_and_the_weights_are_not(services: dict[str, Any], name: str) -> None:
     mounts = {mount["target"]: mount for mount in services[name]["volumes"]}

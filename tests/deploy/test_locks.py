@@ -32,8 +32,13 @@ def read_lock(path: Path) -> dict[str, list[Locked]]:
 
 
 def wanted(pyproject: dict[str, Any], group: str) -> list[Requirement]:
-    """Return what pyproject.toml asks for: the project's dependencies, or those of a group."""
-    lines = pyproject["dependency-groups"][group] if group else pyproject["project"]["dependencies"]
+    """Return what is asked for: the dependencies of the project and its extra, or of a group."""
+    project = pyproject["project"]
+    lines = (
+        pyproject["dependency-groups"][group]
+        if group
+        else [*project["dependencies"], *project["optional-dependencies"]["otel"]]
+    )
     return [Requirement(line) for line in lines]
 
 
