@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 DIGEST = "sha256:" + "0" * 64
 MakeSpec = Callable[..., FitSpec]
 MakeStore = Callable[..., EnsembleStore]
+ReopenDamaged = Callable[[FitId], EnsembleStore]
 Found = TypeVar("Found")
 
 
@@ -44,13 +45,6 @@ def until(look: Callable[[], Found], timeout_s: float = 15.0) -> Found:
 
 def open_store(objects: ObjectStore, max_attempts: int) -> EnsembleStore:
     return EnsembleStore(objects, BlobStore(objects), utc_now, max_attempts=max_attempts)
-
-
-def damage(store_url: str, fit_id: FitId) -> None:
-    """Leave half of a fit's request."""
-    path = Path(store_url.removeprefix("file://")) / store_keys.request_key(fit_id)
-    path.chmod(0o644)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 class Run(NamedTuple):
@@ -248,6 +242,19 @@ def make_store(objects: ObjectStore) -> MakeStore:
 @pytest.fixture
 def store(make_store: MakeStore) -> EnsembleStore:
     return make_store(max_attempts=3)
+
+
+@pytest.fixture
+def reopen_damaged(make_store: MakeStore, tmp_path: Path) -> ReopenDamaged:
+    """Leave half of a fit's request, and make a store that has read nothing before."""
+
+    def reopen(fit_id: FitId) -> EnsembleStore:
+        path = tmp_path / "store" / store_keys.request_key(fit_id)
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        return make_store(max_attempts=3)
+
+    return reopen
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import logging
-from pathlib import Path
 
 import pytest
 
@@ -9,7 +8,7 @@ from jobs.errors import FitNotFoundError
 from jobs.records import FitError, FitId, FitResultDocs
 from prompt_store.errors import CorruptDocumentError
 from prompt_store.objects import ObjectStore
-from tests.jobs.conftest import MakeSpec, MakeStore, damage
+from tests.jobs.conftest import MakeSpec, ReopenDamaged
 
 DOCS = FitResultDocs(b"artifact", {"chosen": "hgprompt"})
 
@@ -92,9 +91,8 @@ def test_what_is_made_of_no_source_depends_on_none(
 
 def test_a_damaged_request_takes_no_other_version_with_it(
     store: EnsembleStore,
-    make_store: MakeStore,
     make_spec: MakeSpec,
-    tmp_path: Path,
+    reopen_damaged: ReopenDamaged,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     gone = store.create(make_spec("fashion")).fit_id
@@ -103,8 +101,7 @@ def test_a_damaged_request_takes_no_other_version_with_it(
     served, damaged, other = (store.create(make_spec(n)).fit_id for n in ("fashion",) * 2 + ("a",))
     succeed(store, served)
     store.claim_attempt(damaged, "worker")
-    damage(f"file://{tmp_path}/store", damaged)
-    afresh = make_store(max_attempts=3)
+    afresh = reopen_damaged(damaged)
     assert afresh.current("fashion") == served
     assert "the record of ensemble version fashion@4 is damaged" in caplog.text
     assert list(afresh.currents()) == [other, served]
@@ -121,16 +118,14 @@ def test_a_damaged_request_takes_no_other_version_with_it(
 
 def test_what_may_be_a_damaged_deletion_brings_nothing_back(
     store: EnsembleStore,
-    make_store: MakeStore,
     make_spec: MakeSpec,
-    tmp_path: Path,
+    reopen_damaged: ReopenDamaged,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     succeed(store, store.create(make_spec("fashion")).fit_id)
     store.delete("fashion")
     other = store.create(make_spec("a")).fit_id
-    damage(f"file://{tmp_path}/store", FitId("fashion", 2))
-    afresh = make_store(max_attempts=3)
+    afresh = reopen_damaged(FitId("fashion", 2))
     with caplog.at_level(logging.ERROR, logger="jobs"):
         assert list(afresh.currents()) == [other]
     assert "left out: the record of ensemble version fashion@2 is damaged" in caplog.text

@@ -38,6 +38,20 @@ def ends(deployment: Deployment, fit_id: FitId, timeout_s: float = 15.0) -> str:
     return until(lambda: deployment.status(fit_id), timeout_s) or ""
 
 
+def submit_to_two_workers(deployment: Deployment, spec: FitSpec) -> FitId:
+    """One is left when the one that runs the fit is killed or frozen."""
+    deployment.worker()
+    deployment.worker()
+    (fit_id,) = submit(deployment, spec)
+    return fit_id
+
+
+def published_attempt(deployment: Deployment, fit_id: FitId) -> int:
+    outcome = deployment.store.outcome(fit_id)
+    assert outcome is not None
+    return outcome.attempt
+
+
 def holder(deployment: Deployment, fit_id: FitId) -> Worker:
     pid = deployment.begun(fit_id).pid
     return next(worker for worker in deployment.workers if worker.pid == pid)
@@ -56,15 +70,11 @@ def test_fits_that_were_queued_survive_the_loss_of_everything_in_redis(
 def test_a_fit_that_is_running_survives_the_loss_of_everything_in_redis(
     deployment: Deployment, make_spec: MakeSpec
 ) -> None:
-    deployment.worker()
-    deployment.worker()
-    (fit,) = submit(deployment, make_spec("slow", 2500))
+    fit = submit_to_two_workers(deployment, make_spec("slow", 2500))
     deployment.begun(fit)
     deployment.flush_redis()
     assert ends(deployment, fit) == "succeeded"
-    outcome = deployment.store.outcome(fit)
-    assert outcome is not None
-    assert outcome.attempt == 1
+    assert published_attempt(deployment, fit) == 1
     (after,) = submit(deployment, make_spec("quick"))
     assert ends(deployment, after) == "succeeded"
     assert len(deployment.runs("begin", fit)) == 1
@@ -73,9 +83,7 @@ def test_a_fit_that_is_running_survives_the_loss_of_everything_in_redis(
 def test_a_fit_whose_worker_is_killed_runs_again_soon(
     deployment: Deployment, make_spec: MakeSpec
 ) -> None:
-    deployment.worker()
-    deployment.worker()
-    (fit,) = submit(deployment, make_spec("slow", 1500))
+    fit = submit_to_two_workers(deployment, make_spec("slow", 1500))
     holder(deployment, fit).send(signal.SIGKILL)
     killed_at = time.time()
     again = deployment.begun(fit, times=2)
@@ -84,18 +92,14 @@ def test_a_fit_whose_worker_is_killed_runs_again_soon(
     assert again.at_unix_s - killed_at < bound_s + SLACK_S
     assert again.attempt == 2
     assert ends(deployment, fit) == "succeeded"
-    outcome = deployment.store.outcome(fit)
-    assert outcome is not None
-    assert outcome.attempt == 2
+    assert published_attempt(deployment, fit) == 2
     assert len(deployment.runs("begin", fit)) == 2
 
 
 def test_a_fit_whose_worker_is_killed_runs_again_although_the_clock_of_redis_is_set_back(
     deployment: Deployment, make_spec: MakeSpec
 ) -> None:
-    deployment.worker()
-    deployment.worker()
-    (fit,) = submit(deployment, make_spec("slow", 1500))
+    fit = submit_to_two_workers(deployment, make_spec("slow", 1500))
     holder(deployment, fit).send(signal.SIGKILL)
     with deployment.redis() as redis:  # what was written before then lasts an hour longer
         assert redis.pexpire(beat_key(fit), 3_600_000)
@@ -107,9 +111,7 @@ def test_a_fit_whose_worker_is_killed_runs_again_although_the_clock_of_redis_is_
 def test_a_worker_frozen_past_its_lease_cannot_publish(
     deployment: Deployment, make_spec: MakeSpec
 ) -> None:
-    deployment.worker()
-    deployment.worker()
-    (fit,) = submit(deployment, make_spec("deaf", 1500))
+    fit = submit_to_two_workers(deployment, make_spec("deaf", 1500))
     frozen = holder(deployment, fit)
     frozen.send(signal.SIGSTOP)
     deployment.begun(fit, times=2)
@@ -118,9 +120,7 @@ def test_a_worker_frozen_past_its_lease_cannot_publish(
     assert f"attempt 1 of {fit} was overtaken by attempt 2" in frozen.log.read_text()
     assert deployment.status(fit) is None
     assert ends(deployment, fit) == "succeeded"
-    outcome = deployment.store.outcome(fit)
-    assert outcome is not None
-    assert outcome.attempt == 2
+    assert published_attempt(deployment, fit) == 2
     (after,) = submit(deployment, make_spec("quick"))
     assert ends(deployment, after) == "succeeded"
 
