@@ -11,14 +11,39 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from io import BufferedIOBase
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from client.api import Client
+from client.cli import main
 from client.transport import RetryPolicy
 
 Eventually = Callable[[Callable[[], bool], str], None]
 Command = tuple[str, ...]
+
+TASK = {
+    "name": "pets",
+    "version": 1,
+    "digest": "sha256:cc",
+    "size_bytes": 4,
+    "created_at": "2026-01-02T03:04:05Z",
+    "format": "zip",
+    "classes": ["cat", "dog"],
+    "counts": [1, 1],
+    "num_images": 2,
+}
+
+
+class Ran(NamedTuple):
+    """What a command did."""
+
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]
 
 
 @dataclass
@@ -105,6 +130,28 @@ def api(server: ScriptedServer, pauses: list[float]) -> Iterator[Client]:
     retry = RetryPolicy(attempts=3, first_delay_s=0.5)
     with Client(server.url, timeout_s=5.0, retry=retry, sleep=pauses.append) as client:
         yield client
+
+
+@pytest.fixture
+def run(
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Runs the command line in this process, against the scripted server."""
+    monkeypatch.setenv("HGPROMPT_URL", server.url)
+
+    def command(*args: str | Path) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["hgprompt", *map(str, args)])
+        with pytest.raises(SystemExit) as exited:
+            main()
+        out, err = capsys.readouterr()
+        code = exited.value.code
+        if isinstance(code, str):  # what the interpreter does with it
+            return Ran(1, out, err + code + "\n")
+        return Ran(code or 0, out, err)
+
+    return command
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 import json
-import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from client.api import Client
-from client.cli import main
 from client.errors import AliasMovedError, ProblemError, ServiceUnreachableError
+from tests.client.conftest import Run
 
 if TYPE_CHECKING:
     from tests.client.conftest import ScriptedServer
@@ -28,29 +26,6 @@ SPLIT = {
 }
 DELETED = {**ALIAS, "version": None, "versions": [], "move": 9}
 LOST = {"type": "t", "title": "The alias is not as expected", "detail": "is at move 8"}
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(
-    server: "ScriptedServer",
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Run:
-    monkeypatch.setenv("HGPROMPT_URL", server.url)
-
-    def command(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hgprompt", "aliases", *args])
-        with pytest.raises(SystemExit) as exited:
-            main()
-        out, err = capsys.readouterr()
-        code = exited.value.code
-        if isinstance(code, str):  # what the interpreter does with it
-            return 1, out, err + code + "\n"
-        return code or 0, out, err
-
-    return command
 
 
 @pytest.mark.parametrize(
@@ -133,7 +108,7 @@ def test_an_assignment_key_is_sent_along(
 def test_ls_shows_where_each_points(run: Run, server: "ScriptedServer") -> None:
     canary = {**SPLIT, "alias": "canary"}
     server.will_answer({"items": [canary, ALIAS], "next_cursor": None})
-    status, out, _ = run("ls", "zoo")
+    status, out, _ = run("aliases", "ls", "zoo")
     assert status == 0
     assert [line.split() for line in out.splitlines()] == [
         ["alias", "versions", "move", "moved"],
@@ -144,7 +119,7 @@ def test_ls_shows_where_each_points(run: Run, server: "ScriptedServer") -> None:
 
 def test_history_shows_the_latest_moves(run: Run, server: "ScriptedServer") -> None:
     server.will_answer({"items": [DELETED, SPLIT, ALIAS], "next_cursor": "7"})
-    status, out, _ = run("history", "zoo", "prod", "--limit", "2")
+    status, out, _ = run("aliases", "history", "zoo", "prod", "--limit", "2")
     assert status == 0
     assert [line.split()[:2] for line in out.splitlines()[1:]] == [
         ["9", "(deleted)"],
@@ -174,7 +149,7 @@ def test_set_creates_or_moves(
     condition: tuple[str, str],
 ) -> None:
     server.will_answer(ALIAS)
-    assert run("set", "zoo", "prod", *args) == (0, "zoo@prod  3  move 7\n", "")
+    assert run("aliases", "set", "zoo", "prod", *args) == (0, "zoo@prod  3  move 7\n", "")
     (sent,) = server.received
     assert json.loads(sent.body) == body
     assert sent.headers[condition[0]] == condition[1]
@@ -182,7 +157,7 @@ def test_set_creates_or_moves(
 
 def test_a_lost_swap_is_one_line_and_status_1(run: Run, server: "ScriptedServer") -> None:
     server.will_answer(LOST, 412)
-    status, out, err = run("set", "zoo", "prod", "3", "--if-match", "7")
+    status, out, err = run("aliases", "set", "zoo", "prod", "3", "--if-match", "7")
     assert (status, out) == (1, "")
     assert err == "hgprompt: The alias is not as expected: is at move 8\n"
 
@@ -200,15 +175,15 @@ def test_a_lost_swap_is_one_line_and_status_1(run: Run, server: "ScriptedServer"
     ],
 )
 def test_bad_arguments_are_usage_errors(run: Run, args: list[str], message: str) -> None:
-    status, _, err = run("set", "zoo", "prod", *args)
+    status, _, err = run("aliases", "set", "zoo", "prod", *args)
     assert status == 2
     assert message in " ".join(err.split())
 
 
 def test_rm_needs_to_be_told_what_it_deletes(run: Run, server: "ScriptedServer") -> None:
-    assert run("rm", "zoo", "prod")[0] == 2
+    assert run("aliases", "rm", "zoo", "prod")[0] == 2
     server.will_answer("", 204)
-    assert run("rm", "count", "prod", "--if-match", "7", "--prompt")[:2] == (
+    assert run("aliases", "rm", "count", "prod", "--if-match", "7", "--prompt")[:2] == (
         0,
         "count@prod deleted\n",
     )

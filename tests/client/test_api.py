@@ -15,6 +15,7 @@ from client.errors import ClientError, ProblemError, ServiceUnreachableError, Un
 from client.events import MAX_FAILURES
 from client.replies import Event, Prediction, RowError
 from client.transport import RetryPolicy
+from tests.client.conftest import TASK
 
 if TYPE_CHECKING:
     from tests.client.conftest import ScriptedServer
@@ -33,17 +34,6 @@ PROMPT = {
     "dtype": "F16",
     "classes": None,
     "a_field_of_a_later_version": 1,
-}
-TASK = {
-    "name": "pets",
-    "version": 1,
-    "digest": "sha256:cc",
-    "size_bytes": 4,
-    "created_at": "2026-01-02T03:04:05Z",
-    "format": "zip",
-    "classes": ["cat", "dog"],
-    "counts": [1, 1],
-    "num_images": 2,
 }
 QUEUED = {"name": "mix", "version": 2, "status": "queued"}
 

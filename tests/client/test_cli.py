@@ -2,15 +2,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import pytest
 
-from client.cli import main
 from ensemble.options import Method
+from tests.client.conftest import TASK, Ran, Run
 
 if TYPE_CHECKING:
     from tests.client.conftest import ScriptedServer
@@ -29,17 +27,6 @@ PROMPT = {
     "dtype": "F16",
     "classes": ["a", "b"],
 }
-TASK = {
-    "name": "pets",
-    "version": 1,
-    "digest": "sha256:cc",
-    "size_bytes": 4,
-    "created_at": "2026-01-02T03:04:05Z",
-    "format": "zip",
-    "classes": ["cat", "dog"],
-    "counts": [1, 1],
-    "num_images": 2,
-}
 QUEUED = {"name": "mix", "version": 2, "status": "queued"}
 RESULT = {
     "weights": {"fashion": 0.75, "count": 0.25},
@@ -50,39 +37,6 @@ RESULT = {
     "chosen": "hgprompt",
     "advice": "Nothing simpler is as good.",
 }
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command did."""
-
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(
-    server: "ScriptedServer",
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Run:
-    monkeypatch.setenv("HGPROMPT_URL", server.url)
-
-    def command(*args: str | Path) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["hgprompt", *map(str, args)])
-        with pytest.raises(SystemExit) as exited:
-            main()
-        out, err = capsys.readouterr()
-        code = exited.value.code
-        if isinstance(code, str):  # what the interpreter does with it
-            return Ran(1, out, err + code + "\n")
-        return Ran(code or 0, out, err)
-
-    return command
 
 
 def outcome(status: str) -> str:
