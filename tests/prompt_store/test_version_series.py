@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -236,7 +237,7 @@ def test_a_damaged_manifest_takes_no_other_one_out_of_the_lists(
     assert listed(None, 1) == (["a@1"], "a")
     assert listed("a", 1) == (["c@2"], None)
     # What is damaged may be a deletion, so nothing of the name is shown.
-    for call in (series.get, series.versions, lambda name: series.get(name, 1)):
+    for call in (series.get, series.versions, partial(series.get, version=1)):
         with pytest.raises(CorruptDocumentError, match="manifest of b@2 in tasks is damaged"):
             call("b")
     caplog.clear()
