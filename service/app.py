@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from service import errors
 from service.classify_docs import CLASSIFY_PATHS
-from service.cross_site import RefuseCrossSite
+from service.cross_site import RefuseCrossSite, RefuseUnknownHost
 from service.drain import CloseWhileDraining
 from service.oip.docs import OIP_PATHS
 from service.oip.repository import RepositoryIndex
@@ -69,6 +69,8 @@ def create_app(
     app.state.scrape = partial(_scrape, app)
     metrics = RequestMetrics(app.state.metrics, parts.drain)
     app.add_middleware(RefuseCrossSite)
+    if parts.settings.checks_hosts:
+        app.add_middleware(RefuseUnknownHost, allowed=parts.settings.allowed_hosts)
     app.add_middleware(CloseWhileDraining, drain=parts.drain)
     app.add_middleware(MeasureRequests, metrics=metrics)
     app.add_middleware(CutOffSlowReaders, idle_timeout_s=parts.settings.body_idle_timeout_s)

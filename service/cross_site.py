@@ -3,10 +3,19 @@
 The service has no authentication and listens on loopback, which every page that is open in a
 browser of this machine can reach. A form or a script of another site can send a request without
 asking first, though not read the answer; so what changes something is refused. Browsers tell by a
-header that pages cannot set (Fetch Metadata, W3C); other clients do not send it. Not covered: a
-service that is reached over plain HTTP from another machine, where browsers do not tell, and a
-site whose name is made to point at this machine (DNS rebinding).
+header that pages cannot set (Fetch Metadata, W3C); other clients do not send it.
+
+To a site whose name is made to point at this machine (DNS rebinding) the browser takes the service
+for that site itself, and lets its pages read too. It still sends their name as `Host`, which pages
+cannot set either; so while the service is reached by loopback it answers to no other name.
+
+Not covered: a service that is reached over plain HTTP from another machine, where browsers do not
+tell the first, and any name may be right unless those that are have been set.
 """
+
+import re
+from collections.abc import Collection
+from functools import lru_cache
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -15,10 +24,62 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from prompt_store.names import shown
 from service.errors import answer_error
 from service.problems import problem_error
+from service.settings import is_loopback
 
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN = (None, "same-origin", "none")
 """Not a browser; a page of this service; the user, by the address bar."""
+
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
+"""An IPv6 address or what else there is, and a port (RFC 9110, 7.2)."""
+
+_MAX_REMEMBERED = 64
+"""Values of `Host`: clients keep theirs, so that a request costs a look instead of parsing."""
+
+
+class RefuseUnknownHost:
+    """ASGI middleware: 421 for a request whose `Host` is neither of loopback nor allowed.
+
+    One without `Host`, as HTTP/1.0 may send it, comes from no browser and is passed on.
+
+    Args:
+        app: What answers.
+        allowed: Names and addresses beside those of loopback, in lower case, without port.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
+        self._app = app
+        self._allowed = frozenset(allowed)
+        self._is_known = lru_cache(maxsize=_MAX_REMEMBERED)(self._look_at)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on, or answer it."""
+        headers = scope["headers"] if scope["type"] == "http" else ()
+        for name, value in headers:
+            if name == b"host" and not self._is_known(value):
+                await self._refuse(value.decode("latin-1"), scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _refuse(self, host: str, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = problem_error(
+            421,
+            "unknown-host",
+            "The service does not answer to this name",
+            f"Host: {shown(host)} is no name of loopback; if it is one of this service, add it "
+            "to HGPROMPT_ALLOWED_HOSTS",
+            field="Host",
+            limit="localhost, *.localhost, 127.0.0.0/8, [::1] or one of HGPROMPT_ALLOWED_HOSTS",
+        )
+        response = await answer_error(Request(scope), refusal)
+        await response(scope, receive, send)
+
+    def _look_at(self, host: bytes) -> bool:
+        parts = _HOST.fullmatch(host.decode("latin-1").lower())
+        if parts is None:
+            return False
+        name = (parts[1] or parts[2]).removesuffix(".")
+        return name in self._allowed or name.endswith(".localhost") or is_loopback(name)
 
 
 class RefuseCrossSite:

@@ -2,18 +2,21 @@
 
 import ipaddress
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Role = Literal["all", "api", "classifier"]
 Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
 Bytes = Annotated[int, Field(ge=1, le=1 << 40)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
 class ServiceSettings(BaseSettings):
@@ -24,6 +27,8 @@ class ServiceSettings(BaseSettings):
         host: Address to listen on; anything but loopback needs `allow_insecure_bind`.
         port: TCP port; 0 takes a free one.
         allow_insecure_bind: Listen beyond loopback although there is no authentication.
+        allowed_hosts: Names and addresses that the `Host` of a request may have, beside those of
+            loopback; none, while listening beyond loopback, allows any.
         log_level: Least severe level that is logged.
         max_batch_size: Images in one forward pass; 0 leaves it to `default_max_batch_size`.
         crowded_batch_size: Images in one forward pass while one ensemble crowds out others; 0
@@ -68,6 +73,7 @@ class ServiceSettings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     allow_insecure_bind: bool = False
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     max_batch_size: Annotated[int, Field(ge=0, le=4096)] = 0
     crowded_batch_size: Annotated[int, Field(ge=0, le=4096)] = 0
@@ -99,6 +105,18 @@ class ServiceSettings(BaseSettings):
     process_timeout_s: Annotated[float, Field(ge=0.5, le=600.0)] = 5.0
     runtime_dir: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()))
 
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _separated_by_commas(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",")) if value.strip() else ()
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts_without_port(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_checked_host, hosts))
+
     @model_validator(mode="after")
     def _only_loopback_is_safe(self) -> Self:
         if not self.allow_insecure_bind and not is_loopback(self.host):
@@ -117,6 +135,11 @@ class ServiceSettings(BaseSettings):
                 f"this is {sys.platform}"
             )
         return self
+
+    @property
+    def checks_hosts(self) -> bool:
+        """Whether a request must name a host of loopback, or one of `allowed_hosts`."""
+        return is_loopback(self.host) or bool(self.allowed_hosts)
 
     @property
     def has_fronts(self) -> bool:
@@ -142,6 +165,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _checked_host(host: str) -> str:
+    """Return the host as `Host` is compared with it."""
+    found = host.lower().removeprefix("[").removesuffix("]").removesuffix(".")
+    try:
+        return str(ipaddress.ip_address(found))
+    except ValueError:
+        if _HOST_NAME.fullmatch(found):
+            return found
+        raise ValueError(
+            f"{host!r} is neither a host name nor an IP address; without scheme, port and path"
+        ) from None
 
 
 def explained(error: ValidationError) -> str:

@@ -88,7 +88,7 @@ async def test_bodies_that_stop_amid_give_their_memory_back(
     server: Server, client: httpx.AsyncClient, image: Image
 ) -> None:
     host, port = server.url.removeprefix("http://").split(":")
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n".encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n".encode()
     connections = [socket.create_connection((host, int(port))) for _ in range(10)]
     for connection in connections:
         connection.sendall(head + bytes(1_000_000))

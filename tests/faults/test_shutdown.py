@@ -46,7 +46,7 @@ def test_a_request_that_never_ends_does_not_outlast_the_grace_period(
     host, port = server.wait_until_ready().removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(
-            f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1".encode()
+            f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n1".encode()
         )
         time.sleep(0.3)
         server.terminate()

@@ -59,7 +59,7 @@ def open_client(deployment: DeploymentSettings, loaded: LoadedBackbone, tmp_path
 
 def client_of(app: FastAPI) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30)
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30)
 
 
 @pytest.fixture

@@ -39,7 +39,8 @@ def settings_of(cls: type[BaseSettings]) -> dict[str, str]:
     for name, field in cls.model_fields.items():
         variable = f"{cls.model_config['env_prefix']}{name}".upper()
         value = str(field.default).lower() if field.annotation is bool else str(field.default)
-        found[variable] = DEPENDS_ON_THE_MACHINE.get(variable, f"`{value}`")
+        usual = "empty" if field.default == () else f"`{value}`"
+        found[variable] = DEPENDS_ON_THE_MACHINE.get(variable, usual)
     return found
 
 

@@ -70,7 +70,7 @@ async def test_redis_away_makes_it_unready_refuses_fits_and_leaves_the_rest(  # 
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
         ):
             assert (await client.get("/readyz")).status_code == 200
             await asyncio.to_thread(server.terminate)

@@ -89,7 +89,7 @@ def _drop_connections(url: str, data: bytes) -> None:
     host, port = url.removeprefix("http://").split(":")
     lines = (
         "POST /v1/ensembles/zoo/classify HTTP/1.1",
-        "Host: x",
+        "Host: localhost",
         f"Content-Length: {len(data)}",
         "",
         "",

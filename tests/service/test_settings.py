@@ -13,6 +13,10 @@ from service.settings import ServiceSettings, is_loopback
     [
         ("HOST", "0.0.0.0", "HGPROMPT_ALLOW_INSECURE_BIND"),  # noqa: S104
         ("HOST", "example.org", "not a loopback address"),
+        ("ALLOWED_HOSTS", "a.example,http://b.example", "HGPROMPT_ALLOWED_HOSTS: "),
+        ("ALLOWED_HOSTS", "a.example:8000", "'a.example:8000' is neither a host name nor an IP"),
+        ("ALLOWED_HOSTS", "*.example.org", "'*.example.org' is neither"),
+        ("ALLOWED_HOSTS", "a.example,", "'' is neither"),
         ("PORT", "70000", "HGPROMPT_PORT"),
         ("ROLE", "worker", "HGPROMPT_ROLE"),
         ("HEARTBEAT_S", "29", "heartbeat_s"),
@@ -50,6 +54,24 @@ def test_beyond_loopback_needs_permission() -> None:
         assert ServiceSettings(host=host, allow_insecure_bind=True).host == host
         with pytest.raises(ValidationError):
             ServiceSettings(host=host)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("", ()),
+        ("prompts.example.org", ("prompts.example.org",)),
+        ("A.example, 10.0.0.1 ,[2001:DB8:0::1]", ("a.example", "10.0.0.1", "2001:db8::1")),
+    ],
+)
+def test_allowed_hosts_are_separated_by_commas(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: tuple[str, ...]
+) -> None:
+    assert not ServiceSettings(host="::", allow_insecure_bind=True).checks_hosts
+    monkeypatch.setenv("HGPROMPT_ALLOWED_HOSTS", value)
+    assert ServiceSettings().allowed_hosts == expected
+    assert ServiceSettings().checks_hosts
+    assert ServiceSettings(host="::", allow_insecure_bind=True).checks_hosts == bool(expected)
 
 
 def test_settings_cannot_be_changed() -> None:

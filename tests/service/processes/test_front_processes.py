@@ -345,6 +345,19 @@ def test_a_host_that_is_not_configured_right_says_so_and_ends(
     assert words in host.log
 
 
+def test_fronts_answer_to_no_foreign_name(serve: Callable[..., Host]) -> None:
+    host = serve(allowed_hosts="prompts.example.org")
+    host.wait_until_ready()
+    port = int(host.url.rpartition(":")[2])
+    for path in ["/v1/prompts", "/v2/health/live"] * 4:  # either front
+        for name, expected in (("rebound.example", 421), ("prompts.example.org", 200)):
+            headers = {"Host": f"{name}:{port}"}
+            assert host.http.get(f"{host.url}{path}", headers=headers).status_code == expected
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert connection.makefile("rb").readline().split()[1] == b"200"
+
+
 def test_a_path_that_is_too_long_for_a_socket_is_refused(
     serve: Callable[..., Host], tmp_path: Path
 ) -> None:
@@ -372,7 +385,7 @@ def _hang_up(url: str, data: bytes, count: int) -> None:
     """Ask, and be gone before the answer."""
     host, port = url.removeprefix("http://").split(":")
     head = (
-        "POST /v1/ensembles/zoo/classify HTTP/1.1\r\nHost: x\r\n"
+        "POST /v1/ensembles/zoo/classify HTTP/1.1\r\nHost: localhost\r\n"
         f"Content-Length: {len(data)}\r\n\r\n"
     )
     for _ in range(count):
@@ -384,7 +397,7 @@ def _begin_upload(url: str) -> socket.socket:
     """Send the beginning of a prompt."""
     host, port = url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)))
-    head = "PUT /v1/prompts/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+    head = "PUT /v1/prompts/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
     connection.sendall(head.encode() + bytes(1000))
     return connection
 

@@ -1,0 +1,143 @@
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import httpx
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from service.cross_site import RefuseUnknownHost
+
+pytestmark = pytest.mark.anyio
+
+Opener = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+LOOPBACK = [
+    "localhost",
+    "LocalHost:8000",
+    "localhost.",
+    "hgprompt.localhost:1",
+    "127.0.0.1:8000",
+    "127.9.9.9",
+    "[::1]",
+    "[::1]:8000",
+]
+FOREIGN = [
+    "",
+    "example.org",
+    "example.org:8000",
+    "localhost.example.org",
+    "127.0.0.1.example.org:8000",
+    "notlocalhost",
+    "0.0.0.0:8000",
+    "10.0.0.1",
+    "[2001:db8::1]:8000",
+    "::1",
+    "localhost@example.org",
+    "localhost:example.org",
+    "[localhost]",
+]
+
+
+async def status(client: httpx.AsyncClient, host: str) -> int:
+    return (await client.get("/v1/prompts", headers={"Host": host})).status_code
+
+
+async def test_on_loopback_a_name_that_points_there_is_refused(client: httpx.AsyncClient) -> None:
+    assert {host: await status(client, host) for host in LOOPBACK} == dict.fromkeys(LOOPBACK, 200)
+    assert {host: await status(client, host) for host in FOREIGN} == dict.fromkeys(FOREIGN, 421)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/livez"),
+        ("GET", "/metrics"),
+        ("GET", "/openapi.json"),
+        ("DELETE", "/v1/prompts/fashion"),
+        ("POST", "/v1/ensembles/zoo/classify"),
+        ("GET", "/nowhere"),
+    ],
+)
+async def test_whatever_is_asked_for_the_refusal_names_host_and_setting(
+    client: httpx.AsyncClient, method: str, path: str
+) -> None:
+    headers = {"Host": "rebound.example:8000", "Sec-Fetch-Site": "same-origin"}
+    refused = await client.request(method, path, headers=headers)
+    assert refused.status_code == 421
+    assert refused.headers["content-type"] == "application/problem+json"
+    problem = refused.json()
+    assert problem["type"] == "urn:hgprompt:problem:unknown-host"
+    assert (problem["status"], problem["field"]) == (421, "Host")
+    assert "'rebound.example:8000'" in problem["detail"]
+    assert "HGPROMPT_ALLOWED_HOSTS" in problem["detail"]
+
+
+async def test_a_refusal_is_counted_and_of_the_open_inference_protocol_where_that_is_spoken(
+    client: httpx.AsyncClient,
+) -> None:
+    refused = await client.get("/v2/models/zoo", headers={"Host": "rebound.example"})
+    assert (refused.status_code, refused.headers["content-type"]) == (421, "application/json")
+    assert "rebound.example" in refused.json()["error"]
+    metrics = (await client.get("/metrics")).text
+    assert 'hgprompt_refused_requests_total{reason="unknown-host"} 1.0' in metrics
+
+
+@pytest.mark.parametrize(
+    "listening",
+    [{}, {"host": "0.0.0.0", "allow_insecure_bind": True}],  # noqa: S104
+)
+async def test_other_hosts_can_be_allowed(
+    open_client: Opener, listening: dict[str, object]
+) -> None:
+    allowed = "Prompts.Example.org, 10.0.0.1,[2001:DB8::1]"
+    async with open_client(allowed_hosts=allowed, **listening) as client:
+        for host in (
+            "prompts.example.org",
+            "PROMPTS.example.org.:443",
+            "10.0.0.1:8000",
+            "[2001:db8::1]:8000",
+            *LOOPBACK,
+        ):
+            assert await status(client, host) == 200, host
+        for host in ("example.org", "x.prompts.example.org", "10.0.0.2", "[2001:db8::2]"):
+            assert await status(client, host) == 421, host
+
+
+async def test_beyond_loopback_any_host_is_right(open_client: Opener) -> None:
+    async with open_client(host="0.0.0.0", allow_insecure_bind=True) as client:  # noqa: S104
+        assert [await status(client, host) for host in FOREIGN] == [200] * len(FOREIGN)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        ([], 200),  # HTTP/1.0
+        ([b"localhost"], 200),
+        ([b"localhost", b"rebound.example"], 421),
+        ([b"rebound.example", b"localhost"], 421),
+        ([b"\xe9\xff"], 421),
+    ],
+)
+async def test_a_request_may_have_no_host_but_not_an_unknown_one_among_several(
+    hosts: list[bytes], expected: int
+) -> None:
+    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    sent: list[Message] = []
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/v1/prompts",
+        "query_string": b"",
+        "headers": [(b"accept", b"*/*"), *((b"host", host) for host in hosts)],
+    }
+    await RefuseUnknownHost(answer, ())(scope, receive, send)
+    assert sent[0]["status"] == expected
