@@ -40,7 +40,7 @@ class DemoOptions:
 
     Attributes:
         examples: Folder with `prompts/` and `tasks/`; None looks for the source tree's.
-        task: Which of the tasks; None takes the first by name.
+        task: Which of the tasks; None takes `DEMO_TASK`, or else the first by name.
         num_images: How many held-out images to classify at most.
         data_dir: Where the service keeps its data; None makes a temporary folder.
         keep: Whether to keep that temporary folder.

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -309,37 +310,89 @@ def _config(args: argparse.Namespace) -> TuningConfig:
     )
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults, where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def _parser() -> argparse.ArgumentParser:
     defaults = TuningConfig()
     parser = argparse.ArgumentParser(
         prog="hgprompt train-prompt",
         description="Train a source prompt on a labelled task (visual prompt tuning).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
+        epilog="HGPROMPT_BACKBONE, HGPROMPT_DEVICE and HGPROMPT_PRECISION say with which backbone, "
+        "where and in which arithmetic. The classes of --test have to be those of --task.",
     )
     add = parser.add_argument
-    add("--task", type=Path, required=True, help="folder, zip, tar or parquet, a folder a class")
+    add(
+        "--task",
+        type=Path,
+        metavar="PATH",
+        required=True,
+        help="labelled images: one folder of images per class, alone or as zip or tar; or a "
+        "parquet file",
+    )
     add("--name", required=True, help="name of the prompt")
     add(
         "--task-name",
-        help="the file's label `task`, which prompts of other seeds or lengths share "
-        "(default: NAME)",
+        help="name of the task, the file's label `task`; prompts of other seeds or lengths can "
+        "share it (default: NAME)",
     )
-    add("--output", type=Path, help="file to write (default: NAME.safetensors)")
-    add("--test", type=Path, help="held-out images to report accuracy on")
-    add("--report", type=Path, help="JSON file for the figures of this run")
-    add("--depth", choices=("deep", "shallow"), default="deep", help="prompts in each block or one")
-    add("--num-prompt-tokens", type=int, default=10, help="P, tokens a layer")
-    add("--epochs", type=int, default=defaults.epochs, help="passes over the training images")
-    add("--batch-size", type=int, default=defaults.batch_size, help="images a step")
+    add("--output", type=Path, metavar="FILE", help="prompt to write (default: NAME.safetensors)")
+    add("--test", type=Path, metavar="PATH", help="held-out images, as --task: report accuracy")
+    add("--report", type=Path, metavar="FILE", help="JSON file to write with this run's figures")
+    add(
+        "--depth",
+        choices=("deep", "shallow"),
+        default="deep",
+        help="tokens before every block of the backbone, or before the first only",
+    )
+    number = partial(add, metavar="N")
+    number("--num-prompt-tokens", type=int, default=10, help="tokens before a block")
+    number("--epochs", type=int, default=defaults.epochs, help="passes over the training images")
+    number("--batch-size", type=int, default=defaults.batch_size, help="images a step")
     add("--optimizer", choices=("adamw", "sgd"), default=defaults.optimizer, help="optimiser")
-    add("--prompt-learning-rate", type=float, default=defaults.prompt_learning_rate, help="peak")
-    add("--head-learning-rate", type=float, default=defaults.head_learning_rate, help="peak")
-    add("--weight-decay", type=float, default=defaults.weight_decay, help="of prompt and head")
-    add("--warmup-epochs", type=float, default=defaults.warmup_epochs, help="linear warm-up")
-    add("--patience", type=int, default=defaults.patience, help="epochs without improvement")
-    add("--validation-fraction", type=float, default=0.2, help="share held out to choose the epoch")
-    add("--seed", type=int, default=0, help="of the split and the order of the images")
-    add("--init-seed", type=int, default=0, help="of the initial prompt; share it among sources")
+    number(
+        "--prompt-learning-rate",
+        type=float,
+        default=defaults.prompt_learning_rate,
+        help="peak learning rate of the prompt",
+    )
+    number(
+        "--head-learning-rate",
+        type=float,
+        default=defaults.head_learning_rate,
+        help="peak learning rate of the class head",
+    )
+    number("--weight-decay", type=float, default=defaults.weight_decay, help="of prompt and head")
+    number(
+        "--warmup-epochs",
+        type=float,
+        default=defaults.warmup_epochs,
+        help="epochs in which the learning rates rise to their peaks",
+    )
+    number(
+        "--patience",
+        type=int,
+        default=defaults.patience,
+        help="stop after so many epochs without improvement",
+    )
+    number(
+        "--validation-fraction",
+        type=float,
+        default=0.2,
+        help="share of the images held out to choose the epoch",
+    )
+    number("--seed", type=int, default=0, help="of the split and the order of the images")
+    number(
+        "--init-seed",
+        type=int,
+        default=0,
+        help="of the initial prompt; the prompts of an ensemble should share it",
+    )
     add("--license", help="licence of the images, recorded in the file")
     return parser
 

@@ -43,8 +43,14 @@ def recomputed_digest(artifact: Artifact, blobs: BlobStore) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare digests; 0 if they agree, 1 if not or if the ensemble cannot be read."""
-    parser = argparse.ArgumentParser(prog="hgprompt verify", description=__doc__, epilog=EPILOG)
-    parser.add_argument("ensemble", help="name@version")
+    parser = argparse.ArgumentParser(
+        prog="hgprompt verify",
+        usage="hgprompt verify [-h] [--data-dir DIR] NAME@VERSION",
+        description="Recompute a published composite prompt from its sources and weights. Exit "
+        "status 0 if the digests agree, 1 if not.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("ensemble", metavar="NAME@VERSION", help="version of an ensemble")
     ensemble = parser.parse_args(arguments).ensemble
     try:
         deployment = DeploymentSettings()

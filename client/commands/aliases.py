@@ -11,16 +11,18 @@ from client.commands.options import UrlOption, connect
 from client.console import list_table, make_console, print_list
 from client.replies import Alias
 
-app = typer.Typer(help="Aliases of versions: ls, set, history, rm.", no_args_is_help=True)
+app = typer.Typer(
+    help="Aliases of versions, such as prod: ls, set, history, rm.", no_args_is_help=True
+)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The ensemble, or prompt.")]
 AliasArgument = Annotated[str, typer.Argument(metavar="ALIAS", help="The alias, such as prod.")]
-PromptOption = Annotated[bool, typer.Option("--prompt", help="NAME is a prompt.")]
+PromptOption = Annotated[bool, typer.Option("--prompt", help="NAME is a prompt, not an ensemble.")]
 
 
 @app.command("ls")
 def ls(name: NameArgument, *, prompt: PromptOption = False, url: UrlOption = DEFAULT_URL) -> None:
-    """List the aliases of an ensemble."""
+    """List the aliases of an ensemble or prompt."""
     table = list_table("alias", "versions", "move", "moved", right=("move",))
     with connect(url) as client:
         for each in _aliases(client, prompt=prompt).list(name):
@@ -34,7 +36,10 @@ def set_(
     alias: AliasArgument,
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="VERSION…", help="A version, or several as VERSION=WEIGHT."),
+        typer.Argument(
+            metavar="VERSION",
+            help="A version; of an ensemble also several as VERSION=WEIGHT, with weights of sum 1.",
+        ),
     ],
     if_match: Annotated[
         str | None,
@@ -79,7 +84,10 @@ def rm(
     name: NameArgument,
     alias: AliasArgument,
     if_match: Annotated[
-        str, typer.Option(metavar="MOVE", help="The move that the alias is at, or * for any.")
+        str,
+        typer.Option(
+            metavar="MOVE", help="The move that the alias is at, as ls shows it, or * for any."
+        ),
     ],
     *,
     prompt: PromptOption = False,

@@ -11,7 +11,7 @@ import typer
 
 from client.api import DEFAULT_URL, Client
 from client.bodies import read_file
-from client.commands.options import JsonOption, ReferenceArgument, UrlOption, connect
+from client.commands.options import ReferenceArgument, UrlOption, connect
 from client.console import list_table, make_console, print_list
 from client.errors import ClientError, ProblemError
 from client.replies import Prediction, RowError, RowProblem
@@ -25,14 +25,21 @@ Row = tuple[Prediction, ...] | RowError
 
 def classify(
     name: ReferenceArgument,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files.")],
-    top_k: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.")],
+    top_k: Annotated[
+        int, typer.Option(min=1, help="Classes to show for an image, the likeliest first.")
+    ] = 3,
     assignment_key: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Same key, same version of an alias that is split."),
+        typer.Option(
+            metavar="KEY",
+            help="With an alias of several versions: the same key gets the same version.",
+        ),
     ] = None,
     *,
-    as_json: JsonOption = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON for each image.")
+    ] = False,
     url: UrlOption = DEFAULT_URL,
 ) -> None:
     """Classify images; exit status 1 if one of them could not be."""

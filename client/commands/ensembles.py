@@ -11,13 +11,7 @@ from rich.console import Console
 
 from client.api import DEFAULT_URL, Client
 from client.bodies import write_file
-from client.commands.options import (
-    EnsembleArgument,
-    JsonOption,
-    UrlOption,
-    VersionOption,
-    connect,
-)
+from client.commands.options import EnsembleArgument, UrlOption, VersionOption, connect
 from client.console import list_table, make_console, print_list, short_digest
 from client.errors import FitFailedError
 from client.fit_progress import FitProgressView
@@ -26,17 +20,33 @@ from client.replies import Ensemble
 
 app = typer.Typer(help="Ensembles: ls, show, rm.", no_args_is_help=True)
 
-METHODS = "hgprompt, none, vpt, single, mean, spot, panda, h_ensemble or logme."
+METHODS = (
+    "How the prompt is made: hgprompt, none, vpt, single, mean, spot, panda, h_ensemble or logme."
+)
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def fit(  # noqa: PLR0917  one parameter an option
-    name: EnsembleArgument,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="The ensemble; one that exists is fitted again as a new version."
+        ),
+    ],
     task: Annotated[str, typer.Option(help="Labelled images: name, name@version or digest.")],
-    sources: Annotated[str, typer.Option(help="Source prompts, comma-separated, or all.")] = "all",
+    sources: Annotated[
+        str,
+        typer.Option(
+            help="Source prompts, comma-separated: each name, name@version, name@alias or digest; "
+            "or all."
+        ),
+    ] = "all",
     method: Annotated[str, typer.Option(help=METHODS)] = "hgprompt",
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the fit; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="Option of the fit, such as tuning_epochs=10; repeatable."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     wait: Annotated[bool, typer.Option(help="Wait, and show progress and result.")] = True,
@@ -114,7 +124,10 @@ def show_result(console: Console, ensemble: Ensemble) -> None:
 
 @app.command("ls")
 def ls(url: UrlOption = DEFAULT_URL) -> None:
-    """List ensembles."""
+    """List ensembles.
+
+    Of each the newest version that succeeded, or else the newest.
+    """
     table = list_table("name", "version", "status", "method", "digest", right=("version",))
     with connect(url) as client:
         for each in client.list_ensembles():
@@ -128,7 +141,7 @@ def show(
     name: EnsembleArgument,
     version: VersionOption = None,
     *,
-    as_json: JsonOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     url: UrlOption = DEFAULT_URL,
 ) -> None:
     """Show an ensemble's status, weights and leaderboard."""
@@ -147,14 +160,21 @@ def show(
 
 @app.command("rm")
 def rm(name: EnsembleArgument, url: UrlOption = DEFAULT_URL) -> None:
-    """Delete every version of an ensemble; cancel its unfinished fits first."""
+    """Delete every version of an ensemble.
+
+    Refused while one of its fits is queued or running: see `hgprompt cancel`.
+    """
     with connect(url) as client:
         client.delete_ensemble(name)
     print(f"{name} deleted")
 
 
 def cancel(
-    name: EnsembleArgument, version: VersionOption = None, url: UrlOption = DEFAULT_URL
+    name: EnsembleArgument,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Which version; without it the newest.")
+    ] = None,
+    url: UrlOption = DEFAULT_URL,
 ) -> None:
     """End a queued or running fit."""
     with connect(url) as client:

@@ -13,6 +13,7 @@ import typer
 from client.console import make_console
 from client.data_dir import default_data_dir
 from client.demo import DemoOptions, run_demo
+from client.examples import DEMO_TASK
 from client.foreground import run_until_stopped
 from client.up import LocalOptions, module_environ, python_module, store_url
 
@@ -22,16 +23,23 @@ HostOption = Annotated[str, typer.Option(envvar="HGPROMPT_HOST", help="Address t
 DataDirOption = Annotated[
     Path | None,
     typer.Option(
-        envvar="HGPROMPT_DATA_DIR", help="Prompts, tasks, ensembles, logs.", show_default=False
+        envvar="HGPROMPT_DATA_DIR",
+        help="Folder for prompts, tasks, ensembles and logs.",
+        show_default="hgprompt in the user's data folder, such as ~/.local/share",
     ),
 ]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show all log lines.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show the log lines of all processes.")
+]
 
 
 def up(
     host: HostOption = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(envvar="HGPROMPT_PORT", min=0, max=65_535, help="0 takes a free one.")
+        int,
+        typer.Option(
+            envvar="HGPROMPT_PORT", min=0, max=65_535, help="Port to listen on; 0 takes a free one."
+        ),
     ] = 8000,
     data_dir: DataDirOption = None,
     *,
@@ -46,23 +54,37 @@ def up(
 
 def demo(
     examples: Annotated[
-        Path | None, typer.Option(help="Folder with prompts/ and tasks/.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder with prompts/ and tasks/.", show_default="those of the source tree"
+        ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="Folder in tasks/; the first by default.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Name of a folder in tasks/.", show_default=f"{DEMO_TASK}, else the first by name"
+        ),
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="Held-out images to classify.")] = 120,
+    images: Annotated[int, typer.Option(min=1, help="Held-out images to classify at most.")] = 120,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Else a new temporary folder.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder for prompts, tasks, ensembles and logs.",
+            show_default="a new temporary folder",
+        ),
     ] = None,
     keep: Annotated[bool, typer.Option(help="Keep the temporary folder.")] = True,
     url: Annotated[
-        str | None, typer.Option(help="Use a service that runs already.", show_default=False)
+        str | None,
+        typer.Option(help="Use the service at this address.", show_default="one of its own"),
     ] = None,
     *,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show it all: upload prompts and a task, learn an ensemble, classify held-out images."""
+    """Show it all on examples: upload, learn, classify, report.
+
+    Without --url it starts a service of its own on a free port, and ends it afterwards.
+    """
     signal.signal(signal.SIGTERM, _exit)
     options = DemoOptions(examples, task, images, data_dir, keep, url, verbose)
     run_demo(options, make_console(), os.environ)
@@ -75,12 +97,12 @@ def _exit(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def train_prompt(ctx: typer.Context) -> None:
-    """Train a source prompt on labelled images (see `hgprompt train-prompt --help`)."""
+    """Train a source prompt on labelled images."""
     _become("worker.train_prompt", ctx.args, os.environ)
 
 
 def verify(ctx: typer.Context, data_dir: DataDirOption = None) -> None:
-    """Recompute an artifact and compare digests (see `hgprompt verify --help`)."""
+    """Recompute an ensemble's prompt and compare digests."""
     environ = dict(os.environ)
     if data_dir is not None or not environ.get("HGPROMPT_STORE_URL"):
         environ["HGPROMPT_STORE_URL"] = store_url(data_dir or default_data_dir(environ))

@@ -8,13 +8,21 @@ import typer
 
 from client.api import Client
 
-UrlOption = Annotated[str, typer.Option("--url", envvar="HGPROMPT_URL", help="The service.")]
+UrlOption = Annotated[
+    str, typer.Option("--url", envvar="HGPROMPT_URL", help="Address of the service.")
+]
 EnsembleArgument = Annotated[str, typer.Argument(metavar="NAME", help="The ensemble.")]
 ReferenceArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="The ensemble: name, name@version or name@alias.")
 ]
-VersionOption = Annotated[int | None, typer.Option("--version", min=1, help="Which version.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+VersionOption = Annotated[
+    int | None,
+    typer.Option(
+        "--version",
+        min=1,
+        help="Which version; without it the newest that succeeded, or else the newest.",
+    ),
+]
 
 
 def own_path(path: Path) -> Path:

@@ -16,14 +16,18 @@ app = typer.Typer(help="Source prompts: push, ls, rm.", no_args_is_help=True)
 def push(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE…", help="Safetensors files, or folders that PEFT saved."),
+        typer.Argument(metavar="FILE", help="Safetensors files, or folders that PEFT saved."),
     ],
     name: Annotated[
-        str | None, typer.Option(help="Name of the prompt; without it the file's name.")
+        str | None,
+        typer.Option(help="Name of the prompt; without it the file's, less its suffix."),
     ] = None,
     url: UrlOption = DEFAULT_URL,
 ) -> None:
-    """Upload prompts; a name that exists gets a new version, unless the bytes are the same."""
+    """Upload prompts.
+
+    A name that exists gets a new version, unless the bytes are the same.
+    """
     if name is not None and len(files) > 1:
         raise typer.BadParameter(f"--name fits one file, not {len(files)}")
     console = make_console()
@@ -38,7 +42,10 @@ def push(
 
 @app.command("ls")
 def ls(
-    label: Annotated[str | None, typer.Option(help="Only prompts with this label.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="KEY[=VALUE]", help="Only prompts with this label in their metadata."),
+    ] = None,
     url: UrlOption = DEFAULT_URL,
 ) -> None:
     """List prompts, the newest version of each."""
@@ -64,7 +71,10 @@ def rm(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The prompt.")],
     url: UrlOption = DEFAULT_URL,
 ) -> None:
-    """Delete every version of a prompt that no ensemble depends on."""
+    """Delete every version of a prompt.
+
+    Refused while an ensemble depends on it.
+    """
     with connect(url) as client:
         client.delete_prompt(name)
     print(f"{name} deleted")

@@ -18,14 +18,21 @@ def push(
     path: Annotated[
         Path,
         typer.Argument(
+            metavar="PATH",
             exists=True,
             help="One folder of images per class, alone or as zip or tar; or a parquet file.",
         ),
     ],
-    name: Annotated[str | None, typer.Option(help="Name of the task; else the path's.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the task; without it the path's, less its suffix."),
+    ] = None,
     url: UrlOption = DEFAULT_URL,
 ) -> None:
-    """Upload labelled images."""
+    """Upload labelled images.
+
+    A name that exists gets a new version, unless the bytes are the same.
+    """
     console = make_console()
     columns = (TextColumn("uploading"), BarColumn(), DownloadColumn())
     with (
@@ -68,7 +75,10 @@ def rm(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The task.")],
     url: UrlOption = DEFAULT_URL,
 ) -> None:
-    """Delete every version of a task; ensembles that were fitted to it stay."""
+    """Delete every version of a task.
+
+    Ensembles that were fitted to it stay.
+    """
     with connect(url) as client:
         client.delete_task(name)
     print(f"{name} deleted")

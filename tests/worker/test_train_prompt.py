@@ -107,6 +107,16 @@ def test_prompts_of_different_names_can_be_of_one_task(
     assert read_prompt(workplace / "inks-2.safetensors", PromptLimits()).labels["task"] == "inks"
 
 
+def test_help_shows_the_defaults_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["--help"])
+
+    shown = capsys.readouterr().out
+    assert exited.value.code == 0
+    assert "(default: 10)" in shown
+    assert "None" not in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
