@@ -37,6 +37,12 @@ WARM_UP_PASSES = 3
 """Before a capture, so that libraries choose their kernels outside of it."""
 
 
+def static_bytes(bucket: int, row: Row) -> int:
+    """What a `StaticBatch` of the same arguments takes on the device, without making one."""
+    prompt = row.entry.prompt
+    return bucket * (row.pixels.nbytes + (0 if prompt is None else prompt.nbytes))
+
+
 class StaticBatch:
     """Buffers of one bucket, at fixed addresses.
 
@@ -180,19 +186,20 @@ class BucketedPass:
     def _captured(self, bucket: int, row: Row, now_s: float) -> Prepared | None:
         """Prepare a pass; None if it fails, or there is no room for it."""
         try:
-            static = StaticBatch(bucket, row, self._vit.device)
+            needed_bytes = static_bytes(bucket, row)
             idle = [key for key, each in self._prepared.items() if now_s - each.used_s >= IDLE_S]
-            if not self._has_room(static, without=idle):
+            if not self._has_room(needed_bytes, without=idle):
                 return None
-            while not self._has_room(static):
+            while not self._has_room(needed_bytes):
                 self._prepared.popitem(last=False)  # used longest ago, so one of the idle ones
+            static = StaticBatch(bucket, row, self._vit.device)
             return Prepared(static, self._capture(self._vit, static), now_s)
         except RuntimeError:  # torch's, out of memory among them
             logger.warning("no graph for batches of %d", bucket, exc_info=True)
             return None
 
-    def _has_room(self, static: StaticBatch, without: Collection[_Key] = ()) -> bool:
+    def _has_room(self, needed_bytes: int, without: Collection[_Key] = ()) -> bool:
         """Whether there is room for one more, if the graphs of some keys went."""
         kept = [each for key, each in self._prepared.items() if key not in without]
         taken = sum(each.static.num_bytes for each in kept)
-        return len(kept) < MAX_GRAPHS and taken + static.num_bytes <= MAX_STATIC_BYTES
+        return len(kept) < MAX_GRAPHS and taken + needed_bytes <= MAX_STATIC_BYTES

@@ -11,7 +11,7 @@ from prompt_store.artifacts import Artifact
 from service.inference import bucketed_pass
 from service.inference.backbone_pass import EagerPass
 from service.inference.bank import ArtifactBank, BankEntry
-from service.inference.bucketed_pass import BucketedPass, Replay, StaticBatch
+from service.inference.bucketed_pass import BucketedPass, Replay, StaticBatch, static_bytes
 from service.inference.host_artifact import host_artifact
 from service.inference.rows import Row
 
@@ -140,6 +140,42 @@ def test_past_the_memory_for_buffers_batches_run_as_they_are(
         rows = rows_of(entries, size)
         np.testing.assert_array_equal(bucketed(rows), EagerPass(loaded.vit)(rows))
     assert recorder.captured == [1, 2]
+
+
+@torch.inference_mode()
+def test_buffers_are_not_made_before_there_is_room_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+    bucketed: BucketedPass,
+    recorder: Recorder,
+    entries: list[BankEntry],
+) -> None:
+    made: list[int] = []
+
+    class Noted(StaticBatch):
+        def __init__(self, bucket: int, row: Row, device: torch.device) -> None:
+            made.append(bucket)
+            super().__init__(bucket, row, device)
+
+    monkeypatch.setattr(bucketed_pass, "StaticBatch", Noted)
+    limit = static_bytes(3, rows_of(entries, 1)[0])
+    monkeypatch.setattr(bucketed_pass, "MAX_STATIC_BYTES", limit)
+    for size in (1, 8, 2, 4):
+        bucketed(rows_of(entries, size))
+    assert made == recorder.captured == [1, 2]
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_what_buffers_take_is_known_before_they_are_made(
+    entries: list[BankEntry], make_artifact: Callable[..., Artifact], floats: bool
+) -> None:
+    bank = ArtifactBank(torch.device("cpu"))
+    none = bank.insert(host_artifact("none", make_artifact(7, num_tokens=0)))
+    shallow = bank.insert(host_artifact("shallow", make_artifact(8, num_layers=1)))
+    for entry in (entries[0], none, shallow):
+        (row,) = rows_of([entry], 1, floats=floats)
+        for bucket in BUCKETS:
+            static = StaticBatch(bucket, row, torch.device("cpu"))
+            assert static_bytes(bucket, row) == static.num_bytes
 
 
 @torch.inference_mode()
