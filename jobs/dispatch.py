@@ -68,9 +68,8 @@ class FitQueue:
     async def _waits(self, key: str) -> bool:
         """Whether a message for the fit is in the stream, and no worker has taken it."""
         async with self._docket.redis() as redis:
-            runs_key = self._docket.runs_key(key)
-            state = await redis.hget(runs_key, "state")
-            message_id = await redis.hget(runs_key, "stream_id")
+            run = await redis.hgetall(self._docket.runs_key(key))
+            state, message_id = run.get(b"state"), run.get(b"stream_id")
             if state != ExecutionState.QUEUED.value.encode() or message_id is None:
                 return False
             return bool(await redis.xrange(self._docket.stream_key, message_id, message_id))
