@@ -9,8 +9,9 @@ import pytest
 from backbones.info import LoadedBackbone
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitError, FitId, FitRequest, FitSpec
+from jobs.store_keys import request_key
 from prompt_store.errors import StoreUnavailableError
-from tests.jobs.conftest import damage
+from tests.service.conftest import damage_document
 
 pytestmark = pytest.mark.anyio
 
@@ -188,7 +189,7 @@ async def test_a_damaged_request_takes_no_other_ensemble_out_of_the_lists(
     publish("zoo")
     (damaged, _), unknown = publish("zoo"), ensembles.create(make_spec("young")).fit_id
     for fit_id in (damaged, unknown):
-        damage(store_url, fit_id)
+        damage_document(store_url, request_key(fit_id))
     page = (await client.get("/v1/ensembles")).json()
     assert [item["name"] for item in page["items"]] == ["good"]
     assert "left out: the record of ensemble version zoo@2 is damaged" in caplog.text
