@@ -138,6 +138,14 @@ def test_one_variable_sends_the_traces_of_all_processes(compose: Any) -> None:
         assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318", name
 
 
+def test_other_hosts_than_loopback_and_the_services_have_to_be_named(compose: Any) -> None:
+    for chosen, expected in (({}, "api,classifier"), ({"HGPROMPT_ALLOWED_HOSTS": "a.b"}, "a.b")):
+        done = compose(BASE, "config", "--format", "json", HGPROMPT_REDIS_PASSWORD="x", **chosen)
+        services = json.loads(done.stdout)["services"]
+        for name in ("api", "classifier"):
+            assert services[name]["environment"]["HGPROMPT_ALLOWED_HOSTS"] == expected
+
+
 @pytest.mark.parametrize("name", ["api", "classifier", "worker"])
 def test_the_store_is_writable_and_the_weights_are_not(services: dict[str, Any], name: str) -> None:
     mounts = {mount["target"]: mount for mount in services[name]["volumes"]}
