@@ -21,6 +21,9 @@ KSERVE_READY := $(KSERVE_VENV)/.packages
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-strip-extras --custom-compile-command "make lock"
 
+# A process for each core, one torch thread each; a file's tests share what they set up, so stay together.
+PARALLEL := --numprocesses=logical --maxprocesses=8 --dist=loadfile
+
 # The CUDA wheels are large: a slow connection must not fail the installation.
 export UV_HTTP_TIMEOUT ?= 300
 # pyright would ask a registry whether a newer version exists: the locked one is wanted.
@@ -138,8 +141,8 @@ bench-serving-growth: $(READY) ## Time and memory against what grows
 ## Development
 
 .PHONY: test
-test: $(READY) $(KSERVE_READY) ## Run the tests (ARGS="tests/jobs -k cancel")
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) $(KSERVE_READY) ## Run the tests (ARGS="tests/jobs -k cancel"; -n0 for one process)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 .PHONY: check
 check: $(READY) ## Lint, types, layers, locks and container files

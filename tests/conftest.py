@@ -1,6 +1,10 @@
-"""What tests of several packages start from: an empty store, and a real Valkey."""
+"""What tests of several packages start from: an empty store, and a real Valkey.
 
-from collections.abc import Iterator
+Tests run in several processes at once (pytest-xdist). Those marked `alone` measure time or memory,
+so no other runs beside them: see `tests/alone.py`.
+"""
+
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,14 @@ from jobs.ensembles import EnsembleStore
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
 from prompt_store.objects import ObjectStore, open_object_store
+from tests.alone import turn
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Wait for the test's turn, before its limit of time begins."""
+    with turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

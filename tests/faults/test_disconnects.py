@@ -11,7 +11,7 @@ import pytest
 from tests.faults.conftest import Serve
 from tests.faults.server import SLOW_BACKBONE, Server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 PATH = "/v1/ensembles/zoo/classify"
 Image = Callable[..., bytes]

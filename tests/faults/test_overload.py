@@ -13,7 +13,7 @@ from PIL import Image
 from tests.faults.conftest import Serve
 from tests.faults.server import SLOW_BACKBONE, Server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 MAX_QUEUE = 128
 DEADLINE_S = 60.0

@@ -13,6 +13,8 @@ from jobs.records import FitId, FitSpec
 from jobs.redis_keys import DOCKET_NAME, SWEEP_KEY, beat_key
 from tests.jobs.conftest import Deployment, MakeSpec, Worker, until
 
+pytestmark = pytest.mark.alone
+
 SLACK_S = 2.0  # two shared cores: what a busy machine may add to any time measured here
 
 

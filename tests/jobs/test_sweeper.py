@@ -9,6 +9,8 @@ from jobs.records import FitId
 from jobs.sweeper import Sweeper
 from tests.jobs.conftest import Deployment, MakeSpec
 
+pytestmark = pytest.mark.alone
+
 
 def sweep(deployment: Deployment, running: FitId | None = None) -> tuple[int, int]:
     """Sweep once; how many fits were queued, and how long the queue is then."""

@@ -1,6 +1,7 @@
 """A service with front processes, and looks at its processes."""
 
 import contextlib
+import tempfile
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,14 @@ class Host(ServiceProcess):
     """`python -m service` with two front processes, unless told otherwise."""
 
     def __init__(self, folder: Path, store_url: str, redis_url: str, **settings: object) -> None:
-        usual = {"front_processes": 2, "process_timeout_s": 3.0, "runtime_dir": folder}
+        # The path of a Unix socket has a limit, and pytest's folders may be near it.
+        self._runtime_dir = tempfile.TemporaryDirectory()
+        self.runtime_dir = Path(self._runtime_dir.name)
+        usual = {
+            "front_processes": 2,
+            "process_timeout_s": 3.0,
+            "runtime_dir": self.runtime_dir,
+        }
         super().__init__(folder, store_url, redis_url, **{**usual, **settings})
         # A new connection each time, so that requests come to either front.
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -39,6 +47,7 @@ class Host(ServiceProcess):
     def close(self) -> None:
         super().close()
         self.http.close()
+        self._runtime_dir.cleanup()
 
 
 def children_of(pid: int) -> list[int]:

@@ -101,7 +101,7 @@ def test_fronts_answer_as_one_process_does_and_leak_nothing(
     fronts, (engine,) = host.pids("front"), host.pids("engine")
     for pid in fronts:
         assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
-    (folder,) = host.log_path.parent.glob("hgprompt-*/")
+    (folder,) = host.runtime_dir.glob("hgprompt-*/")
     assert folder.stat().st_mode & 0o777 == 0o700
 
     before: dict[int, tuple[int, int]] = {}
@@ -282,7 +282,7 @@ def test_sigterm_under_load_loses_no_request_and_leaves_no_process(
         assert all(client.result(60) > 0 for client in clients)
     assert host.process.wait(60) == 0
     assert not any(map(is_alive, children))
-    assert list(host.log_path.parent.glob("hgprompt-*/")) == []
+    assert list(host.runtime_dir.glob("hgprompt-*/")) == []
     assert '"level": "ERROR"' not in host.log
     ended = [line for line in host.log.splitlines() if "exited with 0" in line]
     assert ["engine" in line for line in ended] == [False, False, True], host.log[-4000:]
