@@ -14,9 +14,11 @@ from benchmarks.serving.growth import CURVES, growth_key, measure_growth
 from benchmarks.serving.limit import LimitPlan, measure_limit
 from benchmarks.serving.peer_catalogue import PEERS
 from benchmarks.serving.peer_runs import (
+    QUICK_PLAN,
     TUNING_TENANTS,
     PeerPlan,
     best_setup,
+    is_whole,
     key_of,
     measure_unit,
     tried_setups,
@@ -54,7 +56,7 @@ def add_commands(commands: Subparsers, results: Path) -> None:
     """Add every command to the parser; `results` is where they write by default."""
     _add_limit(_parser(commands, "limit", results, _limit))
     _add_peers(_parser(commands, "peers", results, _peers))
-    _add_peers(_parser(commands, "tune", results, _tune))
+    _add_tune(_parser(commands, "tune", results, _tune))
     _add_one(_parser(commands, "fairness", results, _fairness))
     _add_growth(_parser(commands, "growth", results, _growth))
     _parser(commands, "report", results, _report)
@@ -108,19 +110,19 @@ def _limit(args: argparse.Namespace) -> Sequence[Path]:
     return _report(args)
 
 
-def _add_peers(parser: argparse.ArgumentParser) -> None:
+def _add_tune(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--peer", nargs="+", choices=tuple(PEERS), default=tuple(PEERS))
-    add("--variant", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS))
-    add("--tenants", type=int, nargs="+", default=PeerPlan.tenants, help="(default: 1 8 64)")
-    add("--rounds", type=int, default=PeerPlan.rounds, help="(default: %(default)s)")
-    add(
-        "--duration-s",
-        type=int,
-        default=PeerPlan.duration_s,
-        help="of a run (default: %(default)g)",
-    )
+    add("--duration-s", type=int, help=f"of a run (default: {PeerPlan.duration_s:g})")
     _add_one(parser)
+
+
+def _add_peers(parser: argparse.ArgumentParser) -> None:
+    _add_tune(parser)
+    add = parser.add_argument
+    add("--variant", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS))
+    add("--tenants", type=int, nargs="+", help="(default: 1 8 64)")
+    add("--rounds", type=int, help=f"(default: {PeerPlan.rounds})")
 
 
 def _add_one(parser: argparse.ArgumentParser) -> None:
@@ -136,9 +138,14 @@ def _add_backbone(parser: argparse.ArgumentParser) -> None:
 
 
 def _peer_plan(args: argparse.Namespace) -> PeerPlan:
-    if args.quick:
-        return PeerPlan(tenants=(8,), clients=(1, 64), rounds=2, duration_s=1.0)
-    return PeerPlan(tenants=tuple(args.tenants), rounds=args.rounds, duration_s=args.duration_s)
+    """The usual plan or the short one, with what was chosen by arguments."""
+    plan = QUICK_PLAN if args.quick else PeerPlan()
+    return PeerPlan(
+        tenants=tuple(args.tenants or plan.tenants),
+        clients=plan.clients,
+        rounds=args.rounds or plan.rounds,
+        duration_s=args.duration_s or plan.duration_s,
+    )
 
 
 @contextmanager
@@ -161,24 +168,28 @@ def _peers(args: argparse.Namespace) -> Sequence[Path]:
     plan = _peer_plan(args)
     results = ResultsFile(args.out / "peers.jsonl")
     tuning = ResultsFile(args.out / "tuning.jsonl").read(TuningRecord)
-    done = {key_of(r) for r in results.read(PeerRecord) if not args.fresh}
+    records = [] if args.fresh else results.read(PeerRecord)
+    done = {key_of(record) for record in records if is_whole(record, plan)}
     with _arena(args, max(plan.tenants)) as arena:
+        backbone, device = arena.measured.record, arena.measured.device
         for unit in units_of(args.peer, args.variant, plan):
-            key = (args.backbone, args.precision, args.picture, unit)
-            if key not in done:
-                setup = best_setup(unit.peer, arena.measured.record, tuning)
+            if (backbone, device, args.picture, unit) not in done:
+                tried = tried_setups(unit.peer, backbone, device, tuning)
+                setup = best_setup(tried, unit.peer)
                 results.add(measure_unit(arena, unit, plan, setup, Console(stderr=True)))
     return _report(args)
 
 
 def _tune(args: argparse.Namespace) -> Sequence[Path]:
     results = ResultsFile(args.out / "tuning.jsonl")
-    plan = _peer_plan(args)
+    usual = QUICK_PLAN if args.quick else PeerPlan()
+    duration_s = args.duration_s or usual.duration_s
     with _arena(args, TUNING_TENANTS) as arena:
+        backbone, device = arena.measured.record, arena.measured.device
         for name in args.peer:
-            tried = tried_setups(name, arena.measured.record, results.read(TuningRecord))
-            done = [r.setup for r in tried]
-            tune(arena, name, plan, results.add, skip=() if args.fresh else done)
+            tried = tried_setups(name, backbone, device, results.read(TuningRecord))
+            done = () if args.fresh else [r.setup for r in tried]
+            tune(arena, name, duration_s, results.add, skip=done)
     return _report(args)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import product
 from typing import Any, cast
 
 from rich.console import Console
@@ -45,6 +46,9 @@ class PeerPlan:
     duration_s: float = 5.0
 
 
+QUICK_PLAN = PeerPlan(tenants=(8,), clients=(1, 64), duration_s=1.0)
+
+
 @dataclass(frozen=True)
 class Unit:
     """What one start of a peer measures.
@@ -75,24 +79,36 @@ def units_of(peers: Iterable[str], variants: Sequence[str], plan: PeerPlan) -> l
     return units
 
 
-def key_of(record: PeerRecord) -> tuple[str, str, str, Unit]:
-    """Return what tells a record from the others."""
-    backbone = record.backbone
+def key_of(record: PeerRecord) -> tuple[Backbone, str, str, Unit]:
+    """Return what tells a record from the others: backbone, device, picture, unit."""
     unit = Unit(record.peer, cast("Variant", record.variant), record.resident_tenants)
-    return backbone.label, backbone.precision, record.picture, unit
+    return record.backbone, record.provenance.device, record.picture, unit
+
+
+def is_whole(record: PeerRecord, plan: PeerPlan) -> bool:
+    """Whether a record has all that the plan asks for, or says why it cannot be had."""
+    *_, unit = key_of(record)
+    long_enough = {
+        (cell.tenants, cell.clients)
+        for cell in record.cells
+        if len(cell.ours) >= plan.rounds
+        and all(round(run.duration_s) >= plan.duration_s for run in cell.ours)
+    }
+    wanted = product(unit.tenants(plan), plan.clients)
+    return record.failure is not None or long_enough.issuperset(wanted)
 
 
 def tried_setups(
-    peer: str, backbone: Backbone, tuning: Sequence[TuningRecord]
+    peer: str, backbone: Backbone, device: str, tuning: Sequence[TuningRecord]
 ) -> list[TuningRecord]:
-    """Return what has been tried of a peer with this backbone in this precision."""
-    return [r for r in tuning if r.peer == peer and r.backbone == backbone]
+    """Return what has been tried of a peer with this backbone and precision on this device."""
+    of_peer = [r for r in tuning if r.peer == peer]
+    return [r for r in of_peer if (r.backbone, r.provenance.device) == (backbone, device)]
 
 
-def best_setup(peer: str, backbone: Backbone, tuning: Sequence[TuningRecord]) -> PeerSetup:
+def best_setup(tried: Sequence[TuningRecord], peer: str) -> PeerSetup:
     """Return the fastest configuration that was tried, the first of the list before that."""
     known = PEERS[peer].tuning
-    tried = tried_setups(peer, backbone, tuning)
     runs = [r for r in tried if r.run is not None and r.setup in known]
     if not runs:
         return known[0]
@@ -160,7 +176,7 @@ def measure_unit(
 def tune(
     arena: Arena,
     name: str,
-    plan: PeerPlan,
+    duration_s: float,
     add: Callable[[TuningRecord], None],
     *,
     skip: Sequence[PeerSetup] = (),
@@ -170,7 +186,7 @@ def tune(
         found: dict[str, Any] = {}
         try:
             with running_peer(arena, PEERS[name], "c", TUNING_TENANTS, setup) as server:
-                found["run"] = _full_load(arena, PEERS[name], server, plan)
+                found["run"] = _full_load(arena, PEERS[name], server, duration_s)
         except BenchmarkError as error:
             found["failure"] = f"{type(error).__name__}: {error}"
         add(
@@ -184,11 +200,11 @@ def tune(
         )
 
 
-def _full_load(arena: Arena, peer: Peer, server: RunningServer, plan: PeerPlan) -> ServerRun:
+def _full_load(arena: Arena, peer: Peer, server: RunningServer, duration_s: float) -> ServerRun:
     requests = peer.requests("c", TUNING_TENANTS, arena.pictures)
     load = Load(server.url, requests, arena.scratch, "tuning")
-    load.warm_up(num_clients=TUNING_CLIENTS, duration_s=plan.duration_s)
-    return measure(server, load, num_clients=TUNING_CLIENTS, duration_s=2 * plan.duration_s)
+    load.warm_up(num_clients=TUNING_CLIENTS, duration_s=duration_s)
+    return measure(server, load, num_clients=TUNING_CLIENTS, duration_s=2 * duration_s)
 
 
 def peer_version(package: str) -> str:

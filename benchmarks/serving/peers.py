@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from benchmarks.serving.tenants_file import write_tenants
 
 CHECKED_REQUESTS = 24
 MAX_MEMORY_BYTES = 12_000_000_000
+RESUMED_S = 0.5  # for what a server catches up with after it was suspended
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ def measure_cell(
             idle = loads[other][0].processes
             before_s = idle.cpu_s()
             with idle.paused():
+                time.sleep(RESUMED_S)
                 runs[name].append(measure(server, load, num_clients=clients, duration_s=duration_s))
             idle_s[other] += idle.cpu_s() - before_s
     measured_s = sum(run.duration_s for run in runs["ours"])

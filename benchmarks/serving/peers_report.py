@@ -20,7 +20,7 @@ def write_peers_report(
     records: Sequence[PeerRecord], tuning: Sequence[TuningRecord], folder: Path
 ) -> list[Path]:
     """Write `peers.md` and its plot; return the files."""
-    newest = {(key_of(r), r.provenance.device): r for r in records}
+    newest = {key_of(r): r for r in records}
     chosen = [newest[key] for key in sorted(newest, key=str)]
     plot, page = folder / "peers.svg", folder / "peers.md"
     plot_throughput_ratios(chosen, plot)

@@ -50,6 +50,11 @@ class Measured:
         return BackboneSettings.model_validate({**BackboneSettings().model_dump(), **values}).load()
 
     @property
+    def device(self) -> str:
+        """Where it computes: "cpu" or "cuda"."""
+        return self.loaded.vit.device.type
+
+    @property
     def record(self) -> Backbone:
         """What is written down about it."""
         return Backbone(
@@ -67,5 +72,5 @@ class Measured:
             command=" ".join(["python", "-m", "benchmarks.serving", *sys.argv[1:]]),
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
             machine=machine.model_copy(update={"versions": machine.versions | versions}),
-            device=self.loaded.vit.device.type,
+            device=self.device,
         )

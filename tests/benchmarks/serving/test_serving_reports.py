@@ -1,5 +1,6 @@
 """From recorded figures to the pages."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,15 @@ import torch
 
 from benchmarks.serving import limit_report, peers_report
 from benchmarks.serving.peer_catalogue import PEERS
-from benchmarks.serving.peer_runs import PeerPlan, Unit, best_setup, key_of, units_of
+from benchmarks.serving.peer_runs import (
+    PeerPlan,
+    Unit,
+    best_setup,
+    is_whole,
+    key_of,
+    tried_setups,
+    units_of,
+)
 from benchmarks.serving.records import (
     Backbone,
     BareRun,
@@ -102,11 +111,19 @@ def test_peers_are_compared_round_by_round(common: dict[str, Any], tmp_path: Pat
     text = page.read_text()
     assert "| Mosec, 84px bf16 | 8 | 64 | 75 | 35 | **2.25** |" in text
     assert "- **Mosec, 64 tenants**: out of memory" in text
-    assert best_setup("mosec", tuning.backbone, [tuning]) == PEERS["mosec"].tuning[1]
-    assert best_setup("ray", tuning.backbone, [tuning]) == PEERS["ray"].tuning[0]
-    fp32 = tuning.backbone.model_copy(update={"precision": "fp32"})
-    assert best_setup("mosec", fp32, [tuning]) == PEERS["mosec"].tuning[0]
+    assert best_setup([tuning], "mosec") == PEERS["mosec"].tuning[1]
+    assert best_setup([], "ray") == PEERS["ray"].tuning[0]
+    bf16, device = tuning.backbone, tuning.provenance.device
+    assert tried_setups("mosec", bf16, device, [tuning]) == [tuning]
+    fp32 = bf16.model_copy(update={"precision": "fp32"})
+    for elsewhere in (("ray", bf16, device), ("mosec", fp32, device), ("mosec", bf16, "cuda")):
+        assert tried_setups(*elsewhere, [tuning]) == []
     assert key_of(good)[3] == Unit("mosec", "b", 8)
+    plan = PeerPlan(tenants=(8,), clients=(64,), rounds=2, duration_s=1.0)
+    assert is_whole(good, plan)
+    assert is_whole(failed, plan)
+    for more in ({"tenants": (1, 8)}, {"clients": (1, 64)}, {"rounds": 3}, {"duration_s": 60.0}):
+        assert not is_whole(good, replace(plan, **more))
 
 
 def test_one_model_a_tenant_needs_a_start_for_each_number_of_tenants() -> None:
