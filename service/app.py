@@ -70,7 +70,7 @@ def create_app(
     metrics = RequestMetrics(app.state.metrics, parts.drain)
     app.add_middleware(RefuseCrossSite)
     if parts.settings.checks_hosts:
-        app.add_middleware(RefuseUnknownHost, allowed=parts.settings.allowed_hosts)
+        app.add_middleware(RefuseUnknownHost, known=parts.settings.known_hosts)
     app.add_middleware(CloseWhileDraining, drain=parts.drain)
     app.add_middleware(MeasureRequests, metrics=metrics)
     app.add_middleware(CutOffSlowReaders, idle_timeout_s=parts.settings.body_idle_timeout_s)

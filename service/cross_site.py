@@ -23,14 +23,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from prompt_store.names import shown
 from service.errors import answer_error
+from service.host_names import canonical_host, is_loopback
 from service.problems import problem_error
-from service.settings import is_loopback
 
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN = (None, "same-origin", "none")
 """Not a browser; a page of this service; the user, by the address bar."""
 
-_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 """An IPv6 address or what else there is, and a port (RFC 9110, 7.2)."""
 
 _MAX_REMEMBERED = 64
@@ -44,12 +44,12 @@ class RefuseUnknownHost:
 
     Args:
         app: What answers.
-        allowed: Names and addresses beside those of loopback, in lower case, without port.
+        known: Names and addresses beside those of loopback, as `canonical_host` returns them.
     """
 
-    def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, known: Collection[str]) -> None:
         self._app = app
-        self._allowed = frozenset(allowed)
+        self._known = frozenset(known)
         self._is_known = lru_cache(maxsize=_MAX_REMEMBERED)(self._look_at)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,11 +75,12 @@ class RefuseUnknownHost:
         await response(scope, receive, send)
 
     def _look_at(self, host: bytes) -> bool:
-        parts = _HOST.fullmatch(host.decode("latin-1").lower())
-        if parts is None:
+        parts = _HOST.fullmatch(host.decode("latin-1"))
+        try:
+            name = canonical_host(parts[1] or parts[2]) if parts else ""
+        except ValueError:
             return False
-        name = (parts[1] or parts[2]).removesuffix(".")
-        return name in self._allowed or name.endswith(".localhost") or is_loopback(name)
+        return name in self._known or name.endswith(".localhost") or is_loopback(name)
 
 
 class RefuseCrossSite:

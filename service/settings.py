@@ -1,8 +1,6 @@
 """Settings of the HTTP service, read from `HGPROMPT_…` environment variables."""
 
-import ipaddress
 import os
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -11,12 +9,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.host_names import canonical_host, is_loopback, is_unspecified
+
 Role = Literal["all", "api", "classifier"]
 Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
 Bytes = Annotated[int, Field(ge=1, le=1 << 40)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-
-_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
 class ServiceSettings(BaseSettings):
@@ -115,7 +113,7 @@ class ServiceSettings(BaseSettings):
     @field_validator("allowed_hosts")
     @classmethod
     def _hosts_without_port(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(_checked_host, hosts))
+        return tuple(map(canonical_host, hosts))
 
     @model_validator(mode="after")
     def _only_loopback_is_safe(self) -> Self:
@@ -138,8 +136,14 @@ class ServiceSettings(BaseSettings):
 
     @property
     def checks_hosts(self) -> bool:
-        """Whether a request must name a host of loopback, or one of `allowed_hosts`."""
+        """Whether a request must name a host of loopback, or one of `known_hosts`."""
         return is_loopback(self.host) or bool(self.allowed_hosts)
+
+    @property
+    def known_hosts(self) -> tuple[str, ...]:
+        """What a request may name beside loopback: `allowed_hosts`, and the address listened on."""
+        own = () if is_unspecified(self.host) else (canonical_host(self.host),)
+        return (*self.allowed_hosts, *own)
 
     @property
     def has_fronts(self) -> bool:
@@ -155,29 +159,6 @@ class ServiceSettings(BaseSettings):
     def classifies(self) -> bool:
         """Whether classification is served."""
         return self.role in ("all", "classifier")
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether an address to listen on is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _checked_host(host: str) -> str:
-    """Return the host as `Host` is compared with it."""
-    found = host.lower().removeprefix("[").removesuffix("]").removesuffix(".")
-    try:
-        return str(ipaddress.ip_address(found))
-    except ValueError:
-        if _HOST_NAME.fullmatch(found):
-            return found
-        raise ValueError(
-            f"{host!r} is neither a host name nor an IP address; without scheme, port and path"
-        ) from None
 
 
 def explained(error: ValidationError) -> str:

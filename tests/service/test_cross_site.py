@@ -89,18 +89,27 @@ async def test_a_refusal_is_counted_and_of_the_open_inference_protocol_where_tha
 async def test_other_hosts_can_be_allowed(
     open_client: Opener, listening: dict[str, object]
 ) -> None:
-    allowed = "Prompts.Example.org, 10.0.0.1,[2001:DB8::1]"
+    allowed = "Prompts.Example.org, 10.0.0.1,[2001:DB8::1],::ffff:10.0.0.9"
     async with open_client(allowed_hosts=allowed, **listening) as client:
         for host in (
             "prompts.example.org",
             "PROMPTS.example.org.:443",
             "10.0.0.1:8000",
             "[2001:db8::1]:8000",
+            "[2001:DB8:0::1]",
+            "[::ffff:10.0.0.9]",
             *LOOPBACK,
         ):
             assert await status(client, host) == 200, host
         for host in ("example.org", "x.prompts.example.org", "10.0.0.2", "[2001:db8::2]"):
             assert await status(client, host) == 421, host
+
+
+async def test_the_address_that_it_listens_on_is_known(open_client: Opener) -> None:
+    listening = {"host": "192.0.2.5", "allow_insecure_bind": True, "allowed_hosts": "a.example"}
+    async with open_client(**listening) as client:
+        assert [await status(client, host) for host in ("192.0.2.5:8000", "a.example")] == [200] * 2
+        assert await status(client, "192.0.2.6") == 421
 
 
 async def test_beyond_loopback_any_host_is_right(open_client: Opener) -> None:

@@ -4,8 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from prompt_store.scratch import PREFIX, scratch_folder
+from service.host_names import is_loopback
 from service.main import main
-from service.settings import ServiceSettings, is_loopback
+from service.settings import ServiceSettings
 
 
 @pytest.mark.parametrize(
