@@ -4,6 +4,8 @@ Tests run in several processes at once (pytest-xdist). Those marked `alone` meas
 so no other runs beside them: see `tests/alone.py`.
 """
 
+import os
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -15,13 +17,23 @@ from jobs.ensembles import EnsembleStore
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
 from prompt_store.objects import ObjectStore, open_object_store
-from tests.alone import turn
+from tests.alone import FOLDER, turn
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of the turns, in the process that starts the others."""
+    if config.getoption("numprocesses", None) and FOLDER not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="hgprompt-turns-")
+        os.environ[FOLDER] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Wait for the test's turn, before its limit of time begins."""
-    with turn(alone=item.get_closest_marker("alone") is not None):
+    if FOLDER not in os.environ:
+        return (yield)
+    with turn(Path(os.environ[FOLDER]), alone=item.get_closest_marker("alone") is not None):
         return (yield)
 
 

@@ -25,6 +25,7 @@ from jobs.settings import DeploymentSettings
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
 from prompt_store.objects import ObjectStore, open_object_store
+from tests.damage import leave_half
 
 ROOT = Path(__file__).parents[2]
 DIGEST = "sha256:" + "0" * 64
@@ -249,9 +250,7 @@ def reopen_damaged(make_store: MakeStore, tmp_path: Path) -> ReopenDamaged:
     """Leave half of a fit's request, and make a store that has read nothing before."""
 
     def reopen(fit_id: FitId) -> EnsembleStore:
-        path = tmp_path / "store" / store_keys.request_key(fit_id)
-        path.chmod(0o644)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        leave_half(tmp_path / "store" / store_keys.request_key(fit_id))
         return make_store(max_attempts=3)
 
     return reopen

@@ -19,6 +19,7 @@ from prompt_store.artifacts import Artifact, ArtifactSource, artifact_metadata, 
 from prompt_store.codec import PromptFile, write_prompt
 from service.main import build_app
 from service.settings import ServiceSettings
+from tests.damage import leave_half
 from tests.faults.server import Server
 from tests.tiny_backbone import load_tiny_backbone
 
@@ -184,9 +185,7 @@ def serve(tmp_path: Path, store_url: str, redis_url: str) -> Iterator[Serve]:
 
 def damage_document(store_url: str, key: str) -> None:
     """Leave half of a stored document."""
-    path = Path(store_url.removeprefix("file://")) / key
-    path.chmod(0o644)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    leave_half(Path(store_url.removeprefix("file://")) / key)
 
 
 def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:

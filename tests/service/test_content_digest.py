@@ -66,6 +66,6 @@ def test_what_cannot_be_read_is_refused(header: str) -> None:
     ["a=:AAAA:, ", 'a=:AAAA:;b="c";d=e, ', "a=:AAAA:;b=c;d", ";b=c", ";", "a;", "sha-256=:AAAA"],
 )
 def test_a_long_header_is_read_in_no_time(part: str) -> None:
-    began_s = time.monotonic()
+    began_s = time.process_time()
     assert slug(part * (60_000 // len(part)) + "!") == "400 malformed-content-digest"
-    assert time.monotonic() - began_s < 1.0
+    assert time.process_time() - began_s < 1.0
