@@ -11,6 +11,7 @@ A unit that was measured is kept; `--fresh` measures it again. See README.md in 
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def main() -> int:
     )
     add_commands(parser.add_subparsers(required=True), RESULTS)
     args = parser.parse_args()
+    # Told to end, it ends its servers too, as it does on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for path in args.command(args):
             print(path)

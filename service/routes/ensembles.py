@@ -56,7 +56,8 @@ class FitView(EnsembleView):
     """One version of one ensemble, as it is shown by itself.
 
     Attributes:
-        left_out: Prompts of this backbone that `sources: "all"` did not take, and why.
+        left_out: Prompts of this backbone that can be read and that `sources: "all"` did not take,
+            and why.
     """
 
     left_out: tuple[LeftOutSource, ...] = ()
