@@ -3,8 +3,8 @@
 Rows of one batch share their `batch_key`, so each key has its own `FairQueue`. Within and
 between those, the ensemble that has been served least goes first: all its versions, and its rows
 under several keys, have one account. A row with many prompt tokens counts for more. Several streams
-may compute at once; `Streams` says how much each takes, and `Crowding` when a batch should be
-short.
+may compute at once; `Streams` says how much each takes, `Crowding` when a batch should be short,
+and `Linger` when one waits for clients that are about to come back.
 """
 
 import threading
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from service.inference.crowding import Crowding
 from service.inference.fair_queue import FairQueue
+from service.inference.linger import Linger
 from service.inference.rows import BatchKey, Row
 from service.inference.streams import FIRST_STREAM, Streams
 
@@ -68,6 +69,7 @@ class Batcher:
             lambda: FairQueue[Row](self._served)
         )
         self._level = 0.0
+        self._given: dict[int, tuple[int, float]] = {}  # rows and when, by stream
         self._closed = False
 
     def submit(self, rows: list[Row]) -> bool:
@@ -84,7 +86,7 @@ class Batcher:
             return True
 
     def next_batch(self, stream: int = FIRST_STREAM) -> Batch | None:
-        """Wait for rows and return what there is at once; None when closed and empty.
+        """Wait for rows and return what there is; None when closed and empty.
 
         Args:
             stream: Who asks: from 0 up to the number of streams. By asking it says that what it
@@ -93,10 +95,16 @@ class Batcher:
         with self._condition:
             if self._streams.release(stream):
                 self._condition.notify_all()
+            linger = self._linger_after(stream)
             came_to_idle = False
             while True:
                 waiting = sum((queue.waiting() for queue in self._queues.values()), Counter[str]())
                 if waiting:
+                    more_s = linger.wait_s(waiting.total(), self._clock()) if linger else 0.0
+                    if more_s > 0.0 and not self._closed:
+                        if not self._condition.wait(more_s):
+                            linger = None  # nobody came
+                        continue
                     batch = self._batch_for(stream, waiting, came_to_idle=came_to_idle)
                     if batch is not None:
                         return batch
@@ -125,7 +133,16 @@ class Batcher:
         largest = self._crowded_batch_size if crowded else self._max_batch_size
         batch = self._take(min(share.max_rows, largest))
         batch.exclusive = share.exclusive
+        self._given[stream] = len(batch.rows), self._clock()
         return batch
+
+    def _linger_after(self, stream: int) -> Linger | None:
+        """For the batch that a stream was given before; None if it was given none."""
+        if stream not in self._given:
+            return None
+        num_rows, given_s = self._given.pop(stream)
+        now_s = self._clock()
+        return Linger(num_rows, now_s - given_s, now_s)
 
     def _take(self, max_rows: int) -> Batch:
         """The next rows of the queue whose turn it is, and the late ones met on the way."""
