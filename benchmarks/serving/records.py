@@ -231,8 +231,8 @@ class PeerCell(Record):
         clients: Requests in flight.
         ours: One run a round.
         peer: One run a round.
-        peer_idle_cpu: Cores that the idle peer kept busy while ours was measured; next to none since
-            it is suspended.
+        peer_idle_cpu: Cores that the idle peer kept busy while ours was measured; next to none
+            since it is suspended.
         our_idle_cpu: The same of ours.
     """
 
