@@ -14,6 +14,9 @@ LIMIT = 0.2
 QUIET = 0.05
 """Of the same: that long nobody came, so nobody is waited for any more."""
 
+MAX_S = 0.05
+"""The most that is waited even after a pass that took very long, by swapping, say."""
+
 
 @dataclass
 class Linger:
@@ -45,5 +48,6 @@ class Linger:
             return 0.0
         if num_waiting != self._seen:
             self._seen, self._came_s = num_waiting, now_s
-        until_s = min(self.ended_s + LIMIT * self.pass_s, self._came_s + QUIET * self.pass_s)
+        limit_s = min(LIMIT * self.pass_s, MAX_S)
+        until_s = min(self.ended_s + limit_s, self._came_s + QUIET * self.pass_s)
         return max(0.0, until_s - now_s)

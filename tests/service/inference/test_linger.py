@@ -3,11 +3,17 @@ import time
 
 import pytest
 
+from service.inference import linger as linger_module
 from service.inference.batcher import Batcher
 from service.inference.linger import LIMIT, QUIET, Linger
 from tests.service.inference.test_batcher import digests, row
 
 PASS_S = 10.0
+
+
+@pytest.fixture(autouse=True)
+def passes_may_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linger_module, "MAX_S", 3600.0)
 
 
 def test_it_waits_while_rows_keep_coming() -> None:
@@ -23,6 +29,15 @@ def test_it_waits_for_a_share_of_the_pass_at_most() -> None:
     for number in range(1, 5):
         assert linger.wait_s(number, 100.0 + 0.4 * number) > 0.0
     assert linger.wait_s(6, 100.0 + LIMIT * PASS_S) == 0.0
+
+
+def test_after_a_very_long_pass_it_waits_no_longer_than_after_a_long_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linger_module, "MAX_S", 0.05)
+    linger = Linger(num_rows=8, pass_s=3600.0, ended_s=100.0)
+    assert linger.wait_s(1, 100.0) == pytest.approx(0.05)
+    assert linger.wait_s(2, 100.06) == 0.0
 
 
 @pytest.mark.parametrize(("num_rows", "num_waiting"), [(1, 1), (8, 8), (8, 20), (0, 1)])
