@@ -2,18 +2,19 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
-from functools import partial
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import msgspec
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from service.cpu_threads import MAX_BYTES_ON_LOOP, on_cpu_thread
+from service.cpu_threads import on_cpu_thread
 from service.problems import ProblemError, problem_error
 
 FIELD = "images"
 PIECE_BYTES = 1 << 16
+"""As much of a form is split without letting others have the event loop."""
+
 SPARE_VALUES = 1000
 """How many values a JSON body may have besides the images."""
 
@@ -30,30 +31,35 @@ _PLACE = re.compile(r"unknown field `(.*)`|at `\$\.(.*)`$", re.DOTALL)
 
 
 class _InMemoryParser(MultiPartParser):
-    """The body is in memory already, so its parts need not go to disk."""
+    """The images are decoded from memory, so the parts need not go to disk."""
 
     spool_max_size = 1 << 40
 
 
-async def images_of(headers: Headers, body: bytearray, *, max_images: int) -> list[bytes]:
+async def images_of(
+    headers: Headers, body: AsyncIterator[bytes], *, max_images: int
+) -> list[bytes]:
     """Split a body into encoded images, at least one.
+
+    A form is split while it arrives, so its bytes are in memory once.
 
     Args:
         headers: `Content-Type` decides: multipart/form-data, application/json, anything else raw.
-        body: The whole body.
+        body: The body, piece by piece.
         max_images: At most so many.
 
     Raises:
         ProblemError: 400 or 422, there is no image, there are too many, the body is broken, or
-            holds something else.
+            holds something else; and what `body` raises.
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
         images = await _multipart(headers, body, max_images)
     elif media_type == "application/json":
-        images = await on_cpu_thread(_json, body, max_images)
+        images = await on_cpu_thread(_json, await _whole(body), max_images)
     else:
-        images = [bytes(body)] if body else []
+        whole = await _whole(body)
+        images = [bytes(whole)] if whole else []
     if not images:
         raise problem_error(
             422,
@@ -66,22 +72,26 @@ async def images_of(headers: Headers, body: bytearray, *, max_images: int) -> li
     return images
 
 
-async def _multipart(headers: Headers, body: bytearray, max_images: int) -> list[bytes]:
-    """Split a form, on another thread if it is large."""
-    parsing = partial(_parsed_form, headers, body, max_images)
-    if len(body) <= MAX_BYTES_ON_LOOP:
-        return await parsing()
-    # Starlette's parser awaits what holds its body only, which is in memory: it never waits.
-    return await on_cpu_thread(lambda: asyncio.run(parsing()))
+async def _whole(body: AsyncIterator[bytes]) -> bytearray:
+    whole = bytearray()  # which grows in place: the whole is never there twice
+    async for chunk in body:
+        whole += chunk
+    return whole
 
 
-async def _parsed_form(headers: Headers, body: bytearray, max_images: int) -> list[bytes]:
-    async def stream() -> AsyncGenerator[bytes, None]:
-        # In pieces: the parser holds a copy of the one that it is at.
-        for start in range(0, len(body), PIECE_BYTES):
-            yield bytes(body[start : start + PIECE_BYTES])
+async def _in_pieces(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Yield what arrives so that others get their turn before each piece of it but the first."""
+    async for chunk in body:
+        yield chunk[:PIECE_BYTES]
+        for start in range(PIECE_BYTES, len(chunk), PIECE_BYTES):
+            await asyncio.sleep(0)
+            yield chunk[start : start + PIECE_BYTES]
 
-    parser = _InMemoryParser(headers, stream(), max_files=max_images, max_fields=0)
+
+async def _multipart(
+    headers: Headers, body: AsyncIterator[bytes], max_images: int
+) -> list[bytes]:
+    parser = _InMemoryParser(headers, _in_pieces(body), max_files=max_images, max_fields=0)
     try:
         form = await parser.parse()
     except MultiPartException as error:

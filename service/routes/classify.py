@@ -1,5 +1,7 @@
 """Classification: a plain Starlette route, because it is the hot path."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +15,7 @@ from service.classify_body import images_of
 from service.cpu_threads import on_cpu_thread
 from service.disconnects import while_connected
 from service.errors import problem_of
+from service.inference.admission import BodyRoom
 from service.inference.classifier import Classification, Classifier
 from service.inference.resolver import Reference
 from service.inference.rows import RowOutcome, RowResult
@@ -33,21 +36,15 @@ SORTED_PER_SHOWN = 40
 
 async def classify(request: Request) -> JSONResponse:
     """Answer `POST /v1/ensembles/{name, name@version or name@alias}/classify?top_k=`."""
-    settings = parts_of(request).settings
     reference = _reference(request.path_params["reference"])
     key = assignment_key(request.headers)
     top_k = _top_k(request.query_params.get("top_k"))
     await _classifier(request).check(reference)
     with _classifier(request).admission.body(reference.name) as room:
-        body = bytearray()  # which grows in place: the whole is never there twice
-        async for chunk in chunks(
-            request,
-            limit_bytes=settings.max_classify_body_bytes,
-            idle_timeout_s=settings.body_idle_timeout_s,
-        ):
-            room.add(len(chunk))
-            body += chunk
-        answer = await while_connected(request, _answer(request, body, reference, key))
+        images = await _images(request, room)
+        answer = await while_connected(
+            request, _classifier(request).classify(reference, images, key)
+        )
     if len(answer.outcomes) == 1 and isinstance(answer.outcomes[0], Exception):
         raise answer.outcomes[0]
     if _is_large(answer, top_k):
@@ -55,13 +52,26 @@ async def classify(request: Request) -> JSONResponse:
     return _response(answer, top_k)
 
 
-async def _answer(
-    request: Request, body: bytearray, reference: Reference, key: str | None
-) -> Classification:
-    max_images = parts_of(request).settings.max_images_per_request
-    images = await images_of(request.headers, body, max_images=max_images)
-    body.clear()  # each copy counts while the images wait for their turn
-    return await _classifier(request).classify(reference, images, key)
+async def _images(request: Request, room: BodyRoom) -> list[bytes]:
+    """The images in the body, which takes its room as it arrives."""
+    settings = parts_of(request).settings
+
+    async def admitted() -> AsyncGenerator[bytes]:
+        async with aclosing(
+            chunks(
+                request,
+                limit_bytes=settings.max_classify_body_bytes,
+                idle_timeout_s=settings.body_idle_timeout_s,
+            )
+        ) as body:
+            async for chunk in body:
+                room.add(len(chunk))
+                yield chunk
+
+    async with aclosing(admitted()) as body:
+        return await images_of(
+            request.headers, body, max_images=settings.max_images_per_request
+        )
 
 
 def _classifier(request: Request) -> Classifier:
