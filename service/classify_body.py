@@ -88,9 +88,7 @@ async def _in_pieces(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
             yield chunk[start : start + PIECE_BYTES]
 
 
-async def _multipart(
-    headers: Headers, body: AsyncIterator[bytes], max_images: int
-) -> list[bytes]:
+async def _multipart(headers: Headers, body: AsyncIterator[bytes], max_images: int) -> list[bytes]:
     parser = _InMemoryParser(headers, _in_pieces(body), max_files=max_images, max_fields=0)
     try:
         form = await parser.parse()

@@ -69,9 +69,7 @@ async def _images(request: Request, room: BodyRoom) -> list[bytes]:
                 yield chunk
 
     async with aclosing(admitted()) as body:
-        return await images_of(
-            request.headers, body, max_images=settings.max_images_per_request
-        )
+        return await images_of(request.headers, body, max_images=settings.max_images_per_request)
 
 
 def _classifier(request: Request) -> Classifier:
