@@ -104,7 +104,8 @@ async def test_bodies_of_ten_times_the_memory_are_refused_while_they_arrive(
     answers = await asyncio.gather(*(classify(client, "greedy", [large]) for _ in range(50)))
     statuses = [answer.status_code for answer, _ in answers]
     assert set(statuses) == {415, 429}
-    # The bodies that count, once as they arrive and once as they are put together and parsed.
+    # The bodies that count, what the connections hold of those that do not, and what the
+    # allocator keeps of both.
     assert server.peak_bytes() - before_bytes < 4 * 20_000_000
     metrics = await asyncio.to_thread(server.wait_until_idle)
     assert metrics["hgprompt_refused_requests_total:queue-full:bytes"] == statuses.count(429)

@@ -19,13 +19,14 @@ from jobs.worker import run_worker
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
 from prompt_store.objects import open_object_store
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def redis_url() -> Iterator[str]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         yield f"redis://127.0.0.1:{server.port}/0"
 
 

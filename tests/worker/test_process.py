@@ -22,6 +22,7 @@ from jobs.records import FitId, FitOutcome, FitSpec, SourceRef
 from jobs.settings import DeploymentSettings
 from prompt_store.artifacts import read_artifact
 from prompt_store.blobs import BlobStore
+from tests.ports import free_port
 from worker import verify
 from worker.main import main
 
@@ -30,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def deployment(store_url: str) -> Iterator[DeploymentSettings]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         yield DeploymentSettings(
             redis_url=server.connection_url,
             store_url=store_url,
@@ -42,9 +43,7 @@ def deployment(store_url: str) -> Iterator[DeploymentSettings]:
 
 @pytest.fixture
 def metrics_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture
