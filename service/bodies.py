@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +57,17 @@ async def chunks(
     limit_bytes: int,
     idle_timeout_s: float,
     encodings: Collection[str] = ("identity",),
+    admit: Callable[[int], None] | None = None,
 ) -> AsyncGenerator[bytes]:
     """Yield the body piece by piece, as it was sent.
+
+    Args:
+        request: Whose body.
+        limit_bytes: Of the whole body.
+        idle_timeout_s: How long nothing may arrive.
+        encodings: What `Content-Encoding` may be.
+        admit: Called with the size of each piece before it is yielded; what it raises ends the
+            body.
 
     Raises:
         ProblemError: 413 past the limit, 408 when nothing came for `idle_timeout_s`, 415 if its
@@ -86,7 +95,17 @@ async def chunks(
             received += len(chunk)
             if received > limit_bytes:
                 raise too_large(f"more than {limit_bytes}", limit_bytes)
+            if admit is not None:
+                admit(len(chunk))
             yield chunk
+
+
+async def whole(body: AsyncIterator[bytes]) -> bytearray:
+    """Return a body in one piece, which grows in place: it is never there twice."""
+    data = bytearray()
+    async for chunk in body:
+        data += chunk
+    return data
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import msgspec
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from service.bodies import whole
 from service.cpu_threads import on_cpu_thread
 from service.problems import ProblemError, problem_error
 
@@ -56,10 +57,10 @@ async def images_of(
     if media_type == "multipart/form-data":
         images = await _multipart(headers, body, max_images)
     elif media_type == "application/json":
-        images = await on_cpu_thread(_json, await _whole(body), max_images)
+        images = await on_cpu_thread(_json, await whole(body), max_images)
     else:
-        whole = await _whole(body)
-        images = [bytes(whole)] if whole else []
+        image = bytes(await whole(body))
+        images = [image] if image else []
     if not images:
         raise problem_error(
             422,
@@ -70,13 +71,6 @@ async def images_of(
             limit=max_images,
         )
     return images
-
-
-async def _whole(body: AsyncIterator[bytes]) -> bytearray:
-    whole = bytearray()  # which grows in place: the whole is never there twice
-    async for chunk in body:
-        whole += chunk
-    return whole
 
 
 async def _in_pieces(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

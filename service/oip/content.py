@@ -1,11 +1,12 @@
 """The body of an inference request: decompressed, and divided into JSON and binary tensors."""
 
 import zlib
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from service.bodies import chunks, too_large
+from service.bodies import chunks, too_large, whole
 from service.cpu_threads import MAX_BYTES_ON_LOOP, on_cpu_thread
 from service.inference.admission import BodyRoom
 from service.oip.errors import bad_infer
@@ -44,14 +45,15 @@ async def read_content(
             `chunks`.
         QueueFullError: No room for it in memory.
     """
-    parts: list[bytes] = []
     body = chunks(
-        request, limit_bytes=limit_bytes, idle_timeout_s=idle_timeout_s, encodings=ENCODINGS
+        request,
+        limit_bytes=limit_bytes,
+        idle_timeout_s=idle_timeout_s,
+        encodings=ENCODINGS,
+        admit=room.add,
     )
-    async for chunk in body:
-        room.add(len(chunk))
-        parts.append(chunk)
-    data = b"".join(parts)
+    async with aclosing(body) as parts:
+        data: bytes | bytearray = await whole(parts)
     if request.headers.get("content-encoding", "identity") != "identity":
         data = await on_cpu_thread(_decompressed, data, limit_bytes)
         room.add(len(data))
@@ -64,7 +66,7 @@ def off_the_loop(content: InferContent) -> bool:
     return size > MAX_BYTES_ON_LOOP
 
 
-def _decompressed(data: bytes, limit_bytes: int) -> bytes:
+def _decompressed(data: bytes | bytearray, limit_bytes: int) -> bytes:
     inflate = zlib.decompressobj(_WBITS_OF_EITHER)
     try:
         found = inflate.decompress(data, limit_bytes + 1)
@@ -77,8 +79,8 @@ def _decompressed(data: bytes, limit_bytes: int) -> bytes:
     return found
 
 
-def _divided(data: bytes, header_length: str | None) -> InferContent:
-    view = memoryview(data)
+def _divided(data: bytes | bytearray, header_length: str | None) -> InferContent:
+    view = memoryview(data).toreadonly()
     if header_length is None:
         return InferContent(view, view[len(view) :])
     digits = header_length.isascii() and header_length.isdigit() and len(header_length) <= 12  # noqa: PLR2004

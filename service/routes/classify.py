@@ -1,6 +1,5 @@
 """Classification: a plain Starlette route, because it is the hot path."""
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -56,20 +55,14 @@ async def _images(request: Request, room: BodyRoom) -> list[bytes]:
     """The images in the body, which takes its room as it arrives."""
     settings = parts_of(request).settings
 
-    async def admitted() -> AsyncGenerator[bytes]:
-        async with aclosing(
-            chunks(
-                request,
-                limit_bytes=settings.max_classify_body_bytes,
-                idle_timeout_s=settings.body_idle_timeout_s,
-            )
-        ) as body:
-            async for chunk in body:
-                room.add(len(chunk))
-                yield chunk
-
-    async with aclosing(admitted()) as body:
-        return await images_of(request.headers, body, max_images=settings.max_images_per_request)
+    body = chunks(
+        request,
+        limit_bytes=settings.max_classify_body_bytes,
+        idle_timeout_s=settings.body_idle_timeout_s,
+        admit=room.add,
+    )
+    async with aclosing(body) as parts:
+        return await images_of(request.headers, parts, max_images=settings.max_images_per_request)
 
 
 def _classifier(request: Request) -> Classifier:
