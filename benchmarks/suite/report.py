@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.suite import evidence, plots, sections
+from benchmarks.suite import evidence, never_worse, plots, sections
 from benchmarks.suite.cells import Cell
 from benchmarks.suite.errors import SuiteError
 from benchmarks.suite.intervals import friedman_p
@@ -27,8 +27,9 @@ _NEVER_WORSE = """\
 The best simple candidate is the one of {simple} with the best *test* accuracy, which
 nobody can choose beforehand: a strict yardstick. The interval is over the test images, seeds
 averaged, for the training images that were drawn. By chance alone more than one task in forty
-would come out as "worse", since the yardstick is the best of several on the same images."""
-
+would come out as "worse", since the yardstick is the best of several on the same images. So every
+method is held against it: on how many tasks it is worse beyond that interval, and beyond the
+t-interval over the seeds, which is about other training images and wide with few seeds."""
 
 _LATER = """\
 Only tasks whose test images had not been looked at when the choice among candidates was first
@@ -152,11 +153,14 @@ def _rank_section(panel: Panel, tasks: list[str], out: Path, files: list[Path]) 
 
 def _served_section(panels: list[Panel], panel: Panel) -> list[str]:
     parts: list[str] = []
-    verdicts = [(p.num_sources, sections.never_worse_table(p)) for p in panels]
+    verdicts = [(p.num_sources, never_worse.never_worse_table(p)) for p in panels]
     verdicts = [(number, text) for number, text in verdicts if text is not None]
+    simple = never_worse.simple_candidates(panels)
     if verdicts:
         parts += ["### Is it ever worse than the best simple candidate?"]
-        parts += [_NEVER_WORSE.format(simple=", ".join(f"`{name}`" for name in sections.SIMPLE))]
+        parts += [_NEVER_WORSE.format(simple=", ".join(f"`{name}`" for name in simple))]
+        how_often = never_worse.worse_table(panels)
+        parts += [] if how_often is None else [how_often]
         for number, text in verdicts:
             summary, _, rest = text.partition("\n\n")
             parts.append(folded(f"M = {number}. {summary}", rest))

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.suite.intervals import Interval, compared, image_interval, t_interval
+from benchmarks.suite.intervals import Interval, compared, t_interval
 from benchmarks.suite.markdown import table
 from benchmarks.suite.panel import Panel
 from benchmarks.suite.task_groups import group_of
 
 OURS = "hgprompt"
 REFERENCE = "none"
-SIMPLE = ("none", "single", "mean")
 _ABSENT = "n/a"
 
 
@@ -125,39 +124,6 @@ def task_table(panel: Panel) -> str:
         means = accuracies[:, members].mean(1)
         rows.append([f"*{group} ({members.sum()})*", *(f"*{mean:.3f}*" for mean in means)])
     return table(["task", *variants], rows)
-
-
-def never_worse_table(panel: Panel) -> str | None:
-    """`hgprompt` against the simple candidate of the best test accuracy, task by task."""
-    simple = [variant for variant in SIMPLE if variant in panel.variants]
-    if OURS not in panel.variants or not simple:
-        return None
-    rows: list[list[str]] = []
-    verdicts: Counter[str] = Counter()
-    for task in panel.common_tasks([OURS, *simple]):
-        seeds = panel.common_seeds(task, [OURS, *simple])
-        means = [panel.by_seed(variant, task, seeds).mean() for variant in simple]
-        best = simple[int(np.argmax(means))]
-        interval = image_interval(
-            panel.correct(OURS, task, seeds), panel.correct(best, task, seeds)
-        )
-        verdict = _verdict(interval)
-        verdicts[verdict] += 1
-        ours = panel.by_seed(OURS, task, seeds).mean()
-        rows.append([task, f"{ours:.3f}", f"{best} {max(means):.3f}", str(interval), verdict])
-    if not rows:
-        return None
-    counts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
-    header = ["task", "hgprompt", "best simple", "difference", "verdict"]
-    return f"Of {len(rows)} tasks: {counts}.\n\n{table(header, rows)}"
-
-
-def _verdict(interval: Interval) -> str:
-    if interval.low is not None and interval.low > 0:
-        return "better"
-    if interval.high is not None and interval.high < 0:
-        return "worse"
-    return "no difference"
 
 
 def chosen_table(panels: Sequence[Panel]) -> str | None:

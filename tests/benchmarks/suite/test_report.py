@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks.suite.cells import Plan
 from benchmarks.suite.errors import SuiteError
+from benchmarks.suite.never_worse import never_worse_table, worse_table
+from benchmarks.suite.panel import Panel
 from benchmarks.suite.records import Machine, RunRecord, Setting
 from benchmarks.suite.report import make_panels, write_report
 from benchmarks.suite.results_folder import ResultsFolder
@@ -16,7 +18,6 @@ from benchmarks.suite.sections import (
     gains,
     group_table,
     main_panel,
-    never_worse_table,
     paired_differences,
 )
 from tests.benchmarks.suite.conftest import MakeRecord
@@ -157,6 +158,29 @@ def test_hgprompt_is_held_against_the_best_simple_candidate(
     assert text is not None
     assert text.startswith("Of 3 tasks: 1 better, 1 no difference, 1 worse.")
     assert "| count | 0.600 | single 0.700 | -0.100 [" in text
+
+
+def test_every_method_is_held_against_the_best_simple_candidate(
+    results: ResultsFolder, make_record: MakeRecord
+) -> None:
+    panel = make_panels(results.cells(), "full")[0]
+    # 20 images of 200 worse with two seeds on one task, and 20 better with the third.
+    for seed, accuracy in enumerate((0.60, 0.60, 0.80)):
+        record = make_record("hgprompt", "count", seed, _correct(accuracy, seed))
+        panel.records["hgprompt"]["count"][seed] = record
+    text = worse_table([panel])
+    assert text is not None
+    # The seeds of `count` contradict each other; those of `mean` agree on every task.
+    assert "| hgprompt | 1 / 0 of 3 |" in text
+    assert "| single | 0 / 0 of 3 |" in text
+    assert "| mean | 3 / 3 of 3 |" in text
+    one_seed = {
+        variant: {task: {0: seeds[0]} for task, seeds in by_task.items()}
+        for variant, by_task in panel.records.items()
+    }
+    text = worse_table([Panel(panel.shots, panel.num_sources, one_seed)])
+    assert text is not None
+    assert "| mean | 3 / n/a of 3 |" in text
 
 
 def test_the_report_says_what_was_done_and_what_is_missing(
