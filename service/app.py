@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.exceptions import HTTPException
@@ -21,6 +21,7 @@ from service.oip.routes import OIP_ROUTES
 from service.oip.statistics import ModelStatistics
 from service.openapi import install_openapi
 from service.parts import Parts
+from service.query_parameters import only_known_parameters
 from service.request_metrics import MeasureRequests, RequestMetrics
 from service.routes import (
     backbone,
@@ -86,10 +87,11 @@ def create_app(
         # First, so that the hot paths are found at once.
         app.router.routes.extend((classify.classify_route, *OIP_ROUTES))
     app.include_router(health.router)
-    app.include_router(backbone.router)
+    checks = [Depends(only_known_parameters)]
+    app.include_router(backbone.router, dependencies=checks)
     if parts.settings.serves_api:
         for router in API_ROUTERS:
-            app.include_router(router)
+            app.include_router(router, dependencies=checks)
     install_openapi(app, CLASSIFY_PATHS | OIP_PATHS if parts.settings.classifies else {})
     return app
 

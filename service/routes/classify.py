@@ -21,10 +21,12 @@ from service.inference.rows import RowOutcome, RowResult
 from service.known_route import KnownRoute
 from service.parts import parts_of
 from service.problems import problem_error
+from service.query_parameters import refuse_others
 
 PATH = "/v1/ensembles/{reference}/classify"
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 10_000
+QUERY_PARAMETERS = ("top_k",)
 
 MAX_SHOWN_ON_LOOP = 500
 """Classes whose probabilities are written on the event loop; each takes some 4 microseconds."""
@@ -37,6 +39,7 @@ async def classify(request: Request) -> JSONResponse:
     """Answer `POST /v1/ensembles/{name, name@version or name@alias}/classify?top_k=`."""
     reference = _reference(request.path_params["reference"])
     key = assignment_key(request.headers)
+    refuse_others(request, QUERY_PARAMETERS)
     top_k = _top_k(request.query_params.get("top_k"))
     await _classifier(request).check(reference)
     with _classifier(request).admission.body(reference.name) as room:
