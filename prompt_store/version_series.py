@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -182,7 +183,9 @@ class VersionSeries(Generic[M]):
         """
         first = max(self._living_tail(name).since, after) + 1
         numbers = [number for number in self._numbers(name) if number >= first]
-        found = (self._readable(name, self._entry, number) for number in numbers[:limit])
+        found = (
+            self._readable(name, partial(self._entry, name, number)) for number in numbers[:limit]
+        )
         items = tuple(manifest for manifest in found if manifest is not None)
         return Page(items=items, next_cursor=next_number(numbers, limit))
 
@@ -231,16 +234,14 @@ class VersionSeries(Generic[M]):
 
     def _latest_after(self, cursor: str) -> Iterator[M]:
         for name in self._objects.children(self._root):
-            manifest = self._readable(name, self._tail) if name > cursor else None
+            manifest = self._readable(name, partial(self._tail, name)) if name > cursor else None
             if manifest is not None:
                 yield manifest
 
-    def _readable(
-        self, name: str, read: Callable[..., Entry[M] | _Tail[M]], *number: int
-    ) -> M | None:
+    def _readable(self, name: str, read: Callable[[], Entry[M] | _Tail[M]]) -> M | None:
         """What a list shows of a name, or of one of its numbers; None for a deletion or damage."""
         try:
-            return read(name, *number).manifest
+            return read().manifest
         except CorruptDocumentError as error:
             logger.error("left out: %s", error, extra={"root": self._root, "entry": name})  # noqa: TRY400
             return None

@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
-from service.bodies import chunks
+from service.bodies import chunks, whole
 from service.parts import parts_of
 from service.problems import ProblemError, problem_error
 
@@ -30,11 +30,8 @@ class BoundedRoute(APIRoute):
             if request.method not in ("POST", "PUT"):
                 return await handle(request)
             idle_timeout_s = parts_of(request).settings.body_idle_timeout_s
-            body = b""
-            async for chunk in chunks(
-                request, limit_bytes=MAX_JSON_BYTES, idle_timeout_s=idle_timeout_s
-            ):
-                body += chunk
+            arriving = chunks(request, limit_bytes=MAX_JSON_BYTES, idle_timeout_s=idle_timeout_s)
+            body = bytes(await whole(arriving))
             if body and self.body_field is not None:
                 _check_media_type(request)
             try:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from prompt_store.names import DigestReference, NameReference, parse_reference
 from service.assignment import assignment_key
-from service.bodies import chunks
+from service.bodies import chunks, whole
 from service.bounded_route import MAX_JSON_BYTES
 from service.cpu_threads import on_cpu_thread
 from service.disconnects import while_connected
@@ -273,10 +273,8 @@ def _reference(request: Request) -> Reference:
 
 async def _small_json(request: Request) -> dict[str, Any]:
     """The JSON object in the body; an empty body stands for an empty object."""
-    body = b""
     timeout_s = parts_of(request).settings.body_idle_timeout_s
-    async for chunk in chunks(request, limit_bytes=MAX_JSON_BYTES, idle_timeout_s=timeout_s):
-        body += chunk
+    body = await whole(chunks(request, limit_bytes=MAX_JSON_BYTES, idle_timeout_s=timeout_s))
     try:
         document = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:

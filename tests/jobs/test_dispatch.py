@@ -9,8 +9,9 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_whether_a_fit_waits_takes_one_look_at_its_run_and_one_at_the_queue(
-    deployment: DeploymentSettings,
+    redis_url: str, store_url: str
 ) -> None:
+    deployment = DeploymentSettings(redis_url=redis_url, store_url=store_url)
     fit_id = FitId("zoo", 1)
     with redis.Redis.from_url(deployment.redis_url) as client:
         async with FitQueue(deployment) as queue:
