@@ -49,6 +49,8 @@ LIMIT_UNITS: tuple[tuple[str, str, Picture], ...] = (
     ("84px", "fp32", "jpeg59k"),
     ("224px", "bf16", "png48"),
     ("224px", "bf16", "jpeg59k"),
+    ("224px", "fp32", "png48"),
+    ("224px", "fp32", "jpeg59k"),
 )
 
 
