@@ -35,6 +35,11 @@ class _InMemoryParser(MultiPartParser):
     """The images are decoded from memory, so the parts need not go to disk."""
 
     spool_max_size = 1 << 40
+    has_ended = False
+    """Whether the closing boundary came; Starlette passes over a part that is cut short."""
+
+    def on_end(self) -> None:
+        self.has_ended = True
 
 
 async def images_of(
@@ -83,7 +88,13 @@ async def _in_pieces(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 async def _multipart(headers: Headers, body: AsyncIterator[bytes], max_images: int) -> list[bytes]:
-    parser = _InMemoryParser(headers, _in_pieces(body), max_files=max_images, max_fields=0)
+    async def until_it_ends() -> AsyncGenerator[bytes, None]:
+        async for piece in _in_pieces(body):
+            yield piece
+        if not parser.has_ended:  # raised in here, so that the parser closes its files
+            raise MultiPartException("the form ends before its closing boundary")
+
+    parser = _InMemoryParser(headers, until_it_ends(), max_files=max_images, max_fields=0)
     try:
         form = await parser.parse()
     except MultiPartException as error:

@@ -46,6 +46,15 @@ async def test_images_are_whole_however_their_form_is_cut(chunk_bytes: int) -> N
     assert body.num_read == len(body.form)
 
 
+@pytest.mark.parametrize("missing_bytes", [1, 4, 20, PIECE_BYTES])
+async def test_a_form_that_is_cut_short_is_refused_whole(missing_bytes: int) -> None:
+    body = Body([b"a", os.urandom(3 * PIECE_BYTES)], PIECE_BYTES)
+    closing = len(b"--\r\n")
+    body.form = body.form[: 1 - closing - missing_bytes]
+    with pytest.raises(ProblemError, match="before its closing boundary"):
+        await images_of(body.headers, body.chunks(), max_images=3)
+
+
 async def test_what_follows_one_image_too_many_is_not_read() -> None:
     body = Body([b"a", b"b", os.urandom(4 * PIECE_BYTES)], 100)
     with pytest.raises(ProblemError, match="more than 1 images"):
