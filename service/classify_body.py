@@ -1,6 +1,7 @@
 """The three forms in which images to classify arrive: raw, multipart, or base64 in JSON."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -18,6 +19,10 @@ PIECE_BYTES = 1 << 16
 
 SPARE_VALUES = 1000
 """How many values a JSON body may have besides the images."""
+
+
+# The caller is told what is wrong with a form: a warning for each would let callers fill the log.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class _JsonBody(msgspec.Struct, forbid_unknown_fields=True):

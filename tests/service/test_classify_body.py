@@ -55,6 +55,14 @@ async def test_a_form_that_is_cut_short_is_refused_whole(missing_bytes: int) -> 
         await images_of(body.headers, body.chunks(), max_images=3)
 
 
+async def test_a_broken_form_is_answered_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    body = Body([b"a"], 100)
+    body.form = b"no boundary" + body.form
+    with pytest.raises(ProblemError, match="Invalid multipart data"):
+        await images_of(body.headers, body.chunks(), max_images=1)
+    assert not caplog.records
+
+
 async def test_what_follows_one_image_too_many_is_not_read() -> None:
     body = Body([b"a", b"b", os.urandom(4 * PIECE_BYTES)], 100)
     with pytest.raises(ProblemError, match="more than 1 images"):
