@@ -51,7 +51,7 @@ def _check_headers(request: Request, limit_bytes: int, encodings: Collection[str
         raise too_large(length, limit_bytes)
 
 
-async def chunks(
+def chunks(
     request: Request,
     *,
     limit_bytes: int,
@@ -59,7 +59,7 @@ async def chunks(
     encodings: Collection[str] = ("identity",),
     admit: Callable[[int], None] | None = None,
 ) -> AsyncGenerator[bytes]:
-    """Yield the body piece by piece, as it was sent.
+    """Return the body piece by piece, as it was sent; its headers are checked at once.
 
     Args:
         request: Whose body.
@@ -75,6 +75,15 @@ async def chunks(
         ClientDisconnect: The client went away.
     """
     _check_headers(request, limit_bytes, encodings)
+    return _arriving(request, limit_bytes, idle_timeout_s, admit)
+
+
+async def _arriving(
+    request: Request,
+    limit_bytes: int,
+    idle_timeout_s: float,
+    admit: Callable[[int], None] | None,
+) -> AsyncGenerator[bytes]:
     received = 0
     async with aclosing(request.stream()) as stream:
         while True:

@@ -4,8 +4,10 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 import msgspec
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -15,7 +17,10 @@ from service.problems import ProblemError, problem_error
 
 FIELD = "images"
 PIECE_BYTES = 1 << 16
-"""As much of a form is split without letting others have the event loop."""
+"""At most so much of a form is split without letting others have the event loop."""
+
+PIECE_BOUNDARIES = 512
+"""Nor is more than so many times its boundary, which can be that often in it, or nearly."""
 
 SPARE_VALUES = 1000
 """How many values a JSON body may have besides the images."""
@@ -36,6 +41,10 @@ _PLACE = re.compile(r"unknown field `(.*)`|at `\$\.(.*)`$", re.DOTALL)
 """Where in the body, as `msgspec` tells it."""
 
 
+_BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+"""RFC 2046, section 5.1.1."""
+
+
 class _InMemoryParser(MultiPartParser):
     """The images are decoded from memory, so the parts need not go to disk."""
 
@@ -52,7 +61,8 @@ async def images_of(
 ) -> list[bytes]:
     """Split a body into encoded images, at least one.
 
-    A form is split while it arrives, so its bytes are in memory once.
+    A form is split while it arrives, so its bytes are in memory once, but for a copy of one image
+    at a time.
 
     Args:
         headers: `Content-Type` decides: multipart/form-data, application/json, anything else raw.
@@ -83,31 +93,24 @@ async def images_of(
     return images
 
 
-async def _in_pieces(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Yield what arrives so that others get their turn before each piece of it but the first."""
-    async for chunk in body:
-        yield chunk[:PIECE_BYTES]
-        for start in range(PIECE_BYTES, len(chunk), PIECE_BYTES):
-            await asyncio.sleep(0)
-            yield chunk[start : start + PIECE_BYTES]
-
-
 async def _multipart(headers: Headers, body: AsyncIterator[bytes], max_images: int) -> list[bytes]:
-    async def until_it_ends() -> AsyncGenerator[bytes, None]:
-        async for piece in _in_pieces(body):
-            yield piece
+    boundary = _boundary(headers)
+
+    async def until_it_ends() -> AsyncGenerator[bytes]:
+        async with aclosing(_in_pieces(body, _piece_bytes(boundary))) as pieces:
+            async for piece in pieces:
+                yield piece
         if not parser.has_ended:  # raised in here, so that the parser closes its files
             raise MultiPartException("the form ends before its closing boundary")
 
-    parser = _InMemoryParser(headers, until_it_ends(), max_files=max_images, max_fields=0)
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise _refused(error.message, max_images) from error
-    except KeyError as error:
-        raise _malformed("the boundary is missing from Content-Type") from error
-    except UnicodeError as error:
-        raise _malformed("the names of the parts are not in the charset of Content-Type") from error
+    # Of the header no more than it needs: Python remembers every `charset` that it is asked for.
+    plain = Headers({"content-type": f'multipart/form-data; boundary="{boundary}"'})
+    async with aclosing(until_it_ends()) as form_body:
+        parser = _InMemoryParser(plain, form_body, max_files=max_images, max_fields=0)
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            raise _refused(error.message, max_images) from error
     try:
         images: list[bytes] = []
         for name, part in form.multi_items():
@@ -115,9 +118,45 @@ async def _multipart(headers: Headers, body: AsyncIterator[bytes], max_images: i
                 raise _malformed(f"part {name[:64]!r} is not a file named {FIELD!r}")
             images.append(await part.read())
             await part.close()  # its own copy goes before the next one is made
+            await asyncio.sleep(0)
         return images
     finally:
         await form.close()
+
+
+def _boundary(headers: Headers) -> str:
+    """The boundary that `Content-Type` names."""
+    boundary = parse_options_header(headers["content-type"])[1].get(b"boundary", b"")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise _malformed(
+            "the boundary is missing from Content-Type, or is not 1 to 70 of the characters that "
+            "RFC 2046 allows"
+        )
+    return boundary.decode("ascii")
+
+
+def _piece_bytes(boundary: str) -> int:
+    """As much as is split in a millisecond or so, whatever is in it.
+
+    After what begins like a boundary and is none, the parser goes on byte by byte.
+    """
+    return min(PIECE_BYTES, PIECE_BOUNDARIES * len(f"\r\n--{boundary}"))
+
+
+async def _in_pieces(body: AsyncIterator[bytes], piece_bytes: int) -> AsyncGenerator[bytes]:
+    """Yield what arrives so that others get their turn before each piece of it but the first.
+
+    Line ends before the first boundary are left out: the parser would go on looking for it behind
+    them in the same piece only.
+    """
+    has_begun = False
+    async for chunk in body:
+        arrived = chunk if has_begun else chunk.lstrip(b"\r\n")
+        has_begun = has_begun or bool(arrived)
+        for start in range(0, len(arrived), piece_bytes):
+            if start:
+                await asyncio.sleep(0)
+            yield arrived[start : start + piece_bytes]
 
 
 def _refused(message: str, max_images: int) -> ProblemError:

@@ -20,6 +20,9 @@ from tests.service.oip.conftest import make_artifact, publish
 
 pytestmark = pytest.mark.anyio
 
+FORM = "multipart/form-data; boundary=b"
+FORM_BEGINS = b'--b\r\nContent-Disposition: form-data; name="images"; filename="x"\r\n\r\n'
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
@@ -206,6 +209,22 @@ async def test_no_body_of_a_classification_upsets_it(
 
 
 @pytest.mark.usefixtures("zoo")
+async def test_a_form_is_held_to_the_limits_of_any_body(client: httpx.AsyncClient) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield FORM_BEGINS
+        while True:
+            yield bytes(100_000)
+
+    url = "/v1/ensembles/zoo/classify"
+    long = await client.post(url, content=endless(), headers={"Content-Type": FORM})
+    assert long.status_code == 413
+    # Before a word of the form is looked at.
+    headers = {"Content-Type": "multipart/form-data", "Content-Encoding": "gzip"}
+    packed = await client.post(url, content=b"x", headers=headers)
+    assert packed.status_code == 415
+
+
+@pytest.mark.usefixtures("zoo")
 @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "99999999999999999999", "1, 2", "²"])
 async def test_a_false_content_length_does_not_widen_the_limit(
     client: httpx.AsyncClient, length: str
@@ -227,17 +246,21 @@ async def test_a_false_content_length_does_not_widen_the_limit(
 
 @pytest.mark.usefixtures("zoo")
 async def test_a_body_that_never_ends_is_given_up(client: httpx.AsyncClient) -> None:
-    async def body() -> AsyncIterator[bytes]:
-        yield b"x"
+    async def body(begins: bytes) -> AsyncIterator[bytes]:
+        yield begins
         await asyncio.sleep(30)
         yield b"y"
 
-    for method, url in (
-        ("PUT", "/v1/prompts/p"),
-        ("PUT", "/v1/tasks/t"),
-        ("POST", "/v1/ensembles/zoo/classify"),
+    for method, url, media_type, begins in (
+        ("PUT", "/v1/prompts/p", "", b"x"),
+        ("PUT", "/v1/tasks/t", "", b"x"),
+        ("POST", "/v1/ensembles/zoo/classify", "", b"x"),
+        ("POST", "/v1/ensembles/zoo/classify", FORM, FORM_BEGINS),
     ):
-        response = await asyncio.wait_for(client.request(method, url, content=body()), 10)
+        asked = client.request(
+            method, url, content=body(begins), headers={"Content-Type": media_type}
+        )
+        response = await asyncio.wait_for(asked, 10)
         check_refused(response)
         assert response.json()["type"] == "urn:hgprompt:problem:body-timeout"
 
