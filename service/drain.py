@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.listeners import HANDSHAKE_S, accept_waiting, drop_newcomers
-from service.slow_readers import AbortableProtocol
 
 
 class Drain:
@@ -132,7 +132,8 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(POLL_S)  # uvicorn tells nobody when a request begins
 
     def _protocol(self) -> asyncio.Protocol:
-        return AbortableProtocol(
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 

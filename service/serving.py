@@ -1,17 +1,19 @@
 """Runs an application until SIGTERM."""
 
+import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.drain import DrainingServer
+from service.http_protocol import BoundedProtocol
 from service.last_resort import PATIENCE_S, leave_soon
 from service.parts import Parts
 from service.settings import ServiceSettings
-from service.slow_readers import AbortableProtocol
 
 
 def server_of(
@@ -19,12 +21,13 @@ def server_of(
 ) -> DrainingServer:
     """Return the HTTP server of an application, not running yet."""
     parts: Parts = app.state.parts
+    protocol = partial(BoundedProtocol, idle_timeout_s=parts.settings.body_idle_timeout_s)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=AbortableProtocol,
+        http=cast("type[asyncio.Protocol]", protocol),
         ws="none",
         lifespan="on",
         log_config=None,

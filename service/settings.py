@@ -43,7 +43,8 @@ class ServiceSettings(BaseSettings):
         max_fit_bytes: Memory that a fit may take in a worker, as far as its request tells.
         request_deadline_s: A classification that takes longer is answered 504.
         body_idle_timeout_s: A body that pauses for longer is answered 408; a client that leaves its
-            answer unread for longer is cut off.
+            answer unread for longer is cut off, and so is a connection on which no request is
+            running and nothing arrives.
         drain_s: After SIGTERM, how long new requests are still answered, each on its last
             connection, before the listening socket closes.
         shutdown_grace_s: After that, how long running requests may take.

@@ -4,10 +4,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.http_protocol import HANG_UP
 
 logger = logging.getLogger(__name__)
 
@@ -17,24 +17,12 @@ CHUNK_BYTES = 65_536
 HANG_UP_S = 1.0
 """How long the server may take to see that a connection is gone."""
 
-_HANG_UP = "hgprompt.hang_up"
-
-
-class AbortableProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, whose requests can end their connection with what is unsent."""
-
-    def on_message_begin(self) -> None:
-        """Give the application of each request the means to it."""
-        super().on_message_begin()
-        cast("dict[str, Any]", self.scope)[_HANG_UP] = self.transport.abort
-
-
 class CutOffSlowReaders:
     """ASGI middleware: large bodies are sent in pieces, each of which must leave in time.
 
     Sent in one piece a body is buffered whole by the server, which then counts the request as
     done: a client that reads nothing would hold it for as long as it likes. Closing its connection
-    would wait for it too, so under `AbortableProtocol` it is aborted. What fits into the buffers of
+    would wait for it too, so under `BoundedProtocol` it is aborted. What fits into the buffers of
     server and kernel has left, as far as can be told here.
 
     Args:
@@ -82,7 +70,7 @@ def _pieces(message: Message) -> Generator[Message]:
 
 async def _hang_up(scope: Scope, receive: Receive) -> None:
     """End the connection, and wait until the server has seen it."""
-    hang_up: Callable[[], None] | None = scope.get(_HANG_UP)
+    hang_up: Callable[[], None] | None = scope.get(HANG_UP)
     if hang_up is None:
         return
     hang_up()

@@ -3,13 +3,16 @@ import logging
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import cast
 
 import httpx
 import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from service.slow_readers import CHUNK_BYTES, AbortableProtocol, CutOffSlowReaders
+from service.http_protocol import BoundedProtocol
+from service.slow_readers import CHUNK_BYTES, CutOffSlowReaders
 
 pytestmark = pytest.mark.anyio
 
@@ -86,8 +89,9 @@ def test_behind_a_real_server_the_connection_is_closed_and_others_are_served(
         await send({"type": "http.response.body", "body": bytes(size)})
 
     app = CutOffSlowReaders(large, idle_timeout_s=0.5)
+    protocol = cast("type[asyncio.Protocol]", partial(BoundedProtocol, idle_timeout_s=30.0))
     config = uvicorn.Config(
-        app, port=0, loop="uvloop", http=AbortableProtocol, lifespan="off", log_config=None
+        app, port=0, loop="uvloop", http=protocol, lifespan="off", log_config=None
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:

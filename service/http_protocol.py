@@ -1,0 +1,101 @@
+"""uvicorn's HTTP protocol, bounded where uvicorn's is not: headers and silence."""
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.problems import MEDIA_TYPE, Problem
+
+MAX_OVERHEAD_BYTES = 1 << 16
+"""How much a client may send that is neither a whole header nor a part of a body."""
+
+LINGER_S = 2.0
+"""How long to read on after a refusal: to close on what still arrives would take it back."""
+
+HANG_UP = "hgprompt.hang_up"
+"""Where in the scope of a request the application finds how to end its connection."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Holds no connection for ever, nor headers without end.
+
+    A connection on which no request is running, and on which nothing arrives for a while, is
+    closed: it may have sent nothing, half a header, or the body of a request that was answered
+    before it had come. uvicorn closes those only that have sent nothing since an answer.
+
+    Args:
+        idle_timeout_s: How long nothing may arrive.
+        rest: Of uvicorn.
+    """
+
+    def __init__(self, *, idle_timeout_s: float, **rest: Any) -> None:  # noqa: ANN401
+        super().__init__(**rest)
+        self._idle_timeout_s = idle_timeout_s
+        self._overhead_bytes = 0
+        self._has_refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._wait(self._idle_timeout_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived; the connection ends if it leads to nothing."""
+        if self._has_refused:
+            return
+        self._overhead_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._overhead_bytes > MAX_OVERHEAD_BYTES:
+            self._refuse()
+        elif not self._is_running():
+            self._wait(self._idle_timeout_s)
+
+    def on_message_begin(self) -> None:
+        """Give the application of each request the means to end its connection."""
+        super().on_message_begin()
+        cast("dict[str, Any]", self.scope)[HANG_UP] = self.transport.abort
+
+    def on_headers_complete(self) -> None:
+        """Begin to count again."""
+        self._overhead_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Begin to count again."""
+        self._overhead_bytes = 0
+        super().on_body(body)
+
+    def _is_running(self) -> bool:
+        """Whether the newest request has no answer yet; then its application sees to its time."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _wait(self, timeout_s: float) -> None:
+        """Close the connection after a while."""
+        self.timeout_keep_alive_task = self.loop.call_later(
+            timeout_s, self.timeout_keep_alive_handler
+        )
+
+    def _refuse(self) -> None:
+        """Answer 431, or end the connection if an answer is under way."""
+        if self._is_running():
+            self.transport.abort()
+            return
+        problem = Problem(
+            431,
+            "headers-too-large",
+            "The headers are too large",
+            f"the headers have more than {MAX_OVERHEAD_BYTES} bytes",
+            {"field": "headers", "limit": MAX_OVERHEAD_BYTES},
+        )
+        body = bytes(problem.response().body)
+        head = (
+            "HTTP/1.1 431 Request Header Fields Too Large\r\n"
+            f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        self._has_refused = True
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.write_eof()
+        self._wait(LINGER_S)
