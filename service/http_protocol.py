@@ -29,7 +29,7 @@ class BoundedProtocol(HttpToolsProtocol):
         rest: Of uvicorn.
     """
 
-    def __init__(self, *, idle_timeout_s: float, **rest: Any) -> None:  # noqa: ANN401
+    def __init__(self, *, idle_timeout_s: float, **rest: Any) -> None:
         super().__init__(**rest)
         self._idle_timeout_s = idle_timeout_s
         self._overhead_bytes = 0
@@ -93,7 +93,9 @@ class BoundedProtocol(HttpToolsProtocol):
         body = bytes(problem.response().body)
         head = (
             "HTTP/1.1 431 Request Header Fields Too Large\r\n"
-            f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            f"Content-Type: {MEDIA_TYPE}\r\n"
+            f"Content-Length: {len(body)}\r\n"
+            "Connection: close\r\n\r\n"
         )
         self._has_refused = True
         self.transport.write(head.encode("ascii") + body)

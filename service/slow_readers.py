@@ -17,6 +17,7 @@ CHUNK_BYTES = 65_536
 HANG_UP_S = 1.0
 """How long the server may take to see that a connection is gone."""
 
+
 class CutOffSlowReaders:
     """ASGI middleware: large bodies are sent in pieces, each of which must leave in time.
 

@@ -78,7 +78,14 @@ async def test_what_may_come_before_a_form_does_not_depend_on_how_it_is_cut(cut:
 
 @pytest.mark.parametrize(
     ("boundary", "is_known"),
-    [("b", True), ("b" * 70, True), ('"b c"', True), ("b" * 71, False), ("b\xe9", False), ("", False)],
+    [
+        ("b", True),
+        ("b" * 70, True),
+        ('"b c"', True),
+        ("b" * 71, False),
+        ("b\xe9", False),
+        ("", False),
+    ],
 )
 async def test_a_boundary_is_of_the_characters_of_the_standard(
     boundary: str, is_known: bool
