@@ -70,7 +70,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _is_running(self) -> bool:
         """Whether the newest request has no answer yet; then its application sees to its time."""
-        return self.cycle is not None and not self.cycle.response_complete
+        return bool(self.cycle) and not self.cycle.response_complete  # uvicorn begins with None
 
     def _wait(self, timeout_s: float) -> None:
         """Close the connection after a while."""
