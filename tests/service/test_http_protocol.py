@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import cast
 
@@ -14,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.http_protocol import MAX_OVERHEAD_BYTES, BoundedProtocol
 
-IDLE_TIMEOUT_S = 0.5
+IDLE_TIMEOUT_S = 1.0
 PATIENCE_S = 20
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -37,10 +38,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[tuple[str, int]]:
+@contextmanager
+def serving(idle_timeout_s: float) -> Iterator[tuple[str, int]]:
     protocol = cast(
-        "type[asyncio.Protocol]", partial(BoundedProtocol, idle_timeout_s=IDLE_TIMEOUT_S)
+        "type[asyncio.Protocol]", partial(BoundedProtocol, idle_timeout_s=idle_timeout_s)
     )
     config = uvicorn.Config(app, loop="uvloop", http=protocol, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
@@ -51,9 +52,29 @@ def address() -> Iterator[tuple[str, int]]:
         running.result(timeout=PATIENCE_S)
 
 
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[tuple[str, int]]:
+    with serving(IDLE_TIMEOUT_S) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def patient() -> Iterator[tuple[str, int]]:
+    with serving(10 * PATIENCE_S) as address:
+        yield address
+
+
 @pytest.fixture
-def client(address: tuple[str, int]) -> Iterator[socket.socket]:
-    with socket.create_connection(address, timeout=PATIENCE_S) as client:
+def client(impatient: tuple[str, int]) -> Iterator[socket.socket]:
+    """A connection that may pause for `IDLE_TIMEOUT_S`."""
+    with socket.create_connection(impatient, timeout=PATIENCE_S) as client:
+        yield client
+
+
+@pytest.fixture
+def slow_client(patient: tuple[str, int]) -> Iterator[socket.socket]:
+    """A connection that is not closed, however long a busy machine makes its client pause."""
+    with socket.create_connection(patient, timeout=PATIENCE_S) as client:
         yield client
 
 
@@ -92,41 +113,41 @@ def test_a_request_that_is_running_is_left_in_peace(client: socket.socket) -> No
     assert answer(client) == b"0"
 
 
-def test_requests_in_small_pieces_and_large_bodies_are_taken(client: socket.socket) -> None:
+def test_requests_in_small_pieces_and_large_bodies_are_taken(slow_client: socket.socket) -> None:
     for byte in GET:
-        client.sendall(bytes([byte]))
-    assert answer(client) == b"0"
+        slow_client.sendall(bytes([byte]))
+    assert answer(slow_client) == b"0"
     size = 100 * MAX_OVERHEAD_BYTES
-    client.sendall(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
-    client.sendall(bytes(size))
-    assert answer(client) == str(size).encode()
-    client.sendall(CHUNKED)
+    slow_client.sendall(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+    slow_client.sendall(bytes(size))
+    assert answer(slow_client) == str(size).encode()
+    slow_client.sendall(CHUNKED)
     for _ in range(MAX_OVERHEAD_BYTES // 8):
-        client.sendall(b"1\r\nx\r\n")
-    client.sendall(b"0\r\n\r\n")
-    assert answer(client) == str(MAX_OVERHEAD_BYTES // 8).encode()
+        slow_client.sendall(b"1\r\nx\r\n")
+    slow_client.sendall(b"0\r\n\r\n")
+    assert answer(slow_client) == str(MAX_OVERHEAD_BYTES // 8).encode()
 
 
 @pytest.mark.parametrize("endless", [b"x" * 1000, b"a: b\r\n" * 100])
 @pytest.mark.parametrize("begins", [b"GET /", b"GET / HTTP/1.1\r\nHost: x\r\nA: "])
 def test_headers_without_end_are_refused(
-    client: socket.socket, begins: bytes, endless: bytes
+    slow_client: socket.socket, begins: bytes, endless: bytes
 ) -> None:
     if begins == b"GET /" and b"\r\n" in endless:
         endless = endless.replace(b"\r\n", b"").replace(b" ", b"")
     sent = begins + endless * (2 * MAX_OVERHEAD_BYTES // len(endless))
-    client.sendall(sent)
-    head, _, body = rest_of(client).partition(b"\r\n\r\n")
+    slow_client.sendall(sent)
+    head, _, body = rest_of(slow_client).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 431 ")
     problem = json.loads(body)
     assert problem["type"] == "urn:hgprompt:problem:headers-too-large"
     assert problem["limit"] == MAX_OVERHEAD_BYTES
 
 
-def test_trailers_without_end_end_the_connection(client: socket.socket) -> None:
-    client.sendall(CHUNKED + b"1\r\nx\r\n0\r\n")
+def test_trailers_without_end_end_the_connection(slow_client: socket.socket) -> None:
+    slow_client.sendall(CHUNKED + b"1\r\nx\r\n0\r\n")
     try:
-        client.sendall(b"a: b\r\n" * MAX_OVERHEAD_BYTES)
-        assert rest_of(client) == b""
+        slow_client.sendall(b"a: b\r\n" * MAX_OVERHEAD_BYTES)
+        assert rest_of(slow_client) == b""
     except ConnectionError:
         pass
