@@ -89,11 +89,23 @@ def _add_limit(parser: argparse.ArgumentParser) -> None:
     add("--picture", nargs="+", choices=get_args(Picture), help="(default: all)")
     add("--tenants", type=int, default=1000)
     add("--rounds", type=int, default=5)
+    add(
+        "--duration-s",
+        type=float,
+        default=LimitPlan.http_s,
+        help=f"of a load, half as many of the bare loop (default: {LimitPlan.http_s:g}); "
+        "longer where few images a second make it coarse",
+    )
 
 
 def _limit(args: argparse.Namespace) -> Sequence[Path]:
     results = ResultsFile(args.out / "limit.jsonl")
-    plan = LimitPlan(num_tenants=args.tenants, rounds=args.rounds)
+    plan = LimitPlan(
+        num_tenants=args.tenants,
+        rounds=args.rounds,
+        bare_s=args.duration_s / 2,
+        http_s=args.duration_s,
+    )
     if args.quick:
         plan = LimitPlan(num_tenants=args.tenants, rounds=2, bare_s=1.0, http_s=1.0)
     done = {
