@@ -25,12 +25,14 @@ class LimitPlan:
 
     Attributes:
         num_tenants: Artifacts behind the load on many tenants.
+        num_clients: Requests in flight under load.
         rounds: Interleaved rounds.
         bare_s: Seconds of the bare loop a round.
         http_s: Seconds of each load a round.
     """
 
     num_tenants: int = 1000
+    num_clients: int = NUM_CLIENTS
     rounds: int = 5
     bare_s: float = 2.0
     http_s: float = 4.0
@@ -57,7 +59,7 @@ def measure_limit(
     best, rates = bare.best_batch_size(duration_s=plan.bare_s / 2)
     with running_service(tenants, measured.environment, scratch) as server:
         one, many = _loads(server, tenants, pictures, scratch)
-        _warm_up(many, plan.num_tenants)
+        _warm_up(many, plan)
         rounds = [
             _round(server, bare, best, one, many, plan)
             for _ in track(range(plan.rounds), description=f"{measured.label} {picture}")
@@ -67,7 +69,7 @@ def measure_limit(
             backbone=measured.record,
             picture=picture,
             num_tenants=plan.num_tenants,
-            num_clients=NUM_CLIENTS,
+            num_clients=plan.num_clients,
             batch_rates=rates,
             best_batch_size=best,
             start_s=server.start_s,
@@ -85,11 +87,11 @@ def _loads(
     return Load(server.url, one, scratch, "one"), Load(server.url, many, scratch, "many")
 
 
-def _warm_up(many: Load, num_requests: int) -> None:
+def _warm_up(many: Load, plan: LimitPlan) -> None:
     """Send every prepared request once, so that every artifact is resident."""
     sent = 0
-    while sent < num_requests:
-        sent += many.run(num_clients=NUM_CLIENTS, duration_s=WARM_UP_S).requests
+    while sent < plan.num_tenants:
+        sent += many.run(num_clients=plan.num_clients, duration_s=WARM_UP_S).requests
 
 
 def _round(
@@ -97,8 +99,8 @@ def _round(
 ) -> LimitRound:
     rate = bare.run(batch_size, duration_s=plan.bare_s)
     cores = bare.run_on_each_core(duration_s=plan.bare_s)
-    on_one = measure(server, one, num_clients=NUM_CLIENTS, duration_s=plan.http_s)
-    on_many = measure(server, many, num_clients=NUM_CLIENTS, duration_s=plan.http_s)
+    on_one = measure(server, one, num_clients=plan.num_clients, duration_s=plan.http_s)
+    on_many = measure(server, many, num_clients=plan.num_clients, duration_s=plan.http_s)
     decode_ms, forward_ms = bare.single_ms(duration_s=plan.bare_s / 2)
     single = measure(server, one, num_clients=1, duration_s=plan.bare_s)
     return LimitRound(

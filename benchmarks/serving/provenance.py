@@ -13,8 +13,10 @@ from benchmarks.suite.machine import describe_machine
 
 OFFLINE = "offline-vit-s14"
 LARGE = "random:vit_small_patch14_dinov2?seed=0&img_size=224&depth=11"
-LABELS = {"84px": OFFLINE, "224px": LARGE}
-"""The offline backbone, and one of the same architecture at the usual input size."""
+BASE = "random:vit_base_patch16_224?seed=0"
+LABELS = {"84px": OFFLINE, "224px": LARGE, "vit-b16": BASE}
+"""The offline backbone, one of the same architecture at the usual input size, and one that takes a
+GPU."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from service.inference.engine_parts import (
     default_crowded_batch_size,
     default_max_batch_size,
     make_forward,
-    num_streams,
+    make_streams,
     residency_budgets,
     room_maker,
     token_cost,
@@ -71,11 +71,11 @@ async def running_engine(
     bank = ArtifactBank(device)
     max_batch_size = settings.max_batch_size or default_max_batch_size(device)
     compute = make_forward(loaded.vit, max_batch_size, cuda_graphs=settings.cuda_graphs)
-    streams = num_streams(device)
+    streams = make_streams(device)
     batcher = Batcher(
         max_batch_size,
         crowded_batch_size=settings.crowded_batch_size or default_crowded_batch_size(device),
-        num_streams=streams,
+        streams=streams,
         cost=token_cost(loaded.info),
     )
     loaders = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="load")
@@ -97,7 +97,7 @@ async def running_engine(
     def observe(batch: BatchReport) -> None:
         observer.batch_ran(batch)
         # Under load, which is when the pace matters, every stream does as much meanwhile.
-        loop.call_soon_threadsafe(on_pace, batch.size, batch.forward_s / streams)
+        loop.call_soon_threadsafe(on_pace, batch.size, batch.forward_s / streams.num_streams)
 
     if settings.warm_up:
         with computing_alone():
@@ -112,9 +112,9 @@ async def running_engine(
         batcher,
         deliver=deliver,
         report=observe,
-        prepare=use_cores(streams),
+        prepare=use_cores(streams.num_streams),
         make_room=room_maker(residency, loop),
-        num_streams=streams,
+        num_streams=streams.num_streams,
     )
     engine.start()
     try:

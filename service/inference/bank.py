@@ -1,7 +1,8 @@
 """Artifacts on the device: from main memory to tensors and back."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ class BankEntry:
         prompt: (L, P, D) float32; None without a prompt.
         head_weight: (C, D) float32.
         head_bias: (C,) float32.
+        num_bytes: What it takes on the device, labels and objects included.
     """
 
     digest: str
@@ -34,20 +36,21 @@ class BankEntry:
     prompt: Tensor | None
     head_weight: Tensor
     head_bias: Tensor
+    num_bytes: int = field(init=False)
 
-    @property
+    @cached_property
     def prompt_shape(self) -> PromptShape:
         """Layers and tokens; rows of one forward pass share it."""
         return NO_PROMPT if self.prompt is None else (self.prompt.shape[0], self.prompt.shape[1])
 
-    @property
-    def num_bytes(self) -> int:
-        """What it takes on the device, labels and objects included."""
+    def __post_init__(self) -> None:
+        """Count once: it is asked for at every request."""
         tensors = [self.head_weight, self.head_bias]
         if self.prompt is not None:
             tensors.append(self.prompt)
         total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        return total + classes_bytes(self.classes) + OVERHEAD_BYTES
+        total += classes_bytes(self.classes) + OVERHEAD_BYTES
+        object.__setattr__(self, "num_bytes", total)
 
 
 class ArtifactBank:

@@ -17,7 +17,14 @@ from service.inference.crowding import Crowding
 from service.inference.fair_queue import FairQueue
 from service.inference.linger import Linger
 from service.inference.rows import BatchKey, Row
-from service.inference.streams import FIRST_STREAM, Streams
+from service.inference.streams import (
+    FIRST_STREAM,
+    UNTIL_CALLED,
+    CoreStreams,
+    Later,
+    Streams,
+    Waiting,
+)
 
 
 @dataclass
@@ -43,7 +50,7 @@ class Batcher:
     Args:
         max_batch_size: Largest batch.
         crowded_batch_size: Largest batch while one ensemble crowds out others; None for no other.
-        num_streams: Threads that ask for batches.
+        streams: The threads that ask for batches, and how they take turns; one if None.
         cost: What computing a row counts for.
         clock: Monotonic seconds; the rows' deadlines are on it.
     """
@@ -53,14 +60,14 @@ class Batcher:
         max_batch_size: int,
         *,
         crowded_batch_size: int | None = None,
-        num_streams: int = 1,
+        streams: Streams | None = None,
         cost: Callable[[Row], float] = lambda _row: 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_batch_size = max_batch_size
         self._crowded_batch_size = min(max_batch_size, crowded_batch_size or max_batch_size)
         self._crowding = Crowding(clock)
-        self._streams = Streams(num_streams)
+        self._streams = CoreStreams(1) if streams is None else streams
         self._cost = cost
         self._clock = clock
         self._condition = threading.Condition()
@@ -70,6 +77,7 @@ class Batcher:
         )
         self._level = 0.0
         self._given: dict[int, tuple[int, float]] = {}  # rows and when, by stream
+        self._missing: dict[int, int] = {}  # rows that are to come before a stream looks again
         self._closed = False
 
     def submit(self, rows: list[Row]) -> bool:
@@ -82,7 +90,10 @@ class Batcher:
                 self._crowding.asked(party)
                 waits = any(queue.has(party) for queue in self._queues.values())
                 self._queues[row.batch_key].push(row, party, 0.0 if waits else self._level)
-            self._condition.notify_all()
+            for stream in self._missing:
+                self._missing[stream] -= len(rows)
+            if any(missing <= 0 for missing in self._missing.values()):
+                self._condition.notify_all()
             return True
 
     def next_batch(self, stream: int = FIRST_STREAM) -> Batch | None:
@@ -99,15 +110,17 @@ class Batcher:
             came_to_idle = False
             while True:
                 waiting = sum((queue.waiting() for queue in self._queues.values()), Counter[str]())
+                later = UNTIL_CALLED
                 if waiting:
                     more_s = linger.wait_s(waiting.total(), self._clock()) if linger else 0.0
                     if more_s > 0.0 and not self._closed:
-                        if not self._condition.wait(more_s):
+                        if not self._wait(stream, Later(more_s, 1)):
                             linger = None  # nobody came
                         continue
-                    batch = self._batch_for(stream, waiting, came_to_idle=came_to_idle)
-                    if batch is not None:
-                        return batch
+                    found = self._batch_for(stream, waiting, came_to_idle=came_to_idle)
+                    if isinstance(found, Batch):
+                        return found
+                    later = found
                 else:
                     came_to_idle = True
                     self._queues.clear()  # nothing waits: forget who was served how often
@@ -116,7 +129,13 @@ class Batcher:
                     if self._closed:
                         self._condition.notify_all()  # of the streams that wait it is the end too
                         return None
-                self._condition.wait()
+                self._wait(stream, later)
+
+    def computed(self, stream: int) -> None:
+        """Say that the results of a stream's batch are there, before they are handed out."""
+        with self._condition:
+            if self._streams.computed(stream, self._clock()):
+                self._condition.notify_all()
 
     def close(self) -> None:
         """Refuse new rows; what is queued is still handed out."""
@@ -124,21 +143,33 @@ class Batcher:
             self._closed = True
             self._condition.notify_all()
 
-    def _batch_for(self, stream: int, waiting: Counter[str], *, came_to_idle: bool) -> Batch | None:
-        share = self._streams.share(stream, waiting.total(), came_to_idle=came_to_idle)
-        if share is None:
-            return None
-        self._streams.start(stream, share)
+    def _wait(self, stream: int, later: Later) -> bool:
+        """Wait until it is time to look again; False if nothing has happened until then."""
+        self._missing[stream] = later.more_rows
+        try:
+            return self._condition.wait(later.seconds)
+        finally:
+            del self._missing[stream]
+
+    def _batch_for(
+        self, stream: int, waiting: Counter[str], *, came_to_idle: bool
+    ) -> Batch | Later:
         crowded = self._crowding.crowded(waiting)
         largest = self._crowded_batch_size if crowded else self._max_batch_size
+        found = Waiting(waiting.total(), largest, came_to_idle)
+        share = self._streams.turn(stream, found, self._clock())
+        if isinstance(share, Later):
+            return share
         batch = self._take(min(share.max_rows, largest))
         batch.exclusive = share.exclusive
-        self._given[stream] = len(batch.rows), self._clock()
+        now_s = self._clock()
+        self._streams.start(stream, share, len(batch.rows), now_s)
+        self._given[stream] = len(batch.rows), now_s
         return batch
 
     def _linger_after(self, stream: int) -> Linger | None:
         """For the batch that a stream was given before; None if it was given none."""
-        if stream not in self._given:
+        if not self._streams.lingers or stream not in self._given:
             return None
         num_rows, given_s = self._given.pop(stream)
         now_s = self._clock()

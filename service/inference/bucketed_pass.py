@@ -57,6 +57,7 @@ class StaticBatch:
         shape = (bucket, *row.pixels.shape)
         self._staging = torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda")
         self._staging_array = self._staging.numpy()
+        self._copied = torch.cuda.Event(blocking=True) if device.type == "cuda" else None
         self.pixels = torch.zeros(shape, dtype=dtype, device=device)
         self.prompts: Tensor | None = None
         if row.entry.prompt is not None:
@@ -68,10 +69,14 @@ class StaticBatch:
         return self.pixels.nbytes + (0 if self.prompts is None else self.prompts.nbytes)
 
     def fill(self, rows: list[Row]) -> None:
-        """Lay rows into the first places; the batch before must have been computed."""
+        """Lay rows into the first places, once what is queued on the device is done with them."""
+        if self._copied is not None:
+            self._copied.synchronize()  # the pixels of the batch before may not have left yet
         for place, row in enumerate(rows):
             self._staging_array[place] = row.pixels
         self.pixels[: len(rows)].copy_(self._staging[: len(rows)], non_blocking=True)
+        if self._copied is not None:
+            self._copied.record()
         if self.prompts is not None:
             torch.stack(prompts_of(rows), out=self.prompts[: len(rows)])
 
@@ -127,6 +132,8 @@ class Prepared:
 class BucketedPass:
     """Runs the backbone at the size of a bucket. Used on one thread at a time.
 
+    What it returns is overwritten by the next pass, in the order of the device's queue.
+
     A combination of bucket, prompt shape and dtype is captured when it is first needed; the
     warm-up needs those that are known before the service is ready. Where there is no room for more,
     the one used longest ago gives way, unless that was a short while ago; then the new one runs as
@@ -160,7 +167,7 @@ class BucketedPass:
         return len(self._prepared)
 
     def __call__(self, rows: list[Row]) -> Tensor:
-        """Run the backbone once; the result holds until the next call."""
+        """Run the backbone once."""
         bucket = bucket_for(len(rows), self._buckets)
         prepared = self._prepare(bucket, rows[0])
         if prepared is None:

@@ -139,6 +139,7 @@ class Engine:
     def _run_batch(self, rows: list[Row], stream: int) -> None:
         started_s = self._clock()
         computed, failed = self._computed(partial(self._pass, stream), rows)
+        self._batcher.computed(stream)
         num_failed = sum(each is None for each in computed)
         self._failures[stream] = self._failures[stream] + 1 if num_failed == len(rows) else 0
         forward_s = self._clock() - started_s

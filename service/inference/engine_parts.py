@@ -13,10 +13,14 @@ from service.inference.bank import ArtifactBank, PromptShape
 from service.inference.batcher import Batch
 from service.inference.bucketed_pass import BucketedPass, GraphCapture
 from service.inference.buckets import batch_buckets
+from service.inference.engine import Compute
 from service.inference.forward import Forward
+from service.inference.gpu_forward import GpuForward
+from service.inference.gpu_streams import GpuStreams
 from service.inference.memory import default_device_bytes, default_host_bytes
 from service.inference.residency import Residency, ResidencyBudgets
 from service.inference.rows import Row
+from service.inference.streams import CoreStreams, Streams
 from service.inference.warm_up import warm_up
 from service.settings import ServiceSettings
 
@@ -41,17 +45,18 @@ def default_crowded_batch_size(device: torch.device) -> int | None:
     return 4 if device.type == "cpu" else None
 
 
-def make_forward(vit: PromptedViT, max_batch_size: int, *, cuda_graphs: bool) -> Forward:
+def make_forward(vit: PromptedViT, max_batch_size: int, *, cuda_graphs: bool) -> Compute:
     """Return the forward pass: CUDA graphs by batch size on a GPU, as it comes on a CPU."""
-    if vit.device.type == "cuda" and cuda_graphs:
-        buckets = batch_buckets(max_batch_size)
-        return Forward(BucketedPass(vit, buckets, GraphCapture()))
-    return Forward(EagerPass(vit))
+    if vit.device.type == "cpu":
+        return Forward(EagerPass(vit))
+    if cuda_graphs:
+        return GpuForward(BucketedPass(vit, batch_buckets(max_batch_size), GraphCapture()))
+    return GpuForward(EagerPass(vit))
 
 
-def num_streams(device: torch.device) -> int:
-    """Return how many forward passes run side by side: one for each of torch's threads on a CPU."""
-    return torch.get_num_threads() if device.type == "cpu" else 1
+def make_streams(device: torch.device) -> Streams:
+    """Return the threads that compute: one for each of torch's on a CPU, two for a GPU."""
+    return CoreStreams(torch.get_num_threads()) if device.type == "cpu" else GpuStreams()
 
 
 def token_cost(backbone: BackboneInfo) -> Callable[[Row], float]:
@@ -105,7 +110,7 @@ def room_maker(residency: Residency, loop: asyncio.AbstractEventLoop) -> Callabl
 
 
 def warm_up_engine(
-    compute: Forward,
+    compute: Compute,
     bank: ArtifactBank,
     backbone: BackboneInfo,
     max_batch_size: int,

@@ -4,6 +4,7 @@ import asyncio
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class LocalEngine:
         self._batcher = batcher
         self._clock = clock
         self._waiting: dict[Row, asyncio.Future[RowOutcome]] = {}
-        self._watched: dict[int, weakref.finalize[..., Row]] = {}  # by id of the row
+        self._watched: dict[int, _Watched] = {}  # by id of the row
 
     async def compute(
         self,
@@ -91,9 +92,9 @@ class LocalEngine:
     def settle(self, outcomes: list[tuple[Row, RowOutcome]]) -> None:
         """Hand the engine's outcomes to the callers that still wait; on the event loop."""
         for row, outcome in outcomes:
-            watched = self._watched.get(id(row))
+            watched = self._watched.pop(id(row), None)
             if watched is not None:
-                watched()
+                watched.released()
             waiting = self._waiting.pop(row, None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(outcome)
@@ -124,11 +125,22 @@ class LocalEngine:
             if not left:
                 on_released()
 
-        def gone(row_id: int) -> None:
-            del self._watched[row_id]
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(one_is_released)
+        def watch(row: Row) -> None:
+            row_id = id(row)
+
+            def gone(_: weakref.ref[Row]) -> None:
+                # Not there any more if its outcome came before.
+                if self._watched.pop(row_id, None) is not None and not loop.is_closed():
+                    loop.call_soon_threadsafe(one_is_released)
+
+            self._watched[row_id] = _Watched(weakref.ref(row, gone), one_is_released)
 
         for row in rows:
-            self._watched[id(row)] = watched = weakref.finalize(row, gone, id(row))
-            watched.atexit = False
+            watch(row)
+
+
+class _Watched(NamedTuple):
+    """A row whose pixels are in use: whoever holds this is told once the row is gone."""
+
+    row: weakref.ref[Row]
+    released: Callable[[], None]

@@ -20,6 +20,7 @@ from service.inference.errors import DeadlineExceededError, EngineFailedError, N
 from service.inference.forward import ComputedRow, Forward
 from service.inference.host_artifact import host_artifact
 from service.inference.rows import Row, RowOutcome, RowResult
+from service.inference.streams import CoreStreams
 
 FOREVER_S = float("inf")
 
@@ -36,7 +37,7 @@ class Harness:
         make_room: Callable[[], bool] = lambda: False,
     ) -> None:
         self.bank = ArtifactBank(vit.device)
-        self.batcher = Batcher(max_batch_size, num_streams=num_streams)
+        self.batcher = Batcher(max_batch_size, streams=CoreStreams(num_streams))
         self.num_threads = 1
         self.reports: list[BatchReport] = []
         self.outcomes: dict[Row, RowOutcome] = {}

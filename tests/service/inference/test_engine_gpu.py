@@ -13,12 +13,16 @@ from backbones.precision import Precision, in_precision
 from prompt_store.artifacts import Artifact
 from service.inference.backbone_pass import EagerPass
 from service.inference.bank import ArtifactBank, BankEntry
+from service.inference.batcher import Batcher
 from service.inference.bucketed_pass import BucketedPass, GraphCapture
 from service.inference.buckets import batch_buckets
+from service.inference.engine import BatchReport, Engine
 from service.inference.forward import Forward
+from service.inference.gpu_forward import GpuForward
+from service.inference.gpu_streams import NUM_STREAMS, GpuStreams
 from service.inference.host_artifact import HostArtifact, host_artifact
 from service.inference.memory import default_device_bytes
-from service.inference.rows import Row
+from service.inference.rows import Row, RowOutcome, RowResult
 
 pytestmark = [
     pytest.mark.gpu,
@@ -65,7 +69,7 @@ def test_graphs_and_plain_passes_agree_with_the_cpu(
     for size in (8, 3, 1, 5, 8, 3):
         expected = Forward(EagerPass(loaded.vit))(rows_of(on_cpu, size))
         for backbone in (graphs, EagerPass(vit)):
-            found = Forward(backbone)(rows_of(there, size))
+            found = GpuForward(backbone)(rows_of(there, size))
             for (mine, _), (theirs, _) in zip(found, expected, strict=True):
                 np.testing.assert_allclose(mine, theirs, atol=TOLERANCES[precision])
     assert graphs.num_prepared == 3
@@ -91,13 +95,51 @@ def test_graphs_are_captured_while_artifacts_are_copied(
     thread = threading.Thread(target=churn)
     thread.start()
     try:
-        graphs = Forward(BucketedPass(on_gpu.vit, batch_buckets(32), GraphCapture()))
+        graphs = GpuForward(BucketedPass(on_gpu.vit, batch_buckets(32), GraphCapture()))
         for size in (32, 24, 16, 8, 4, 2, 1) * 5:
             assert all(np.isfinite(each).all() for each, _ in graphs(rows_of(entries, size)))
     finally:
         stop.set()
         thread.join()
     assert failures == []
+
+
+def test_two_threads_keep_a_gpu_busy_and_mix_nothing_up(
+    loaded: LoadedBackbone, on_gpu: LoadedBackbone, artifacts: list[HostArtifact]
+) -> None:
+    """Every row has pixels of its own, and the batches of both threads share their buffers."""
+    banks = [ArtifactBank(torch.device("cpu")), ArtifactBank(on_gpu.vit.device)]
+    on_cpu, there = ([bank.insert(each) for each in artifacts] for bank in banks)
+    rows = rows_of(there, 600)
+    outcomes: dict[Row, RowOutcome] = {}
+    arrived = threading.Condition()
+
+    def deliver(found: list[tuple[Row, RowOutcome]]) -> None:
+        with arrived:
+            outcomes.update(dict(found))
+            arrived.notify_all()
+
+    reports: list[BatchReport] = []
+    batcher = Batcher(8, streams=GpuStreams())
+    forward = GpuForward(BucketedPass(on_gpu.vit, batch_buckets(8), GraphCapture()))
+    engine = Engine(
+        forward, batcher, deliver=deliver, report=reports.append, num_streams=NUM_STREAMS
+    )
+    engine.start()
+    for begin in range(0, len(rows), 5):
+        for row in rows[begin : begin + 5]:
+            row.deadline_s = float("inf")
+        assert batcher.submit(rows[begin : begin + 5])
+    with arrived:
+        assert arrived.wait_for(lambda: len(outcomes) == len(rows), 60)
+    assert engine.stop(30)
+
+    assert not any(report.failed for report in reports)
+    expected = Forward(EagerPass(loaded.vit))(rows_of(on_cpu, 600))
+    for row, (probabilities, _) in zip(rows, expected, strict=True):
+        outcome = outcomes[row]
+        assert isinstance(outcome, RowResult)
+        np.testing.assert_allclose(outcome.probabilities, probabilities, atol=TOLERANCES["fp32"])
 
 
 def test_an_artifact_goes_to_the_device_and_back_unchanged(

@@ -23,6 +23,7 @@ from service.inference.host_artifact import host_artifact
 from service.inference.local_engine import LocalEngine
 from service.inference.residency import Residency, ResidencyBudgets
 from service.inference.rows import RowResult
+from service.inference.streams import CoreStreams
 from service.metrics import InferenceMetrics
 
 pytestmark = pytest.mark.anyio
@@ -62,7 +63,7 @@ async def running(
     vit: LoadedBackbone, library: Library, budgets: ResidencyBudgets, compute: Compute
 ) -> AsyncIterator[LocalEngine]:
     loop = asyncio.get_running_loop()
-    batcher = Batcher(8, num_streams=2)
+    batcher = Batcher(8, streams=CoreStreams(2))
     with ThreadPoolExecutor(3) as loaders, ThreadPoolExecutor(2) as copiers:
         residency = Residency(
             ArtifactBank(vit.vit.device),

@@ -9,7 +9,12 @@ from backbones.info import LoadedBackbone
 from prompt_store.artifacts import Artifact
 from service.inference import heads
 from service.inference.bank import ArtifactBank, BankEntry
-from service.inference.heads import class_probabilities, gathered_logits, softmax
+from service.inference.heads import (
+    class_probabilities,
+    flat_logits,
+    flat_probabilities,
+    softmax,
+)
 from service.inference.host_artifact import host_artifact
 
 CLASS_COUNTS = (2, 3, 16, 17, 100)
@@ -35,7 +40,8 @@ def features(loaded: LoadedBackbone) -> Tensor:
 
 
 def on_a_gpu(features: Tensor, entries: Sequence[BankEntry]) -> list[np.ndarray]:
-    return [softmax(each) for each in gathered_logits(features, entries)]
+    logits = flat_logits(features, entries).numpy()
+    return flat_probabilities(logits, [len(entry.head_bias) for entry in entries])
 
 
 @pytest.mark.parametrize("compute", [class_probabilities, on_a_gpu])
@@ -74,10 +80,19 @@ def test_a_row_does_not_depend_on_its_batch_mates(
 def test_a_gather_leaves_the_heads_as_they_were(
     artifacts: list[Artifact], entries: list[BankEntry], features: Tensor
 ) -> None:
-    gathered_logits(features[:1], entries[:1])
+    flat_logits(features[:1], entries[:1])
     np.testing.assert_array_equal(entries[0].head_weight, artifacts[0].head_weight)
 
 
 def test_large_logits_do_not_overflow_and_nan_is_told() -> None:
     np.testing.assert_array_equal(softmax(np.float32([1e30, 1e30, 0])), np.float32([0.5, 0.5, 0]))
     assert np.isnan(softmax(np.float32([np.nan, 0.0]))).all()
+
+
+def test_a_row_that_is_not_finite_leaves_those_beside_it_alone() -> None:
+    logits = np.float32([1e30, 1e30, 0, np.nan, 0, np.inf, 2, 2])
+    first, second, third, last = flat_probabilities(logits, [3, 2, 1, 2])
+    np.testing.assert_array_equal(first, np.float32([0.5, 0.5, 0]))
+    assert np.isnan(second).all()
+    assert np.isnan(third).all()
+    np.testing.assert_array_equal(last, np.float32([0.5, 0.5]))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from service.inference.batcher import Batch, Batcher
-from service.inference.streams import Share, Streams
+from service.inference.streams import UNTIL_CALLED, CoreStreams, Share, Waiting
 from tests.service.inference.test_batcher import row
 
 IDLE_S = 0.2
@@ -76,7 +76,7 @@ def compute_alone(batcher: Batcher, first: Stream) -> None:
 
 
 def test_a_load_is_divided_between_the_streams() -> None:
-    batcher = Batcher(8, num_streams=2)
+    batcher = Batcher(8, streams=CoreStreams(2))
     batcher.submit([row("a") for _ in range(7)])
     first, second = batcher.next_batch(0), batcher.next_batch(1)
     assert first is not None
@@ -87,7 +87,7 @@ def test_a_load_is_divided_between_the_streams() -> None:
 
 
 def test_a_stream_that_is_free_while_the_others_compute_takes_all() -> None:
-    batcher = Batcher(8, num_streams=3)
+    batcher = Batcher(8, streams=CoreStreams(3))
     batcher.submit([row("a") for _ in range(3)])
     assert all(batcher.next_batch(each) for each in range(3))
     batcher.submit([row("a") for _ in range(20)])
@@ -97,7 +97,7 @@ def test_a_stream_that_is_free_while_the_others_compute_takes_all() -> None:
 
 
 def test_a_lone_row_has_an_idle_engine_to_itself_and_those_that_come_later_share_it() -> None:
-    batcher = Batcher(8, num_streams=2)
+    batcher = Batcher(8, streams=CoreStreams(2))
     with two_streams(batcher) as (first, second):
         second.ask()
         compute_alone(batcher, first)
@@ -111,7 +111,7 @@ def test_a_lone_row_has_an_idle_engine_to_itself_and_those_that_come_later_share
 
 def test_a_row_that_waited_for_the_stream_is_not_alone() -> None:
     """There is more to come: whoever was computed before is about to ask again."""
-    batcher = Batcher(8, num_streams=2)
+    batcher = Batcher(8, streams=CoreStreams(2))
     batcher.submit([row("a")])
     batch = batcher.next_batch(0)
     assert batch is not None
@@ -119,7 +119,7 @@ def test_a_row_that_waited_for_the_stream_is_not_alone() -> None:
 
 
 def test_a_lone_row_beside_a_pass_is_computed_at_once_by_whoever_is_free() -> None:
-    batcher = Batcher(8, num_streams=2)
+    batcher = Batcher(8, streams=CoreStreams(2))
     with two_streams(batcher) as (first, second):
         batcher.submit([row("a"), row("b")])
         first.ask()
@@ -132,7 +132,7 @@ def test_a_lone_row_beside_a_pass_is_computed_at_once_by_whoever_is_free() -> No
 
 
 def test_close_ends_the_streams_that_wait_for_one_that_computes_alone() -> None:
-    batcher = Batcher(8, num_streams=2)
+    batcher = Batcher(8, streams=CoreStreams(2))
     with two_streams(batcher) as (first, second):
         second.ask()
         compute_alone(batcher, first)
@@ -148,13 +148,14 @@ def test_close_ends_the_streams_that_wait_for_one_that_computes_alone() -> None:
 
 @pytest.mark.parametrize("num_waiting", [1, 5, 100])
 def test_one_stream_takes_everything_and_shares_nothing(num_waiting: int) -> None:
-    streams = Streams(1)
-    assert streams.share(0, num_waiting, came_to_idle=True) == Share(num_waiting, exclusive=False)
+    waiting = Waiting(num_waiting, largest=8, came_to_idle=True)
+    assert CoreStreams(1).turn(0, waiting, 0.0) == Share(num_waiting, exclusive=False)
 
 
 def test_the_other_streams_leave_a_lone_batch_to_the_first() -> None:
     """Only one thread may have helpers, or all helpers are put to sleep."""
-    streams = Streams(4)
-    assert streams.share(2, 3, came_to_idle=True) is None
-    assert streams.share(0, 3, came_to_idle=True) == Share(3, exclusive=True)
-    assert streams.share(2, 4, came_to_idle=True) == Share(1, exclusive=False)
+    streams = CoreStreams(4)
+    three, four = (Waiting(number, largest=8, came_to_idle=True) for number in (3, 4))
+    assert streams.turn(2, three, 0.0) == UNTIL_CALLED
+    assert streams.turn(0, three, 0.0) == Share(3, exclusive=True)
+    assert streams.turn(2, four, 0.0) == Share(1, exclusive=False)
