@@ -21,6 +21,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.listeners import HANDSHAKE_S, accept_waiting, drop_newcomers
+from service.shared_listener import SharedListener
 
 
 class Drain:
@@ -75,6 +76,16 @@ class DrainingServer(uvicorn.Server):
         self._stopped = stopped
         self._was_told = False
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application and listen; sockets that are given are shared with others."""
+        if sockets is None:
+            await super().startup()
+            return
+        await super().startup(sockets=[])
+        for each in sockets:
+            listener = SharedListener(each, self.config.backlog, self._protocol)
+            self.servers.append(cast("asyncio.Server", listener))
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Begin to drain; a second signal cuts it short. The process then exits with status 0."""
         if self._drain.begun.is_set():
@@ -95,6 +106,8 @@ class DrainingServer(uvicorn.Server):
         await asyncio.sleep(HANDSHAKE_S)  # still accepting
         for server in self.servers:
             server.close()
+            if isinstance(server, SharedListener):
+                await server.wait_closed()
         for connection in self._take_over(listeners, shared=bool(sockets)):
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
         await self._hear_out()

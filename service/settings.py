@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.accelerators import has_nvidia_gpu
 from service.host_names import canonical_host, is_loopback, is_unspecified
 
 Role = Literal["all", "api", "classifier"]
@@ -60,8 +61,10 @@ class ServiceSettings(BaseSettings):
         resolve_ttl_s: How long a bare ensemble name may answer with the version before the last,
             an alias with where it pointed before it was moved, and either after a deletion.
         upload_dir: Where uploads and downloads are spooled.
+        device: Where the backbone runs, as `BackboneSettings` has it.
         front_processes: Processes that speak HTTP and decode, beside one that has the engine; 0 for
-            one process that does everything.
+            one process that does everything; "auto" for half the cores where there is a GPU, and
+            for 0 elsewhere.
         process_timeout_s: A process of this host that gives no sign of life for longer is replaced.
         runtime_dir: Where the processes of this host have a private folder with their sockets.
     """
@@ -100,7 +103,8 @@ class ServiceSettings(BaseSettings):
     resident_host_bytes: Annotated[int, Field(ge=0, le=1 << 40)] = 0
     resolve_ttl_s: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25
     upload_dir: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()))
-    front_processes: Annotated[int, Field(ge=0, le=256)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    front_processes: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = "auto"
     process_timeout_s: Annotated[float, Field(ge=0.5, le=600.0)] = 5.0
     runtime_dir: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()))
 
@@ -128,9 +132,9 @@ class ServiceSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _fronts_need_linux(self) -> Self:
-        if self.front_processes and sys.platform != "linux":
+        if self.num_fronts and sys.platform != "linux":
             raise ValueError(
-                f"front_processes={self.front_processes} needs Linux (memfd_create, prctl); "
+                f"front_processes={self.num_fronts} needs Linux (memfd_create, prctl); "
                 f"this is {sys.platform}"
             )
         return self
@@ -149,7 +153,16 @@ class ServiceSettings(BaseSettings):
     @property
     def has_fronts(self) -> bool:
         """Whether HTTP and the engine are in processes of their own."""
-        return self.front_processes > 0 and self.classifies
+        return self.num_fronts > 0 and self.classifies
+
+    @property
+    def num_fronts(self) -> int:
+        """Front processes: what was asked for, or what suits this machine."""
+        if self.front_processes != "auto":
+            return self.front_processes
+        if self.device == "cpu" or sys.platform != "linux" or not has_nvidia_gpu():
+            return 0
+        return max(1, (os.cpu_count() or 1) // 2)
 
     @property
     def serves_api(self) -> bool:

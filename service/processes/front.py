@@ -52,7 +52,7 @@ async def _serve(
     send_last_traces = trace_requests(app)
     server = server_of(app, settings)
     folder = Path(assigned.folder)
-    names = process_names(settings.front_processes)
+    names = process_names(settings.num_fronts)
     app.state.scrape = HostMetrics(folder, names).scrape
     app.state.collect_statistics = HostStatistics(folder, names[1:]).collect
     listeners = [socket.socket(fileno=descriptor) for descriptor in assigned.listener_fds]

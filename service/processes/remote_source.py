@@ -42,7 +42,7 @@ class RemoteEngineSource:
         on_pace: Pace,
     ) -> AsyncGenerator[EngineClient]:
         """Stay connected; see `EngineSource.running`."""
-        fronts = parts.settings.front_processes
+        fronts = parts.settings.num_fronts
         engine = self._engine = RemoteEngine(
             self._assigned.engine_socket,
             name=self._assigned.name,

@@ -34,7 +34,7 @@ def supervise(settings: ServiceSettings) -> int:
     with ExitStack() as stack:
         remove_leftovers(settings.runtime_dir)
         folder = stack.enter_context(scratch_folder(settings.runtime_dir))
-        longest = len(bytes(folder / front_name(settings.front_processes))) + len(".statistics")
+        longest = len(bytes(folder / front_name(settings.num_fronts))) + len(".statistics")
         if longest > MAX_SOCKET_PATH_BYTES:
             sys.exit(
                 f"service: runtime_dir={settings.runtime_dir} is too long for the path of a "
@@ -97,7 +97,7 @@ async def _run(settings: ServiceSettings, folder: Path, listeners: Sequence[sock
     try:
         await supervisor.run(
             lambda: logger.info(
-                "serving on http://%s:%d with %d fronts", host, port, settings.front_processes
+                "serving on http://%s:%d with %d fronts", host, port, settings.num_fronts
             )
         )
     finally:
@@ -127,7 +127,7 @@ def _fronts(settings: ServiceSettings, listeners: Sequence[socket.socket]) -> li
     program = python_module("service.processes.front")
     return [
         ChildSpec(front_name(index), program, grace_s, descriptors)
-        for index in range(settings.front_processes)
+        for index in range(settings.num_fronts)
     ]
 
 

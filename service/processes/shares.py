@@ -6,7 +6,7 @@ from service.settings import ServiceSettings
 
 def share_of_front(settings: ServiceSettings) -> ServiceSettings:
     """Return the settings of one front: its part of each bound, enough for one request at least."""
-    fronts = settings.front_processes
+    fronts = settings.num_fronts
     return settings.model_copy(
         update={
             "max_queue": max(

@@ -1,9 +1,11 @@
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from prompt_store.scratch import PREFIX, scratch_folder
+from service import settings as settings_module
 from service.host_names import is_loopback
 from service.main import main
 from service.settings import ServiceSettings
@@ -101,3 +103,28 @@ def test_a_start_removes_what_killed_processes_left(
         with pytest.raises(SystemExit):
             main()
         assert list(tmp_path.iterdir()) == [in_use]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "device", "asked", "fronts"),
+    [
+        (True, "auto", "auto", 8),
+        (True, "cuda", "auto", 8),
+        (True, "cpu", "auto", 0),
+        (False, "auto", "auto", 0),
+        (True, "auto", 3, 3),
+        (True, "auto", 0, 0),
+        (False, "cpu", 2, 2),
+    ],
+)
+def test_a_gpu_gets_a_front_for_two_processors_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, device: str, asked: str | int, fronts: int
+) -> None:
+    monkeypatch.setattr(settings_module, "has_nvidia_gpu", lambda: gpu)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setenv("HGPROMPT_DEVICE", device)
+    monkeypatch.setenv("HGPROMPT_FRONT_PROCESSES", str(asked))
+    settings = ServiceSettings()
+    assert settings.num_fronts == fronts
+    assert settings.has_fronts == (fronts > 0)
+    assert not ServiceSettings(role="api").has_fronts
