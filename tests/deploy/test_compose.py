@@ -50,8 +50,10 @@ def test_classifier_and_worker_can_have_a_gpu_each(compose: Any) -> None:
         assert device["device_ids"] == [gpu]
 
 
-def test_the_cpu_override_changes_the_device_and_nothing_else(compose_config: Any) -> None:
+def test_the_cpu_override_changes_the_device_and_what_goes_with_it(compose_config: Any) -> None:
     expected, overridden = (compose_config(files) for files in (BASE, CPU))
+    assert expected["services"]["classifier"]["environment"]["HGPROMPT_FRONT_PROCESSES"] == "auto"
+    expected["services"]["classifier"]["environment"]["HGPROMPT_FRONT_PROCESSES"] = "1"
     for name in ON_GPU:
         del expected["services"][name]["deploy"]
         assert expected["services"][name]["environment"]["HGPROMPT_DEVICE"] == "cuda"
