@@ -145,6 +145,7 @@ def _add_peers(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--variant", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS))
     add("--tenants", type=int, nargs="+", help="(default: 1 8 64)")
+    add("--clients", type=int, nargs="+", help="in flight (default: 1 16 64)")
     add("--rounds", type=int, help=f"(default: {PeerPlan.rounds})")
 
 
@@ -165,7 +166,7 @@ def _peer_plan(args: argparse.Namespace) -> PeerPlan:
     plan = QUICK_PLAN if args.quick else PeerPlan()
     return PeerPlan(
         tenants=tuple(args.tenants or plan.tenants),
-        clients=plan.clients,
+        clients=tuple(args.clients or plan.clients),
         rounds=args.rounds or plan.rounds,
         duration_s=args.duration_s or plan.duration_s,
     )
@@ -198,7 +199,7 @@ def _peers(args: argparse.Namespace) -> Sequence[Path]:
         for unit in units_of(args.peer, args.variant, plan):
             if (backbone, device, args.picture, unit) not in done:
                 tried = tried_setups(unit.peer, backbone, device, tuning)
-                setup = best_setup(tried, unit.peer)
+                setup = best_setup(tried, unit.peer, device)
                 results.add(measure_unit(arena, unit, plan, setup, Console(stderr=True)))
     return _report(args)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.progress import track
 
 from benchmarks.serving.bare import BareLoop, BareRate
+from benchmarks.serving.decode_rate import decode_rate
 from benchmarks.serving.load import Load
 from benchmarks.serving.measuring import measure
 from benchmarks.serving.our_requests import classify_requests
@@ -57,6 +58,10 @@ def measure_limit(
     tenants = publish_tenants(measured.loaded.info, plan.num_tenants, store)
     bare = BareLoop(measured.loaded, pictures)
     best, rates = bare.best_batch_size(duration_s=plan.bare_s / 2)
+    decoded = None
+    if measured.device == "cuda":
+        preprocessing = measured.loaded.info.preprocessing
+        decoded = decode_rate(picture, preprocessing, duration_s=plan.bare_s)
     with running_service(tenants, measured.environment, scratch) as server:
         one, many = _loads(server, tenants, pictures, scratch)
         _warm_up(many, plan)
@@ -74,6 +79,7 @@ def measure_limit(
             best_batch_size=best,
             start_s=server.start_s,
             memory_bytes=server.processes.memory_bytes(),
+            decode_rate=decoded,
             rounds=tuple(rounds),
         )
 

@@ -23,7 +23,8 @@ class Peer:
         name: As in the reports.
         package: Its distribution.
         arguments: What the peers' interpreter is given, for a port.
-        tuning: Configurations to try; the first is used until they have been.
+        tuning: Configurations to try on a CPU; the first is used until they have been.
+        gpu_tuning: The same for a GPU, which waits for decoding: most decode in processes.
         tenant_in_body: It hands its workers the body alone.
     """
 
@@ -31,7 +32,12 @@ class Peer:
     package: str
     arguments: Callable[[int], Sequence[str]]
     tuning: tuple[PeerSetup, ...]
+    gpu_tuning: tuple[PeerSetup, ...]
     tenant_in_body: bool = False
+
+    def setups(self, device: str) -> tuple[PeerSetup, ...]:
+        """Return the configurations to try on "cpu" or "cuda"."""
+        return self.tuning if device == "cpu" else self.gpu_tuning
 
     def command(self, port: int) -> list[str]:
         """Return program and arguments."""
@@ -71,6 +77,10 @@ def _setups(*choices: tuple[int, float, int, int, int]) -> tuple[PeerSetup, ...]
     )
 
 
+GPU_SETUPS = _setups(
+    (32, 2, 1, 2, 8), (64, 2, 1, 2, 8), (32, 2, 2, 2, 8), (64, 2, 1, 2, 12), (64, 2, 2, 2, 12)
+)
+
 # Largest batch, wait in ms, model processes, torch threads each, decoders. Clients keep at most 64
 # requests in flight: 32 lets the next batch fill while one runs, 64 takes all there are.
 PEERS: dict[str, Peer] = {
@@ -86,6 +96,7 @@ PEERS: dict[str, Peer] = {
             (16, 2, 2, 1, 0),
             (8, 2, 2, 1, 1),
         ),
+        GPU_SETUPS,
     ),
     "mosec": Peer(
         "Mosec",
@@ -99,6 +110,7 @@ PEERS: dict[str, Peer] = {
             (16, 1, 2, 1, 0),
             (8, 1, 2, 1, 1),
         ),
+        GPU_SETUPS,
         tenant_in_body=True,
     ),
     "bentoml": Peer(
@@ -112,6 +124,7 @@ PEERS: dict[str, Peer] = {
             (16, 60000, 2, 1, 1),
             (8, 60000, 2, 1, 1),
         ),
+        _setups((32, 60000, 1, 2, 8), (64, 60000, 1, 2, 8), (32, 60000, 2, 2, 8)),
     ),
     "ray": Peer(
         "Ray Serve",
@@ -120,5 +133,6 @@ PEERS: dict[str, Peer] = {
         _setups(
             (32, 2, 1, 2, 0), (32, 0, 1, 2, 0), (64, 5, 1, 2, 0), (16, 2, 2, 1, 0), (8, 2, 2, 1, 0)
         ),
+        _setups((32, 2, 1, 2, 0), (32, 2, 2, 2, 0), (32, 2, 4, 2, 0)),
     ),
 }

@@ -106,9 +106,9 @@ def tried_setups(
     return [r for r in of_peer if (r.backbone, r.provenance.device) == (backbone, device)]
 
 
-def best_setup(tried: Sequence[TuningRecord], peer: str) -> PeerSetup:
+def best_setup(tried: Sequence[TuningRecord], peer: str, device: str) -> PeerSetup:
     """Return the fastest configuration that was tried, the first of the list before that."""
-    known = PEERS[peer].tuning
+    known = PEERS[peer].setups(device)
     runs = [r for r in tried if r.run is not None and r.setup in known]
     if not runs:
         return known[0]
@@ -182,7 +182,8 @@ def tune(
     skip: Sequence[PeerSetup] = (),
 ) -> None:
     """Try the configurations of a peer in variant "c", at full load; one record each."""
-    for setup in (each for each in PEERS[name].tuning if each not in skip):
+    setups = PEERS[name].setups(arena.measured.device)
+    for setup in (each for each in setups if each not in skip):
         found: dict[str, Any] = {}
         try:
             with running_peer(arena, PEERS[name], "c", TUNING_TENANTS, setup) as server:

@@ -30,7 +30,7 @@ from benchmarks.serving.tenants import NUM_CLASSES, Tenants
 from benchmarks.serving.tenants_file import write_tenants
 
 CHECKED_REQUESTS = 24
-MAX_MEMORY_BYTES = 12_000_000_000
+MAX_MEMORY_BYTES = {"cpu": 12_000_000_000, "cuda": 100_000_000_000}
 RESUMED_S = 0.5  # for what a server catches up with after it was suspended
 
 
@@ -111,7 +111,7 @@ def running_peer(
         arena.scratch / f"{peer.package}-{variant}.log",
         ready,
         limit_s=arena.start_limit_s,
-        max_memory_bytes=MAX_MEMORY_BYTES,
+        max_memory_bytes=MAX_MEMORY_BYTES[arena.measured.device],
     ) as server:
         yield server
 

@@ -131,7 +131,11 @@ class LimitRound(Record):
 
 
 class LimitRecord(Record):
-    """The service against the bare loop, for one backbone and one kind of image."""
+    """The service against the bare loop, for one backbone and one kind of image.
+
+    Attributes:
+        decode_rate: With a GPU: images a second that all cores decode, with nothing else to do.
+    """
 
     kind: Literal["limit"] = "limit"
     provenance: Provenance
@@ -143,6 +147,7 @@ class LimitRecord(Record):
     best_batch_size: int
     start_s: float
     memory_bytes: int
+    decode_rate: float | None = None
     rounds: tuple[LimitRound, ...]
 
 

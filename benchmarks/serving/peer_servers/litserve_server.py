@@ -81,7 +81,13 @@ def main() -> None:
         timeout=60,
         fast_queue=True,
     )
-    server.run(host="127.0.0.1", port=JOB.port, generate_client_file=False, log_level="warning")
+    server.run(
+        host="127.0.0.1",
+        port=JOB.port,
+        num_api_servers=max(1, JOB.decoders),
+        generate_client_file=False,
+        log_level="warning",
+    )
 
 
 if __name__ == "__main__":

@@ -111,8 +111,9 @@ def test_peers_are_compared_round_by_round(common: dict[str, Any], tmp_path: Pat
     text = page.read_text()
     assert "| Mosec, 84px bf16 | 8 | 64 | 75 | 35 | **2.25** |" in text
     assert "- **Mosec, 64 tenants**: out of memory" in text
-    assert best_setup([tuning], "mosec") == PEERS["mosec"].tuning[1]
-    assert best_setup([], "ray") == PEERS["ray"].tuning[0]
+    assert best_setup([tuning], "mosec", "cpu") == PEERS["mosec"].tuning[1]
+    assert best_setup([], "ray", "cpu") == PEERS["ray"].tuning[0]
+    assert best_setup([tuning], "mosec", "cuda") == PEERS["mosec"].gpu_tuning[0]
     bf16, device = tuning.backbone, tuning.provenance.device
     assert tried_setups("mosec", bf16, device, [tuning]) == [tuning]
     fp32 = bf16.model_copy(update={"precision": "fp32"})
