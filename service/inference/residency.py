@@ -31,27 +31,6 @@ class ResidencyBudgets:
     host_bytes: int
 
 
-class Pin:
-    """Holds an artifact on the device for as long as the context lasts; see `Residency.pin`.
-
-    A class, because every request enters one and a generator would take four times as long.
-    """
-
-    __slots__ = ("_digest", "_residency")
-
-    def __init__(self, residency: "Residency", digest: str) -> None:
-        self._residency = residency
-        self._digest = digest
-
-    async def __aenter__(self) -> BankEntry:
-        """Wait for the artifact."""
-        return await self._residency.pin(self._digest)
-
-    async def __aexit__(self, *_: object) -> None:
-        """Let it go."""
-        self._residency.unpin(self._digest)
-
-
 class Residency:
     """Keeps artifacts where they are soon at hand. Used on the event loop only.
 
@@ -118,10 +97,6 @@ class Residency:
         """Memory of those."""
         return self._host.num_bytes
 
-    def pinned(self, digest: str) -> "Pin":
-        """Return a context that holds an artifact on the device."""
-        return Pin(self, digest)
-
     async def pin(self, digest: str) -> BankEntry:
         """Hold an artifact on the device until `unpin`, bringing it there first if need be.
 
@@ -129,15 +104,25 @@ class Residency:
             ArtifactMismatchError: It was made for another backbone.
             PromptStoreError: It cannot be read, or its bytes are not those of its digest.
         """
+        entry = self.pin_resident(digest)
+        if entry is not None:
+            return entry
         self._pins[digest] += 1
         try:
-            return self._hold(digest, self._idle.pop(digest)) or await self._arrival(digest)
+            return await self._arrival(digest)
         except BaseException:
             self.unpin(digest)
             raise
 
+    def pin_resident(self, digest: str) -> BankEntry | None:
+        """Hold an artifact if it is on the device, as `pin` does; None if it is not."""
+        entry = self._hold(digest, self._idle.pop(digest))
+        if entry is not None:
+            self._pins[digest] += 1
+        return entry
+
     def unpin(self, digest: str) -> None:
-        """Let go of what `pin` returned."""
+        """Let go of what `pin` or `pin_resident` returned."""
         self._pins[digest] -= 1
         if not self._pins[digest]:
             del self._pins[digest]

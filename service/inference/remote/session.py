@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 
+from service.inference.bank import BankEntry
 from service.inference.engine_client import Computed
-from service.inference.local_engine import LocalEngine
+from service.inference.errors import EngineStoppedError
+from service.inference.local_engine import LocalEngine, Submission
 from service.inference.remote.arena import ArenaView
 from service.inference.remote.errors import ProtocolError
 from service.inference.remote.failures import failure_of, is_known
@@ -30,23 +32,19 @@ from service.inference.rows import RowOutcome
 logger = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Computation:
     """A `Compute` that was not answered yet.
 
     Attributes:
         asked: The message.
-        work: Computes it.
-        reply: What to answer, once that is known.
-        has_begun: Whether `work` has run at all; it does not if it is cancelled at once.
-        is_released: Whether nobody reads its pixels any more.
+        bringing: Brings its artifact to the device, if it was not there.
+        submission: Its images, once they are with the engine, until they are cancelled.
     """
 
     asked: Compute
-    work: asyncio.Task[None] | None = None
-    reply: FromEngine | None = None
-    has_begun: bool = False
-    is_released: bool = False
+    bringing: asyncio.Task[None] | None = None
+    submission: Submission | None = None
 
 
 class FrontSession(asyncio.Protocol):
@@ -92,9 +90,8 @@ class FrontSession(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  it is gone either way
         """Cancel what it waits for."""
         self._transport = None
-        for computation in self._computations.values():
-            if computation.work is not None:
-                computation.work.cancel()
+        for computation in list(self._computations.values()):
+            self._give_up(computation)
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -117,53 +114,76 @@ class FrontSession(asyncio.Protocol):
         images = [self._arena.image(row) for row in asked.rows]
         self._busy_slots |= slots
         computation = self._computations[asked.id] = Computation(asked)
-        computation.work = asyncio.create_task(self._compute(computation, images))
-        computation.work.add_done_callback(lambda _: self._done(computation))
+        entry = self._engine.residency.pin_resident(asked.digest)
+        if entry is not None:
+            self._submit(computation, entry, images)
+            return
+        computation.bringing = asyncio.create_task(self._bring(computation, images))
+        computation.bringing.add_done_callback(lambda task: self._brought(computation, task))
+
+    async def _bring(self, computation: Computation, images: list[np.ndarray]) -> None:
+        """Bring the artifact to the device, then submit the images."""
+        try:
+            entry = await self._engine.residency.pin(computation.asked.digest)
+        except Exception as error:  # noqa: BLE001 - told to whoever asked
+            self._fail(computation, error)
+        else:
+            self._submit(computation, entry, images)
+
+    def _brought(self, computation: Computation, task: asyncio.Task[None]) -> None:
+        computation.bringing = None  # each has the other: let go, so that the pixels are free
+        if task.cancelled():
+            self._release(computation)
+
+    def _submit(
+        self, computation: Computation, entry: BankEntry, images: Sequence[np.ndarray]
+    ) -> None:
+        asked = computation.asked
+        try:
+            computation.submission = self._engine.submit(
+                entry,
+                images,
+                party=asked.party,
+                deadline_s=asked.deadline_s,
+                wants_features=asked.wants_features,
+                on_done=lambda computed: self._answered(computation, computed),
+            )
+        except EngineStoppedError as error:
+            self._fail(computation, error)
+
+    def _answered(self, computation: Computation, computed: Computed) -> None:
+        try:
+            answer = _answer(computation.asked, computed)
+        except Exception as error:  # noqa: BLE001 - told to whoever asked
+            self._fail(computation, error)
+        else:
+            self._reply(computation, answer)
 
     def _cancel(self, asked: Cancel) -> None:
         computation = self._computations.get(asked.id)
-        if computation is not None and computation.work is not None:
-            computation.work.cancel()
+        if computation is not None:
+            self._give_up(computation)
 
-    async def _compute(self, computation: Computation, images: list[np.ndarray]) -> None:
-        asked = computation.asked
-        computation.has_begun = True
+    def _give_up(self, computation: Computation) -> None:
+        submission, computation.submission = computation.submission, None
+        if submission is not None:
+            self._engine.cancel(submission, lambda: self._release(computation))
+        elif computation.bringing is not None:
+            computation.bringing.cancel()  # without effect once that is done
 
-        def released() -> None:
-            computation.is_released = True
-            self._reply(computation)
+    def _fail(self, computation: Computation, error: Exception) -> None:
+        if not is_known(error):
+            logger.error("a computation failed", exc_info=error, extra={"front": self.name})
+        self._reply(computation, Failed(computation.asked.id, failure_of(error)))
 
-        computing = self._engine.compute(
-            asked.digest,
-            images,
-            party=asked.party,
-            deadline_s=asked.deadline_s,
-            wants_features=asked.wants_features,
-            on_released=released,
-        )
-        del images  # the rows alone hold them, so that they are gone with the rows
-        try:
-            computation.reply = _answer(asked, await computing)
-        except asyncio.CancelledError:
-            computation.reply = Released(asked.id)
-        except Exception as error:
-            if not is_known(error):
-                logger.exception("a computation failed", extra={"front": self.name})
-            computation.reply = Failed(asked.id, failure_of(error))
+    def _release(self, computation: Computation) -> None:
+        self._reply(computation, Released(computation.asked.id))
 
-    def _done(self, computation: Computation) -> None:
-        if not computation.has_begun:
-            computation.reply = Released(computation.asked.id)
-            computation.is_released = True
-        self._reply(computation)
-
-    def _reply(self, computation: Computation) -> None:
-        if computation.reply is None or not computation.is_released:
-            return
-        if self._computations.pop(computation.asked.id, None) is None:
-            return
+    def _reply(self, computation: Computation, reply: FromEngine) -> None:
+        """Answer; nobody reads the pixels any more, so the front may use their slots again."""
+        del self._computations[computation.asked.id]
         self._busy_slots.difference_update(row.slot for row in computation.asked.rows)
-        self.send(computation.reply)
+        self.send(reply)
 
 
 def _answer(asked: Compute, computed: Computed) -> Answer:

@@ -1,7 +1,8 @@
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
@@ -19,6 +20,15 @@ from service.inference.residency import Residency, ResidencyBudgets
 from service.metrics import InferenceMetrics
 
 pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def pinned(residency: Residency, digest: str) -> AsyncGenerator[BankEntry]:
+    entry = await residency.pin(digest)
+    try:
+        yield entry
+    finally:
+        residency.unpin(digest)
 
 
 class Shelf:
@@ -86,7 +96,7 @@ def residency(make_residency: MakeResidency) -> Residency:
 
 
 async def use(residency: Residency, digest: str) -> BankEntry:
-    async with residency.pinned(digest) as entry:
+    async with pinned(residency, digest) as entry:
         assert entry.digest == digest
         return entry
 
@@ -116,7 +126,7 @@ async def test_the_least_recently_used_artifact_goes_first(
 
 
 async def test_what_is_in_use_stays(residency: Residency, shelf: Shelf) -> None:
-    async with residency.pinned("1"), residency.pinned("2"), residency.pinned("3") as third:
+    async with pinned(residency, "1"), pinned(residency, "2"), pinned(residency, "3") as third:
         for digest in ("4", "5"):
             await use(residency, digest)
         for digest in ("1", "2", "3"):
@@ -171,7 +181,7 @@ async def test_an_artifact_can_be_dropped_from_everywhere_unless_it_is_in_use(
     for digest in "12":
         await use(residency, digest)
     await settled(residency)
-    async with residency.pinned("2"):
+    async with pinned(residency, "2"):
         residency.drop("2")
         assert residency.num_resident == 1
     residency.drop("1")
@@ -196,7 +206,7 @@ async def test_an_artifact_that_is_dropped_while_it_leaves_is_not_kept(
 
     await use(residency, "1")
     monkeypatch.setattr(residency._bank, "to_host", waiting)
-    async with residency.pinned("2"):
+    async with pinned(residency, "2"):
         assert list(residency._leaving) == ["1"]
         residency.drop("1")
         go_on.set()
@@ -277,7 +287,7 @@ async def test_what_is_idle_makes_room_when_the_device_is_out_of_memory(
         return insert(artifact)
 
     monkeypatch.setattr(residency._bank, "insert", out_of_memory_while_there_are_two)
-    async with residency.pinned("1"):
+    async with pinned(residency, "1"):
         await use(residency, "2")
         await use(residency, "3")
         assert residency.num_resident == 2  # the one in use, and the new one
@@ -294,7 +304,7 @@ async def test_a_thread_of_the_engine_makes_room_of_what_is_idle(
 ) -> None:
     residency = make_residency(on_device=9, in_memory=9)
     make_room = room_maker(residency, asyncio.get_running_loop())
-    async with residency.pinned("1"):
+    async with pinned(residency, "1"):
         assert not await asyncio.to_thread(make_room)
         await use(residency, "2")
         await use(residency, "3")
