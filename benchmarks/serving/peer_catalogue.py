@@ -78,7 +78,7 @@ def _setups(*choices: tuple[int, float, int, int, int]) -> tuple[PeerSetup, ...]
 
 
 GPU_SETUPS = _setups(
-    (32, 2, 1, 2, 8), (64, 2, 1, 2, 8), (32, 2, 2, 2, 8), (64, 2, 1, 2, 12), (64, 2, 2, 2, 12)
+    (32, 2, 2, 2, 8), (32, 2, 1, 2, 8), (64, 2, 1, 2, 8), (64, 2, 1, 2, 12), (64, 2, 2, 2, 12)
 )
 
 # Largest batch, wait in ms, model processes, torch threads each, decoders. Clients keep at most 64
@@ -124,7 +124,7 @@ PEERS: dict[str, Peer] = {
             (16, 60000, 2, 1, 1),
             (8, 60000, 2, 1, 1),
         ),
-        _setups((32, 60000, 1, 2, 8), (64, 60000, 1, 2, 8), (32, 60000, 2, 2, 8)),
+        _setups((32, 60000, 2, 2, 8), (32, 60000, 1, 2, 8), (64, 60000, 1, 2, 8)),
     ),
     "ray": Peer(
         "Ray Serve",
