@@ -1,7 +1,8 @@
 """Image bytes to pixels, on a bounded pool of threads beside the event loop.
 
-Ensembles share the threads by time: the one whose images have taken the least goes next, so one
-that sends images of 20 megapixels does not hold up another's small ones.
+Ensembles share the threads by processor time: the one whose images have taken the least goes next,
+so one that sends images of 20 megapixels does not hold up another's small ones. Time that a thread
+waits for a busy machine is nobody's: charged to whoever had it, it would let him wait once more.
 """
 
 import asyncio
@@ -88,7 +89,7 @@ class DecodePool:
 
         Args:
             data: The encoded image.
-            party: Whose image it is: the threads are shared between parties by time.
+            party: Whose image it is: parties share the threads by processor time.
 
         Raises:
             ImageDecodeError: The bytes are not an image within the limits.
@@ -117,12 +118,12 @@ class DecodePool:
         if taken is None:
             return
         party, job = taken
-        started_s = self._clock()
+        started_s, started_cpu_s = self._clock(), time.thread_time()
         self._run(job)
-        decode_s = self._clock() - started_s
+        decode_s, cpu_s = self._clock() - started_s, time.thread_time() - started_cpu_s
         with self._lock:
-            self._queue.charge(party, decode_s - charged_s)
-            self._mean_s += PACE * (decode_s - self._mean_s)
+            self._queue.charge(party, cpu_s - charged_s)
+            self._mean_s += PACE * (cpu_s - self._mean_s)
         self._report(DecodeReport(started_s - job.submitted_s, decode_s))
 
     def _take(self) -> tuple[str, _Job] | None:
