@@ -63,6 +63,8 @@ def create_app(
         version="1",
         lifespan=lifespan,
         redirect_slashes=False,
+        # `tracing` has the requests' spans; this would look for a provider at each of them.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.parts = parts
     app.state.metrics = CollectorRegistry()

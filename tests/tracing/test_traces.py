@@ -108,6 +108,8 @@ def test_a_classification_is_one_trace_from_request_to_forward_pass(
         assert request.began_ns - 10_000_000 <= part.began_ns <= part.ended_ns
         assert part.ended_ns <= request.ended_ns + 10_000_000
     assert [part.began_ns for part in parts] == sorted(part.began_ns for part in parts)
+    of_trace = [span.name for span in collector.spans if span.trace_id == request.trace_id]
+    assert sorted(of_trace) == sorted([request.name, "decode", "queue", "forward"])
     assert not [span for span in collector.spans if "metrics" in span.name]
 
 
