@@ -6,6 +6,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.problems import MEDIA_TYPE, Problem
+from service.request_parser import RequestParser
 
 MAX_OVERHEAD_BYTES = 1 << 16
 """How much a client may send that is neither a whole header nor a part of a body."""
@@ -31,6 +32,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *, idle_timeout_s: float, **rest: Any) -> None:
         super().__init__(**rest)
+        self.parser = RequestParser(self, self)
         self._idle_timeout_s = idle_timeout_s
         self._overhead_bytes = 0
         self._has_refused = False
@@ -67,6 +69,15 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin to count again."""
         self._overhead_bytes = 0
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Leave it to the next parser if a head ends here that wishes to upgrade."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        """Whether to speak WebSocket."""
+        return False
 
     def _is_running(self) -> bool:
         """Whether the newest request has no answer yet; then its application sees to its time."""

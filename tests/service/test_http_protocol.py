@@ -4,19 +4,14 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from typing import cast
 
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from service.http_protocol import MAX_OVERHEAD_BYTES, BoundedProtocol
+from service.http_protocol import MAX_OVERHEAD_BYTES
+from tests.service.bounded_server import PATIENCE_S, bounded_server, rest_of
 
 IDLE_TIMEOUT_S = 1.0
-PATIENCE_S = 20
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -38,30 +33,16 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-@contextmanager
-def serving(idle_timeout_s: float) -> Iterator[tuple[str, int]]:
-    protocol = cast(
-        "type[asyncio.Protocol]", partial(BoundedProtocol, idle_timeout_s=idle_timeout_s)
-    )
-    config = uvicorn.Config(app, loop="uvloop", http=protocol, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
-        running = pool.submit(server.run, sockets=[listener])
-        yield listener.getsockname()
-        server.should_exit = True
-        running.result(timeout=PATIENCE_S)
-
-
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[tuple[str, int]]:
-    with serving(IDLE_TIMEOUT_S) as address:
-        yield address
+    with bounded_server(app, IDLE_TIMEOUT_S) as server:
+        yield server.address
 
 
 @pytest.fixture(scope="module")
 def patient() -> Iterator[tuple[str, int]]:
-    with serving(10 * PATIENCE_S) as address:
-        yield address
+    with bounded_server(app, 10 * PATIENCE_S) as server:
+        yield server.address
 
 
 @pytest.fixture
@@ -76,14 +57,6 @@ def slow_client(patient: tuple[str, int]) -> Iterator[socket.socket]:
     """A connection that is not closed, however long a busy machine makes its client pause."""
     with socket.create_connection(patient, timeout=PATIENCE_S) as client:
         yield client
-
-
-def rest_of(client: socket.socket) -> bytes:
-    """All that still comes until the server closes the connection."""
-    received = b""
-    while chunk := client.recv(65536):
-        received += chunk
-    return received
 
 
 def answer(client: socket.socket) -> bytes:
