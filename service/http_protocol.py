@@ -1,9 +1,12 @@
-"""uvicorn's HTTP protocol, bounded where uvicorn's is not: headers and silence."""
+"""uvicorn's HTTP protocol, bounded where uvicorn's is not: headers, silence, requests at once."""
 
 import asyncio
+from collections import deque
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.problems import MEDIA_TYPE, Problem
 from service.request_parser import RequestParser
@@ -14,16 +17,22 @@ MAX_OVERHEAD_BYTES = 1 << 16
 LINGER_S = 2.0
 """How long to read on after a refusal: to close on what still arrives would take it back."""
 
+MAX_UNANSWERED = 17
+"""How many requests a connection may have at once: one that is running, the others wait for it."""
+
 HANG_UP = "hgprompt.hang_up"
 """Where in the scope of a request the application finds how to end its connection."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Holds no connection for ever, nor headers without end.
+    """Holds no connection for ever, nor headers or requests without end.
 
     A connection on which no request is running, and on which nothing arrives for a while, is
     closed: it may have sent nothing, half a header, or the body of a request that was answered
     before it had come. uvicorn closes those only that have sent nothing since an answer.
+
+    A client that sends requests faster than it gets answers loses its connection: uvicorn would
+    keep what it sends.
 
     Args:
         idle_timeout_s: How long nothing may arrive.
@@ -36,6 +45,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._idle_timeout_s = idle_timeout_s
         self._overhead_bytes = 0
         self._has_refused = False
+        self._unanswered: deque[RequestResponseCycle] = deque()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
@@ -54,6 +64,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse()
         elif not self._is_running():
             self._wait(self._idle_timeout_s)
+        elif self.pipeline and len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()  # or nobody would see that the client leaves
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell every request; uvicorn tells the newest, which may not even run."""
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         """Give the application of each request the means to end its connection."""
@@ -61,9 +80,13 @@ class BoundedProtocol(HttpToolsProtocol):
         cast("dict[str, Any]", self.scope)[HANG_UP] = self.transport.abort
 
     def on_headers_complete(self) -> None:
-        """Begin to count again."""
+        """Begin to count again; the request runs at once, or when those before it are answered."""
         self._overhead_bytes = 0
+        if len(self._unanswered) >= MAX_UNANSWERED:
+            self.transport.abort()
+            raise httptools.HttpParserError  # so that the rest is not parsed
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Begin to count again."""
@@ -75,13 +98,23 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """Go on with the next request."""
+        self._unanswered.popleft()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, unless the connection has ended."""
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
+
     def _should_upgrade(self) -> bool:
         """Whether to speak WebSocket."""
         return False
 
     def _is_running(self) -> bool:
-        """Whether the newest request has no answer yet; then its application sees to its time."""
-        return bool(self.cycle) and not self.cycle.response_complete  # uvicorn begins with None
+        """Whether a request has no answer yet; then its application sees to its time."""
+        return bool(self._unanswered)
 
     def _wait(self, timeout_s: float) -> None:
         """Close the connection after a while."""

@@ -52,7 +52,14 @@ def bounded_server(app: Any, idle_timeout_s: float) -> Iterator[Bounded]:
     protocol = cast(
         "type[asyncio.Protocol]", partial(BoundedProtocol, idle_timeout_s=idle_timeout_s)
     )
-    config = uvicorn.Config(app, loop="uvloop", http=protocol, lifespan="off", log_config=None)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=protocol,
+        lifespan="off",
+        log_config=None,
+        timeout_graceful_shutdown=PATIENCE_S // 2,
+    )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
         running = pool.submit(server.run, sockets=[listener])
