@@ -8,6 +8,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.closing_transport import ClosingTransport
 from service.problems import MEDIA_TYPE, Problem
 from service.request_parser import RequestParser
 
@@ -16,6 +17,9 @@ MAX_OVERHEAD_BYTES = 1 << 16
 
 LINGER_S = 2.0
 """How long to read on after a refusal: to close on what still arrives would take it back."""
+
+UNREAD_S = 5.0
+"""While the process is leaving: how long a client may take to read the end of its answers."""
 
 MAX_UNANSWERED = 17
 """How many requests a connection may have at once: one that is running, the others wait for it."""
@@ -49,8 +53,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
-        super().connection_made(transport)
+        self._closing = ClosingTransport(transport, self.loop, self._idle_timeout_s)
+        super().connection_made(cast("asyncio.Transport", self._closing))
         self._wait(self._idle_timeout_s)
+
+    def eof_received(self) -> None:
+        """Close, as the event loop would, but not for ever."""
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        """Close when the requests that are running have been answered."""
+        self._closing.hurry(UNREAD_S)
+        super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived; the connection ends if it leads to nothing."""
@@ -73,6 +87,7 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         super().connection_lost(exc)
+        self._closing.forget()
 
     def on_message_begin(self) -> None:
         """Give the application of each request the means to end its connection."""

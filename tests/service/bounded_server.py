@@ -31,6 +31,9 @@ class Bounded:
     def connections(self) -> int:
         return len(self._server.server_state.connections)
 
+    def leave(self) -> None:
+        self._server.should_exit = True
+
     def connect(self, *, receive_bytes: int | None = None) -> socket.socket:
         """A client, which may let the kernel keep so much for it."""
         client = socket.socket()
