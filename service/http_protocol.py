@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
@@ -26,6 +27,15 @@ MAX_UNANSWERED = 17
 
 HANG_UP = "hgprompt.hang_up"
 """Where in the scope of a request the application finds how to end its connection."""
+
+
+HEADERS_TOO_LARGE = Problem(
+    431,
+    "headers-too-large",
+    "The headers are too large",
+    f"the headers have more than {MAX_OVERHEAD_BYTES} bytes",
+    {"field": "headers", "limit": MAX_OVERHEAD_BYTES},
+)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -72,10 +82,10 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._overhead_bytes += len(data)
         super().data_received(data)
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._has_refused:
             return
         if self._overhead_bytes > MAX_OVERHEAD_BYTES:
-            self._refuse()
+            self._refuse(HEADERS_TOO_LARGE)
         elif not self._is_running():
             self._wait(self._idle_timeout_s)
         elif self.pipeline and len(self.cycle.body) <= HIGH_WATER_LIMIT:
@@ -119,9 +129,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, unless the connection has ended."""
+        """Refuse what is no HTTP."""
         if not self.transport.is_closing():
-            super().send_400_response(msg)
+            self._refuse(Problem(400, "bad-request", "The request cannot be served", msg))
 
     def _should_upgrade(self) -> bool:
         """Whether to speak WebSocket."""
@@ -137,21 +147,14 @@ class BoundedProtocol(HttpToolsProtocol):
             timeout_s, self.timeout_keep_alive_handler
         )
 
-    def _refuse(self) -> None:
-        """Answer 431, or end the connection if an answer is under way."""
+    def _refuse(self, problem: Problem) -> None:
+        """Answer with a problem, or end the connection if an answer is under way."""
         if self._is_running():
             self.transport.abort()
             return
-        problem = Problem(
-            431,
-            "headers-too-large",
-            "The headers are too large",
-            f"the headers have more than {MAX_OVERHEAD_BYTES} bytes",
-            {"field": "headers", "limit": MAX_OVERHEAD_BYTES},
-        )
         body = bytes(problem.response().body)
         head = (
-            "HTTP/1.1 431 Request Header Fields Too Large\r\n"
+            f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
             f"Content-Type: {MEDIA_TYPE}\r\n"
             f"Content-Length: {len(body)}\r\n"
             "Connection: close\r\n\r\n"

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -124,3 +125,19 @@ def test_trailers_without_end_end_the_connection(slow_client: socket.socket) -> 
         assert rest_of(slow_client) == b""
     except ConnectionError:
         pass
+
+
+@pytest.mark.parametrize("garbage", [b"\x16\x03\x01", b"BAD\r\n\r\n", b"x" * 100 + b"\r\n\r\n"])
+def test_what_is_no_http_is_refused_with_a_problem(
+    slow_client: socket.socket, garbage: bytes
+) -> None:
+    slow_client.sendall(garbage)
+    head, _, body = rest_of(slow_client).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json")
+    assert json.loads(body)["type"] == "urn:hgprompt:problem:bad-request"
+
+
+def test_behind_a_request_it_is_not_taken_for_its_answer(slow_client: socket.socket) -> None:
+    slow_client.sendall(GET.replace(b"/", b"/slow", 1) + b"BAD\r\n\r\n")
+    with suppress(ConnectionError):
+        assert rest_of(slow_client) == b""
