@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol, bounded where uvicorn's is not: headers, silence, requests at once."""
 
 import asyncio
+import socket
 from collections import deque
 from http import HTTPStatus
 from typing import Any, cast
@@ -21,6 +22,9 @@ LINGER_S = 2.0
 
 UNREAD_S = 5.0
 """While the process is leaving: how long a client may take to read the end of its answers."""
+
+UNSENT_BYTES = 1 << 16
+"""How much of an answer the kernel may keep that it has not sent."""
 
 MAX_UNANSWERED = 17
 """How many requests a connection may have at once: one that is running, the others wait for it."""
@@ -65,6 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Wait for the first request."""
         self._closing = ClosingTransport(transport, self.loop, self._idle_timeout_s)
         super().connection_made(cast("asyncio.Transport", self._closing))
+        _report_what_leaves(transport)
         self._wait(self._idle_timeout_s)
 
     def eof_received(self) -> None:
@@ -163,3 +168,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(head.encode("ascii") + body)
         self.transport.write_eof()
         self._wait(LINGER_S)
+
+
+def _report_what_leaves(transport: asyncio.Transport) -> None:
+    """Let the kernel ask for more whenever a little has left.
+
+    Else it asks when a third of its buffer is empty, which may be a megabyte: a client that reads
+    slowly but steadily would seem to read nothing.
+    """
+    connection: socket.socket = transport.get_extra_info("socket")
+    if hasattr(socket, "TCP_NOTSENT_LOWAT") and connection.family != socket.AF_UNIX:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)

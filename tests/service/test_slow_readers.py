@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.http_protocol import BoundedProtocol
 from service.slow_readers import CHUNK_BYTES, CutOffSlowReaders
+from tests.service.bounded_server import bounded_server, rest_of
 
 pytestmark = pytest.mark.anyio
 
@@ -124,3 +125,22 @@ async def test_a_small_answer_that_does_not_leave_is_given_up_too() -> None:
 
     async with asyncio.timeout(5):
         await CutOffSlowReaders(small, idle_timeout_s=0.2)({"path": "/"}, nothing, send)
+
+
+def test_a_slow_but_steady_reader_gets_everything_from_a_real_server() -> None:
+    size, rate, pauses_s = 12_000_000, 500_000, 0.02
+
+    async def large(_scope: Scope, _receive: Receive, send: Send) -> None:
+        length = [(b"content-length", str(size).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": length})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    app = CutOffSlowReaders(large, idle_timeout_s=1.0)
+    with bounded_server(app, idle_timeout_s=30.0) as server, server.connect() as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received, until_s = 0, time.monotonic() + 6
+        while time.monotonic() < until_s:
+            received += len(client.recv(int(rate * pauses_s)))
+            time.sleep(pauses_s)
+        received += len(rest_of(client))
+        assert received > size
