@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from service import errors
 from service.classify_docs import CLASSIFY_PATHS
 from service.cross_site import RefuseCrossSite, RefuseUnknownHost
-from service.drain import CloseWhileDraining
+from service.gentle_close import CloseGently
 from service.oip.docs import OIP_PATHS
 from service.oip.repository import RepositoryIndex
 from service.oip.routes import OIP_ROUTES
@@ -74,7 +74,7 @@ def create_app(
     app.add_middleware(RefuseCrossSite)
     if parts.settings.checks_hosts:
         app.add_middleware(RefuseUnknownHost, known=parts.settings.known_hosts)
-    app.add_middleware(CloseWhileDraining, drain=parts.drain)
+    app.add_middleware(CloseGently, drain=parts.drain)
     app.add_middleware(MeasureRequests, metrics=metrics)
     app.add_middleware(CutOffSlowReaders, idle_timeout_s=parts.settings.body_idle_timeout_s)
     for error in (*errors.KINDS, errors.ProblemError, errors.ClientDisconnect, OSError, Exception):

@@ -12,13 +12,10 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from types import FrameType
 from typing import cast
 
 import uvicorn
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.listeners import HANDSHAKE_S, accept_waiting, drop_newcomers
 from service.shared_listener import SharedListener
@@ -54,9 +51,6 @@ FIRST_REQUEST_S = 1.0
 """After the listening socket has closed: how long a new connection may take to begin a request."""
 
 POLL_S = 0.01
-
-LINGER_S = 2.0
-"""How long to read the rest of a request that has been answered."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -156,46 +150,3 @@ class DrainingServer(uvicorn.Server):
             getattr(each, "cycle", None) is None  # uvicorn sets it when a request begins
             for each in self.server_state.connections
         )
-
-
-class CloseWhileDraining:
-    """ASGI middleware: while the process is leaving, each response closes its connection.
-
-    A body that the application did not read is read first: closing a connection on which something
-    arrives resets it, and the client may lose the answer.
-    """
-
-    def __init__(self, app: ASGIApp, drain: Drain) -> None:
-        self._app = app
-        self._drain = drain
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on, adding `Connection: close` to the response if need be."""
-        is_read = is_closing = False
-
-        async def watched_receive() -> Message:
-            nonlocal is_read
-            message = await receive()
-            is_read = not message.get("more_body", False)
-            return message
-
-        async def closing_send(message: Message) -> None:
-            nonlocal is_closing
-            if message["type"] == "http.response.start" and self._drain.begun.is_set():
-                is_closing = True
-                MutableHeaders(scope=message)["Connection"] = "close"
-            elif is_closing and not is_read and not message.get("more_body", False):
-                await send({**message, "more_body": True})
-                await _discard(receive)
-                message = {"type": "http.response.body", "body": b""}
-            await send(message)
-
-        await self._app(scope, watched_receive, closing_send)
-
-
-async def _discard(receive: Receive) -> None:
-    """Read the rest of a request's body, for as long as it is worth while."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_S):
-            while (await receive()).get("more_body", False):
-                pass

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from service.drain import LINGER_S, CloseWhileDraining, Drain, DrainingServer
+from service.drain import Drain, DrainingServer
+from service.gentle_close import LINGER_S, CloseGently
 
 DRAIN_S = 0.3
 
@@ -53,7 +54,7 @@ class Running:
                 Route("/refuse", refuse, methods=["PUT"]),
             ]
         )
-        app.add_middleware(CloseWhileDraining, drain=self.drain)
+        app.add_middleware(CloseGently, drain=self.drain)
         config = uvicorn.Config(
             app, port=self.port, http="httptools", ws="none", lifespan="off", log_config=None
         )
@@ -156,3 +157,13 @@ def answer_on_one(client: socket.socket) -> bytes:
     while not found.endswith(b"\r\n\r\n3") and (piece := client.recv(65536)):
         found += piece
     return found
+
+
+@pytest.mark.parametrize("last", [b"HTTP/1.1\r\nConnection: close", b"HTTP/1.0"])
+def test_neither_does_an_answer_get_lost_whose_client_wants_no_other(
+    server: Running, last: bytes
+) -> None:
+    head = b"PUT /refuse " + last + b"\r\nHost: x\r\nContent-Length: 30000000\r\n\r\n"
+    with server.connect() as client:
+        client.sendall(head + bytes(30_000_000))
+        assert answer_on(client).endswith(b'"too much"')
