@@ -64,7 +64,8 @@ def test_they_are_cut_off_in_time(impatient: Bounded, last: bytes) -> None:
 def test_neither_does_one_that_says_no_more(impatient: Bounded) -> None:
     clients = ask(impatient, UNREAD)
     for client in clients:
-        client.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # those that asked for too much are cut off already
+            client.shutdown(socket.SHUT_WR)
     impatient.wait_for(connections=0)
     for client in clients:
         client.close()
