@@ -31,13 +31,20 @@ class Forward:
         """
         features = self._backbone(rows)  # (B, D)
         probabilities = class_probabilities(features, [row.entry for row in rows])
-        return list(zip(probabilities, _wanted(rows, features), strict=True))
+        return list(zip(probabilities, wanted_features(rows, features), strict=True))
 
 
-def _wanted(rows: list[Row], features: Tensor) -> list[np.ndarray | None]:
-    """The features (B, D) of the rows that asked for them."""
-    if not any(row.wants_features for row in rows):
+def wanted_features(rows: list[Row], features: Tensor | None) -> list[np.ndarray | None]:
+    """Return the features of the rows that asked for them.
+
+    Args:
+        rows: The B rows of a batch.
+        features: (B, D) float32 in main memory; None if no row asked.
+    """
+    if features is None:
         return [None] * len(rows)
-    # A copy: the tensor may be a buffer that the next pass writes to.
-    values = features.cpu().numpy().copy()
-    return [each if row.wants_features else None for row, each in zip(rows, values, strict=True)]
+    # A copy: a row that is kept for long should not keep the others' features.
+    return [
+        each.copy() if row.wants_features else None
+        for row, each in zip(rows, features.numpy(), strict=True)
+    ]

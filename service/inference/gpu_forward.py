@@ -2,12 +2,10 @@
 
 import threading
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from service.inference.backbone_pass import BackbonePass
-from service.inference.forward import ComputedRow
+from service.inference.forward import ComputedRow, wanted_features
 from service.inference.heads import flat_logits, flat_probabilities
 from service.inference.rows import Row
 
@@ -38,25 +36,11 @@ class GpuForward:
         with self._queuing:
             features = self._backbone(rows)  # (B, D)
             logits = flat_logits(features, entries).to("cpu", non_blocking=True)
-            copied = features.to("cpu", non_blocking=True) if _are_wanted(rows) else None
+            are_wanted = any(row.wants_features for row in rows)
+            copied = features.to("cpu", non_blocking=True) if are_wanted else None
             done = torch.cuda.Event(blocking=True)
             done.record()
         done.synchronize()
         counts = [len(entry.head_bias) for entry in entries]
         probabilities = flat_probabilities(logits.numpy(), counts)
-        return list(zip(probabilities, _wanted(rows, copied), strict=True))
-
-
-def _are_wanted(rows: list[Row]) -> bool:
-    return any(row.wants_features for row in rows)
-
-
-def _wanted(rows: list[Row], features: Tensor | None) -> list[np.ndarray | None]:
-    """The features (B, D) of the rows that asked for them."""
-    if features is None:
-        return [None] * len(rows)
-    # A copy: a row that is kept for long should not keep the others' features.
-    return [
-        each.copy() if row.wants_features else None
-        for row, each in zip(rows, features.numpy(), strict=True)
-    ]
+        return list(zip(probabilities, wanted_features(rows, copied), strict=True))

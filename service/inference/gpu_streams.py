@@ -69,7 +69,7 @@ class GpuStreams:
         return True
 
     def release(self, stream: int) -> bool:
-        """See `Streams`: a pass that failed has ended too."""
+        """See `Streams`: of a batch whose rows were all late there are no results."""
         return self._running.pop(stream, None) is not None
 
     def _began_s(self, running: _Running) -> float:
