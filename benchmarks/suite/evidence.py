@@ -10,10 +10,9 @@ from benchmarks.suite.intervals import Floats, compared, t_interval
 from benchmarks.suite.markdown import table
 from benchmarks.suite.panel import Panel
 from benchmarks.suite.records import CellRecord, Place
+from benchmarks.suite.variants import OURS, SIMPLE
 
-OURS = "hgprompt"
 LOGME = "logme"
-SIMPLE = ("none", "single", "mean")
 SERVED = "served"
 
 _EVIDENCE: dict[str, Callable[[Place], float]] = {

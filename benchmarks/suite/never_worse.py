@@ -9,9 +9,8 @@ import numpy as np
 from benchmarks.suite.intervals import Interval, image_interval, t_interval
 from benchmarks.suite.markdown import table
 from benchmarks.suite.panel import Panel
+from benchmarks.suite.variants import OURS, SIMPLE
 
-OURS = "hgprompt"
-SIMPLE = ("none", "single", "mean")
 _ABSENT = "n/a"
 
 

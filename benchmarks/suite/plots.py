@@ -17,8 +17,7 @@ from benchmarks.suite.intervals import (
     win_rates,
 )
 from benchmarks.suite.svg import STYLE, save_figure
-
-OURS = "hgprompt"
+from benchmarks.suite.variants import OURS
 
 
 def plot_gain(

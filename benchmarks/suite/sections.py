@@ -9,8 +9,8 @@ from benchmarks.suite.intervals import Interval, compared, t_interval
 from benchmarks.suite.markdown import table
 from benchmarks.suite.panel import Panel
 from benchmarks.suite.task_groups import group_of
+from benchmarks.suite.variants import OURS
 
-OURS = "hgprompt"
 REFERENCE = "none"
 _ABSENT = "n/a"
 

@@ -12,6 +12,12 @@ VALIDATION_FRACTION = 0.2
 
 METHODS: tuple[Method, ...] = get_args(Method)
 
+OURS = "hgprompt"
+"""The variant that all others are compared with."""
+
+SIMPLE = ("none", "single", "mean")
+"""The candidates that anybody has without learning weights."""
+
 ABLATIONS: dict[str, dict[str, Any]] = {
     "hgprompt-no-penalty": {"penalty_weight": 0.0},
     "hgprompt-unaligned": {"align": False},
