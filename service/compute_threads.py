@@ -9,7 +9,17 @@ long. So nothing but the engine's first stream may have a team: start-up compute
 from collections.abc import Generator
 from contextlib import contextmanager
 
+import joblib
 import torch
+
+
+def keep_to_processors() -> None:
+    """Have torch use no more threads than processors that this process may use.
+
+    torch knows the affinity of the process but no quota of a container; threads beyond it would
+    have all of them stopped for most of the time.
+    """
+    torch.set_num_threads(min(torch.get_num_threads(), joblib.cpu_count()))
 
 
 @contextmanager

@@ -6,12 +6,13 @@ minutes.
 """
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
+
+import joblib
 
 MAX_BYTES_ON_LOOP = 262_144
 """What is larger takes more than a millisecond or so to parse."""
@@ -19,8 +20,8 @@ MAX_BYTES_ON_LOOP = 262_144
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_BODIES = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="bodies")
-_ARCHIVES = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="archives")
+_BODIES = ThreadPoolExecutor(joblib.cpu_count(), thread_name_prefix="bodies")
+_ARCHIVES = ThreadPoolExecutor(joblib.cpu_count(), thread_name_prefix="archives")
 
 
 async def on_cpu_thread(compute: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

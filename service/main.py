@@ -67,11 +67,12 @@ def main() -> None:
 
 def _load_backbone(settings: ServiceSettings) -> LoadedBackbone:
     from backbones.settings import BackboneSettings  # noqa: PLC0415  as above
-    from service.compute_threads import computing_alone  # noqa: PLC0415
+    from service.compute_threads import computing_alone, keep_to_processors  # noqa: PLC0415
     from service.inference.precision import load_serving_backbone  # noqa: PLC0415
 
     backbone = BackboneSettings()
     if settings.classifies:
+        keep_to_processors()
         with computing_alone():
             return load_serving_backbone(backbone, settings.serving_precision)
     # Only what describes the backbone is needed.

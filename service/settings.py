@@ -1,11 +1,11 @@
 """Settings of the HTTP service, read from `HGPROMPT_…` environment variables."""
 
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import joblib
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -93,9 +93,7 @@ class ServiceSettings(BaseSettings):
     body_idle_timeout_s: Seconds = 30.0
     drain_s: Annotated[float, Field(ge=0.0, le=600.0)] = 1.0
     shutdown_grace_s: Seconds = 20.0
-    decode_threads: Annotated[int, Field(ge=1, le=256)] = Field(
-        default_factory=lambda: os.cpu_count() or 1
-    )
+    decode_threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=joblib.cpu_count)
     serving_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     cuda_graphs: bool = True
     warm_up: bool = True
@@ -162,7 +160,7 @@ class ServiceSettings(BaseSettings):
             return self.front_processes
         if self.device == "cpu" or sys.platform != "linux" or not has_nvidia_gpu():
             return 0
-        return max(1, (os.cpu_count() or 1) // 2)
+        return max(1, joblib.cpu_count() // 2)
 
     @property
     def serves_api(self) -> bool:

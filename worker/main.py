@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 
+import joblib
 import torch
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
@@ -41,8 +42,8 @@ def main() -> int:
         settings, deployment = WorkerSettings(), DeploymentSettings()
         backbone_settings = BackboneSettings()
         configure_logging(settings.log_level)
-        if settings.num_threads:
-            torch.set_num_threads(settings.num_threads)
+        usable = min(torch.get_num_threads(), joblib.cpu_count())
+        torch.set_num_threads(settings.num_threads or usable)
         objects = open_object_store(deployment.store_url)
         backbone = backbone_settings.load()
     except ValidationError as error:

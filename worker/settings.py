@@ -10,7 +10,7 @@ class WorkerSettings(BaseSettings):
     """How a worker process runs.
 
     Attributes:
-        num_threads: CPU threads of torch; 0 = torch's own choice.
+        num_threads: CPU threads of torch; 0 = one for each processor that it may use.
         log_level: Least severe level that is logged.
         metrics_host: Address on which Prometheus metrics are served.
         metrics_port: TCP port for them; 0 serves none.

@@ -2,11 +2,12 @@
 
 import asyncio
 import gc
-import os
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+
+import joblib
 
 from backbones.info import LoadedBackbone
 from jobs.ensembles import EnsembleStore
@@ -34,7 +35,7 @@ from service.inference.residency import Residency
 from service.inference.rows import Row, RowOutcome
 from service.settings import ServiceSettings
 
-LOAD_THREADS = min(8, os.cpu_count() or 1)
+LOAD_THREADS = min(8, joblib.cpu_count())
 COPY_THREADS = 2
 
 

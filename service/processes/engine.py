@@ -20,7 +20,7 @@ from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
 from prompt_store.errors import PromptStoreError
 from prompt_store.objects import ObjectStore, open_object_store
-from service.compute_threads import computing_alone
+from service.compute_threads import computing_alone, keep_to_processors
 from service.host_metrics import scraped, serving_metrics
 from service.inference.assembly import running_engine
 from service.inference.precision import load_serving_backbone
@@ -39,6 +39,7 @@ def main() -> None:
     die_with_parent(assigned.parent_pid)
     settings = ServiceSettings()
     configure_logging(settings.log_level, process=assigned.name)
+    keep_to_processors()
     try:
         with computing_alone():
             loaded = load_serving_backbone(BackboneSettings(), settings.serving_precision)

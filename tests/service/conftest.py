@@ -1,4 +1,5 @@
 import io
+import os
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -30,6 +31,15 @@ SOURCE_DIGEST = f"sha256:{'5' * 64}"
 def loaded() -> LoadedBackbone:
     torch.set_num_threads(1)
     return load_tiny_backbone()
+
+
+@pytest.fixture
+def one_processor() -> Iterator[None]:
+    """Let this process use only one of the machine's processors."""
+    usual = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(usual)})
+    yield
+    os.sched_setaffinity(0, usual)
 
 
 @pytest.fixture

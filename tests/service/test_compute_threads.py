@@ -1,8 +1,9 @@
 import threading
 
+import pytest
 import torch
 
-from service.compute_threads import computing_alone
+from service.compute_threads import computing_alone, keep_to_processors
 
 
 def test_only_threads_that_begin_after_the_start_compute_with_helpers() -> None:
@@ -33,5 +34,19 @@ def test_only_threads_that_begin_after_the_start_compute_with_helpers() -> None:
             thread.join()
         assert seen == {"early": 1, "this": 1, "early, afterwards": 1, "late": 3}
         assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(usual)
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 1), (1, 1)])
+def test_torch_keeps_to_the_processors_that_it_may_use(
+    one_processor: None, before: int, after: int
+) -> None:
+    del one_processor
+    usual = torch.get_num_threads()
+    torch.set_num_threads(before)
+    try:
+        keep_to_processors()
+        assert torch.get_num_threads() == after
     finally:
         torch.set_num_threads(usual)

@@ -1,6 +1,6 @@
-import os
 from pathlib import Path
 
+import joblib
 import pytest
 from pydantic import ValidationError
 
@@ -121,10 +121,15 @@ def test_a_gpu_gets_a_front_for_two_processors_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, device: str, asked: str | int, fronts: int
 ) -> None:
     monkeypatch.setattr(settings_module, "has_nvidia_gpu", lambda: gpu)
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
     monkeypatch.setenv("HGPROMPT_DEVICE", device)
     monkeypatch.setenv("HGPROMPT_FRONT_PROCESSES", str(asked))
     settings = ServiceSettings()
     assert settings.num_fronts == fronts
     assert settings.has_fronts == (fronts > 0)
     assert not ServiceSettings(role="api").has_fronts
+
+
+def test_processors_that_it_may_not_use_do_not_count(one_processor: None) -> None:
+    del one_processor
+    assert ServiceSettings().decode_threads == 1
