@@ -59,14 +59,21 @@ class DrainingServer(uvicorn.Server):
     Args:
         config: Of uvicorn.
         drain: Told when it begins to leave.
+        stopping: Called when no new request is taken any more.
         stopped: Called when every request has its answer and the application is shut down.
     """
 
     def __init__(
-        self, config: uvicorn.Config, drain: Drain, stopped: Callable[[], None] = lambda: None
+        self,
+        config: uvicorn.Config,
+        drain: Drain,
+        *,
+        stopping: Callable[[], None] = lambda: None,
+        stopped: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
         self._drain = drain
+        self._stopping = stopping
         self._stopped = stopped
         self._was_told = False
 
@@ -105,6 +112,7 @@ class DrainingServer(uvicorn.Server):
         for connection in self._take_over(listeners, shared=bool(sockets)):
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
         await self._hear_out()
+        self._stopping()
         await super().shutdown(sockets)
         self._stopped()
 

@@ -17,9 +17,13 @@ from service.settings import ServiceSettings
 
 
 def server_of(
-    app: FastAPI, settings: ServiceSettings, stopped: Callable[[], None] = lambda: None
+    app: FastAPI,
+    settings: ServiceSettings,
+    *,
+    stopping: Callable[[], None] = lambda: None,
+    stopped: Callable[[], None] = lambda: None,
 ) -> DrainingServer:
-    """Return the HTTP server of an application, not running yet."""
+    """Return the HTTP server of an application, not running yet; see `DrainingServer`."""
     parts: Parts = app.state.parts
     protocol = partial(BoundedProtocol, idle_timeout_s=parts.settings.body_idle_timeout_s)
     config = uvicorn.Config(
@@ -36,7 +40,7 @@ def server_of(
         proxy_headers=False,
         timeout_graceful_shutdown=int(settings.shutdown_grace_s) + 1,
     )
-    return DrainingServer(config, parts.drain, stopped)
+    return DrainingServer(config, parts.drain, stopping=stopping, stopped=stopped)
 
 
 def serve(
@@ -48,8 +52,14 @@ def serve(
 ) -> None:
     """Serve until SIGTERM, on the settings' address or on sockets that are bound already.
 
-    The process has to end then: after `patience_s` it is made to, if a thread hangs.
+    The process has to end then: `patience_s` after its last answer it is made to, if a thread
+    hangs, and whatever happens once requests and engine have had their time.
     """
-    server_of(app, settings, partial(leave_soon, patience_s)).run(
-        sockets=None if sockets is None else list(sockets)
+    longest_s = 2 * settings.shutdown_grace_s + patience_s  # of requests, and of the engine
+    server = server_of(
+        app,
+        settings,
+        stopping=partial(leave_soon, longest_s),
+        stopped=partial(leave_soon, patience_s),
     )
+    server.run(sockets=None if sockets is None else list(sockets))

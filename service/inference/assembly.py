@@ -71,7 +71,7 @@ async def running_engine(
     device = loaded.vit.device
     bank = ArtifactBank(device)
     max_batch_size = settings.max_batch_size or default_max_batch_size(device)
-    compute = make_forward(loaded.vit, max_batch_size, cuda_graphs=settings.cuda_graphs)
+    forward = make_forward(loaded.vit, max_batch_size, cuda_graphs=settings.cuda_graphs)
     streams = make_streams(device)
     batcher = Batcher(
         max_batch_size,
@@ -106,22 +106,25 @@ async def running_engine(
                 known_prompt_shapes, ensembles, blobs, loaded.info.digest
             )
             await asyncio.to_thread(
-                warm_up_engine, compute, bank, loaded.info, max_batch_size, shapes
+                warm_up_engine, forward, bank, loaded.info, max_batch_size, shapes
             )
     engine = Engine(
-        compute,
+        forward,
         batcher,
         deliver=deliver,
         report=observe,
         prepare=use_cores(streams.num_streams),
         make_room=room_maker(residency, loop),
+        free_cached=forward.free_cached,
         num_streams=streams.num_streams,
     )
     engine.start()
     try:
         yield RunningEngine(local, engine, residency)
     finally:
-        await asyncio.to_thread(engine.stop, settings.shutdown_grace_s)
+        # Not one of the threads of `asyncio.to_thread`: they may all hang in the store.
+        with ThreadPoolExecutor(1, thread_name_prefix="stop") as own:
+            await loop.run_in_executor(own, engine.stop, settings.shutdown_grace_s)
         loaders.shutdown(wait=False, cancel_futures=True)  # one may hang in the store
         copiers.shutdown(wait=False, cancel_futures=True)
         gc.unfreeze()  # what the warm-up froze is to be freed at exit: libraries complain of leaks

@@ -131,10 +131,15 @@ class Batcher:
                         return None
                 self._wait(stream, later)
 
-    def computed(self, stream: int) -> None:
-        """Say that the results of a stream's batch are there, before they are handed out."""
+    def computed(self, stream: int, *, failed: bool) -> None:
+        """Say that the results of a stream's batch are there, before they are handed out.
+
+        Args:
+            stream: Whose.
+            failed: Whether the pass failed, so that how long it took says nothing.
+        """
         with self._condition:
-            if self._streams.computed(stream, self._clock()):
+            if self._streams.computed(stream, self._clock(), failed=failed):
                 self._condition.notify_all()
 
     def close(self) -> None:
@@ -165,6 +170,8 @@ class Batcher:
         now_s = self._clock()
         self._streams.start(stream, share, len(batch.rows), now_s)
         self._given[stream] = len(batch.rows), now_s
+        if waiting.total() > len(batch.rows) and not batch.exclusive:
+            self._condition.notify_all()  # a stream that left them to this one may take them now
         return batch
 
     def _linger_after(self, stream: int) -> Linger | None:

@@ -6,6 +6,7 @@ waits for a busy machine is nobody's: charged to whoever had it, it would let hi
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,8 +16,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from images.decoding import ImageLimits, decode_image
+from images.errors import ImageDecodeError
 from images.preprocessing import Preprocessing, preprocess
 from service.inference.fair_queue import FairQueue
+
+logger = logging.getLogger(__name__)
 
 PACE = 0.1
 """Weight of the newest image in the running mean that stands for the cost of the next one."""
@@ -114,7 +118,9 @@ class DecodePool:
     def _run_next(self) -> None:
         with self._lock:
             taken = self._take()
-            charged_s = self._mean_s
+            queue, charged_s = self._queue, self._mean_s
+            if queue.least_served is None:  # nothing waits: forget who had how much
+                self._queue, self._level = FairQueue(), 0.0
         if taken is None:
             return
         party, job = taken
@@ -122,7 +128,7 @@ class DecodePool:
         self._run(job)
         decode_s, cpu_s = self._clock() - started_s, time.thread_time() - started_cpu_s
         with self._lock:
-            self._queue.charge(party, cpu_s - charged_s)
+            queue.charge(party, cpu_s - charged_s)
             self._mean_s += PACE * (cpu_s - self._mean_s)
         self._report(DecodeReport(started_s - job.submitted_s, decode_s))
 
@@ -133,13 +139,17 @@ class DecodePool:
             party, job = self._queue.pop(self._mean_s)
             if job.result.set_running_or_notify_cancel():
                 return party, job
-        self._queue, self._level = FairQueue(), 0.0  # nothing waits: forget who had how much
         return None
 
     def _run(self, job: _Job) -> None:
         try:
             pixels = preprocess(decode_image(job.data, self._limits), self._preprocessing)
-        except BaseException as error:  # noqa: BLE001 (it is raised where the image is awaited)
-            job.result.set_exception(error)
+        except BaseException as error:
+            if not isinstance(error, ImageDecodeError | MemoryError):
+                logger.exception("decoding an image failed")
+            # The frames in its traceback hold the image, and the job, which holds the error: until
+            # the garbage collector came by.
+            error.__cause__ = error.__context__ = None
+            job.result.set_exception(error.with_traceback(None))
         else:
             job.result.set_result(pixels)

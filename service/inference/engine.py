@@ -48,7 +48,7 @@ Compute = Callable[[list[Row]], list[ComputedRow]]
 Deliver = Callable[[list[tuple[Row, RowOutcome]]], None]
 
 
-def _do_nothing(_batch: Batch) -> None:
+def _do_nothing(*_: Batch) -> None:
     pass
 
 
@@ -72,6 +72,8 @@ class Engine:
         prepare: Called on a stream's thread before each forward pass.
         make_room: Called on a stream's thread when a pass ran out of memory; has what is idle on
             the device leave, and says whether there was any.
+        free_cached: Called on a stream's thread before rows are tried again, perhaps fewer, which
+            may need blocks of memory of another size; gives cached ones back.
         num_streams: As many as the batcher has.
         clock: Monotonic seconds.
     """
@@ -85,6 +87,7 @@ class Engine:
         report: Callable[[BatchReport], None],
         prepare: Callable[[Batch], None] = _do_nothing,
         make_room: Callable[[], bool] = _has_no_room,
+        free_cached: Callable[[], None] = _do_nothing,
         num_streams: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -95,6 +98,7 @@ class Engine:
         self._clock = clock
         self._prepare = prepare
         self._make_room = make_room
+        self._free_cached = free_cached
         self._failures = [0] * num_streams  # of each stream, since its last success
         self._began_s: list[float | None] = [None] * num_streams  # the pass that each runs
         self._threads = [
@@ -135,11 +139,12 @@ class Engine:
             if batch.rows:
                 self._prepare(batch)
                 self._run_batch(batch.rows, stream)
+            del batch  # waiting for the next one, it would keep pixels and artifacts in memory
 
     def _run_batch(self, rows: list[Row], stream: int) -> None:
         started_s = self._clock()
-        computed, failed = self._computed(partial(self._pass, stream), rows)
-        self._batcher.computed(stream)
+        computed, failed = self._computed(stream, rows)
+        self._batcher.computed(stream, failed=failed)
         num_failed = sum(each is None for each in computed)
         self._failures[stream] = self._failures[stream] + 1 if num_failed == len(rows) else 0
         forward_s = self._clock() - started_s
@@ -161,13 +166,22 @@ class Engine:
         finally:
             self._began_s[stream] = None
 
-    def _computed(self, compute: Compute, rows: list[Row]) -> tuple[list[ComputedRow | None], bool]:
+    def _pass_again(self, stream: int, rows: list[Row]) -> list[ComputedRow]:
+        """One more forward pass, after one that failed."""
+        try:
+            self._free_cached()
+        except Exception:
+            logger.exception("cached memory could not be given back")
+        return self._pass(stream, rows)
+
+    def _computed(self, stream: int, rows: list[Row]) -> tuple[list[ComputedRow | None], bool]:
         """What each row computes to, None if it fails even alone; whether all together failed."""
         try:
-            return [*compute(rows)], False
+            return [*self._pass(stream, rows)], False
         except Exception as error:
             logger.exception("forward pass failed", extra={"batch_size": len(rows)})
             out_of_memory = isinstance(error, torch.OutOfMemoryError)
+        compute = partial(self._pass_again, stream)
         if out_of_memory and self._make_room():
             again = _tried(compute, rows)
             if again is not None:
@@ -190,8 +204,6 @@ def _in_halves(compute: Compute, rows: list[Row]) -> list[ComputedRow | None]:
 def _tried(compute: Compute, rows: list[Row]) -> list[ComputedRow] | None:
     """None if it fails; the exception, and what its frames hold of the device, is let go."""
     try:
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()  # a smaller batch may need blocks of another size
         return compute(rows)
     except Exception as error:  # noqa: BLE001 - the failure of the whole batch has been logged
         logger.warning("part of it failed: %s", error, extra={"batch_size": len(rows)})

@@ -45,7 +45,9 @@ def default_crowded_batch_size(device: torch.device) -> int | None:
     return 4 if device.type == "cpu" else None
 
 
-def make_forward(vit: PromptedViT, max_batch_size: int, *, cuda_graphs: bool) -> Compute:
+def make_forward(
+    vit: PromptedViT, max_batch_size: int, *, cuda_graphs: bool
+) -> Forward | GpuForward:
     """Return the forward pass: CUDA graphs by batch size on a GPU, as it comes on a CPU."""
     if vit.device.type == "cpu":
         return Forward(EagerPass(vit))

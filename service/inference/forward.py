@@ -33,6 +33,9 @@ class Forward:
         probabilities = class_probabilities(features, [row.entry for row in rows])
         return list(zip(probabilities, wanted_features(rows, features), strict=True))
 
+    def free_cached(self) -> None:
+        """Give back what is cached of the device's memory: nothing."""
+
 
 def wanted_features(rows: list[Row], features: Tensor | None) -> list[np.ndarray | None]:
     """Return the features of the rows that asked for them.

@@ -44,3 +44,12 @@ class GpuForward:
         counts = [len(entry.head_bias) for entry in entries]
         probabilities = flat_probabilities(logits.numpy(), counts)
         return list(zip(probabilities, wanted_features(rows, copied), strict=True))
+
+    def free_cached(self) -> None:
+        """Give back what is cached of the device's memory; not while a graph is captured.
+
+        Raises:
+            RuntimeError: torch cannot, as after a capture that failed.
+        """
+        with self._queuing:
+            torch.cuda.empty_cache()

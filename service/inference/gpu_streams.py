@@ -57,14 +57,15 @@ class GpuStreams:
         """See `Streams`."""
         self._running[stream] = _Running(num_rows, now_s)
 
-    def computed(self, stream: int, now_s: float) -> bool:
+    def computed(self, stream: int, now_s: float, *, failed: bool) -> bool:
         """See `Streams`: the GPU is free for the next batch."""
         running = self._running.pop(stream, None)
         if running is None:
             return False
-        took_s, size = now_s - self._began_s(running), _size(running.num_rows)
-        before_s = self._pass_s.get(size, took_s)
-        self._pass_s[size] = min(took_s, before_s + RISE * (took_s - before_s))
+        if not failed:
+            took_s, size = now_s - self._began_s(running), _size(running.num_rows)
+            before_s = self._pass_s.get(size, took_s)
+            self._pass_s[size] = min(took_s, before_s + RISE * (took_s - before_s))
         self._ended_s = now_s
         return True
 

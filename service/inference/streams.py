@@ -82,7 +82,7 @@ class Streams(Protocol):
         """A stream begins a pass over so many rows."""
         ...
 
-    def computed(self, stream: int, now_s: float) -> bool:
+    def computed(self, stream: int, now_s: float, *, failed: bool) -> bool:
         """The results of a stream's pass are there; whether the others should look again."""
         ...
 
@@ -115,7 +115,7 @@ class CoreStreams:
         self._busy.add(stream)
         self._exclusive = share.exclusive
 
-    def computed(self, stream: int, now_s: float) -> bool:  # noqa: ARG002
+    def computed(self, stream: int, now_s: float, *, failed: bool) -> bool:  # noqa: ARG002
         """See `Streams`: delivering takes a core too."""
         return False
 

@@ -13,8 +13,11 @@ import pytest
 
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitId, FitSpec
-from jobs.store_keys import request_key
+from jobs.store_keys import outcome_key, request_key
 from tests.faults.server import Server
+
+MOST_LOOKS = min(32, (os.cpu_count() or 1) + 4)
+"""Threads of `asyncio.to_thread`."""
 
 
 def test_it_survives_dropped_connections_and_leaves_without_losing_a_request(
@@ -77,6 +80,30 @@ def test_it_leaves_although_the_store_hangs(
     os.mkfifo(request)
     with pytest.raises(httpx.ReadTimeout):
         httpx.get(f"{url}/v1/ensembles/zoo/versions/1", timeout=1.0)
+    began_s = time.monotonic()
+    server.terminate()
+    assert server.process.wait(60) == 0
+    assert time.monotonic() - began_s < 20
+    assert "left although threads hang" in server.log
+
+
+def test_it_leaves_although_every_thread_that_looks_names_up_hangs(
+    serve: Callable[..., Server], publish: Callable[..., tuple[FitId, str]], tmp_path: Path
+) -> None:
+    fit_ids = [publish(f"zoo{number}", seed=1)[0] for number in range(MOST_LOOKS + 1)]
+    server = serve(drain_s=0.1, shutdown_grace_s=1.0, request_deadline_s=1.0)
+    url = server.wait_until_ready()
+    for fit_id in fit_ids:
+        outcome = tmp_path / "store" / outcome_key(fit_id)
+        outcome.unlink()
+        os.mkfifo(outcome)
+
+    def status_of(fit_id: FitId) -> int:
+        path = f"{url}/v1/ensembles/{fit_id.name}/classify"
+        return httpx.post(path, content=b"an image", timeout=30).status_code
+
+    with ThreadPoolExecutor(len(fit_ids)) as pool:
+        assert set(pool.map(status_of, fit_ids)) == {504}
     began_s = time.monotonic()
     server.terminate()
     assert server.process.wait(60) == 0

@@ -26,7 +26,6 @@ from service.inference.remote.messages import (
     FromEngine,
     FromFront,
     Pixels,
-    Released,
     Result,
     Unload,
 )
@@ -174,16 +173,19 @@ class EngineLink(asyncio.Protocol):
             if message.num_images:
                 self._on_pace(message.num_images, message.forward_s)
             return
-        pending = self._pending.pop(message.id, None)
+        pending = self._pending.get(message.id)
         if pending is None:
             raise ProtocolError(f"a reply to {message.id}, which nobody asked")
+        # First: a reply that breaks the rules ends the connection, which fails all that is pending.
+        computed = self._computed(pending, message) if isinstance(message, Answer) else None
+        del self._pending[message.id]
         self._arena.free(pending.rows)
-        if pending.computed.done() or isinstance(message, Released):
+        if pending.computed.done():
             return
         if isinstance(message, Failed):
             pending.computed.set_exception(error_of(message.failure))
-        else:
-            pending.computed.set_result(self._computed(pending, message))
+        elif computed is not None:
+            pending.computed.set_result(computed)
 
     def _computed(self, pending: Pending, answer: Answer) -> Computed:
         classes = pending.classes if answer.classes is None else answer.classes

@@ -1,10 +1,12 @@
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from backbones.info import LoadedBackbone
 from images.decoding import ImageLimits
@@ -75,6 +77,54 @@ async def test_large_images_of_one_ensemble_do_not_hold_up_the_small_ones_of_ano
     before = done[: len(done) - done[::-1].index("modest")].count("greedy")
     # An equal share of the time would let one or two more in; first come, first served all 20.
     assert before <= 5, done
+
+
+async def test_nobody_is_in_arrears_for_an_image_from_when_nobody_waited(
+    pool: DecodePool, gate: Gate, image: Callable[..., bytes]
+) -> None:
+    await pool.pixels(image(size=(1500, 1500)), "a")
+    gate.open.clear()
+    done: list[str] = []
+    others = await queued(pool, "b", image(), 30, done)
+    (task,) = await queued(pool, "a", image(), 1, done)
+    gate.open.set()
+    await asyncio.gather(task, *others)
+    assert done.index("a") <= 3, done
+
+
+def num_pictures() -> int:
+    return sum(issubclass(type(each), Image.Image) for each in gc.get_objects())
+
+
+async def test_a_refused_image_is_let_go_at_once(
+    pool: DecodePool, image: Callable[..., bytes]
+) -> None:
+    half = image(size=(300, 300), kind="JPEG")[:-1000]
+    gc.collect()
+    gc.disable()
+    try:
+        before = num_pictures()
+        for _ in range(5):
+            with pytest.raises(ImageDecodeError, match="truncated"):
+                await pool.pixels(half, "a")
+        assert num_pictures() <= before + 1  # the thread may not have left the last one yet
+    finally:
+        gc.enable()
+
+
+async def test_what_no_image_should_raise_is_logged_with_where_it_was_raised(
+    pool: DecodePool,
+    image: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr("service.inference.decoding.preprocess", broken)
+    with pytest.raises(ZeroDivisionError, match="a fault"):
+        await pool.pixels(image(), "a")
+    assert "in broken" in caplog.text
 
 
 async def test_who_gives_up_frees_the_place_and_the_bytes(

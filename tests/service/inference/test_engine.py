@@ -1,5 +1,6 @@
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -35,6 +36,7 @@ class Harness:
         compute: Compute | None = None,
         num_streams: int = 1,
         make_room: Callable[[], bool] = lambda: False,
+        free_cached: Callable[[], None] = lambda: None,
     ) -> None:
         self.bank = ArtifactBank(vit.device)
         self.batcher = Batcher(max_batch_size, streams=CoreStreams(num_streams))
@@ -49,6 +51,7 @@ class Harness:
             report=self.reports.append,
             prepare=lambda _: torch.set_num_threads(self.num_threads),
             make_room=make_room,
+            free_cached=free_cached,
             num_streams=num_streams,
         )
 
@@ -265,6 +268,50 @@ def test_a_pass_that_succeeds_in_halves_has_failed_as_a_whole(
         outcomes = harness.classify([row(0, entry), row(1, entry)])
         assert [type(outcome) for outcome in outcomes] == [RowResult] * 2
     assert [report.failed for report in harness.reports] == [True]
+
+
+def test_rows_are_tried_again_although_cached_memory_cannot_be_given_back(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    """As torch refuses it after a capture that failed."""
+    forward = Forward(EagerPass(loaded.vit))
+    events: list[int | str] = []
+
+    def compute(rows: list[Row]) -> list[ComputedRow]:
+        events.append(len(rows))
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(rows)
+
+    def free_cached() -> None:
+        events.append("free")
+        raise RuntimeError("a capture is under way")
+
+    harness = Harness(loaded.vit, compute=compute, free_cached=free_cached)
+    entry = harness.insert("d", make_artifact(1))
+    rows = [row(i, entry) for i in range(2)]
+    harness.batcher.submit(rows)
+    harness.engine.start()
+    assert [type(outcome) for outcome in harness.wait(rows)] == [RowResult] * 2
+    assert harness.engine.stop(30)
+    assert events == [2, "free", 1, "free", 1]
+
+
+def test_an_engine_that_waits_for_rows_keeps_none_of_those_before(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    """Their pixels may be memory of a front that is gone, their artifacts deleted."""
+    with running(loaded.vit) as harness:
+        entry = harness.insert("d", make_artifact(1))
+        rows = [row(0, entry), row(1, entry), row(2, entry, deadline_s=0.0)]
+        kept = [weakref.ref(each) for each in rows]
+        harness.classify(rows)
+        harness.outcomes.clear()
+        rows.clear()
+        deadline_s = time.monotonic() + 10
+        while any(each() is not None for each in kept):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("was_idle", [True, False])

@@ -24,7 +24,7 @@ def run(streams: GpuStreams, stream: int, *, at_s: float, took_s: float, num_row
     share = streams.turn(stream, waiting(num_rows), at_s)
     assert isinstance(share, Share)
     streams.start(stream, share, num_rows, at_s)
-    assert streams.computed(stream, at_s + took_s)
+    assert streams.computed(stream, at_s + took_s, failed=False)
     assert not streams.release(stream)
 
 
@@ -65,7 +65,7 @@ def test_a_batch_that_was_queued_behind_another_begins_when_that_has_ended(
     streams: GpuStreams,
 ) -> None:
     streams.start(1, everything(8), 8, 1.0 + 0.5 * PASS_S)
-    assert streams.computed(0, 1.0 + PASS_S)
+    assert streams.computed(0, 1.0 + PASS_S, failed=False)
     assert not streams.release(0)
     later = streams.turn(0, waiting(5), 1.0 + PASS_S)
     assert isinstance(later, Later)
@@ -84,6 +84,15 @@ def test_one_slow_pass_changes_the_estimate_little_and_a_fast_one_at_once() -> N
         assert streams.release(0)
 
 
+def test_a_pass_that_failed_says_nothing_of_how_long_one_takes(streams: GpuStreams) -> None:
+    assert streams.computed(0, 1.0, failed=True)
+    assert not streams.release(0)
+    streams.start(0, everything(8), 8, 2.0)
+    later = streams.turn(1, waiting(1), 2.0)
+    assert isinstance(later, Later)
+    assert later.seconds == pytest.approx(0.5 * PASS_S)
+
+
 def test_a_batcher_hands_the_next_batch_out_while_one_is_computed() -> None:
     """The first pass is taken for one of an hour: only what the test does lets the second begin."""
     ahead_s = 0.0
@@ -93,7 +102,7 @@ def test_a_batcher_hands_the_next_batch_out_while_one_is_computed() -> None:
         first.ask()
         assert digests(first.gets()) == ["a", "a"]
         ahead_s = 3600.0
-        batcher.computed(0)
+        batcher.computed(0, failed=False)
 
         batcher.submit([row("b"), row("b")])
         first.ask()
@@ -107,5 +116,5 @@ def test_a_batcher_hands_the_next_batch_out_while_one_is_computed() -> None:
         batcher.submit([row("d")])
         second.ask()
         assert second.gets_nothing()
-        batcher.computed(0)
+        batcher.computed(0, failed=False)
         assert digests(second.gets()) == ["d"]

@@ -53,7 +53,13 @@ class Stream:
 
 @contextmanager
 def two_streams(batcher: Batcher) -> Iterator[tuple[Stream, Stream]]:
-    streams = Stream(batcher, 0), Stream(batcher, 1)
+    with streams_of(batcher, 2) as (first, second):
+        yield first, second
+
+
+@contextmanager
+def streams_of(batcher: Batcher, num_streams: int) -> Iterator[list[Stream]]:
+    streams = [Stream(batcher, number) for number in range(num_streams)]
     try:
         yield streams
     finally:
@@ -159,3 +165,22 @@ def test_the_other_streams_leave_a_lone_batch_to_the_first() -> None:
     assert streams.turn(2, three, 0.0) == UNTIL_CALLED
     assert streams.turn(0, three, 0.0) == Share(3, exclusive=True)
     assert streams.turn(2, four, 0.0) == Share(1, exclusive=False)
+
+
+def test_rows_that_the_first_stream_leaves_are_taken_by_one_that_left_them_to_it() -> None:
+    batcher = Batcher(8, streams=CoreStreams(4))
+    with streams_of(batcher, 4) as (first, *others):
+        for each in (first, *others):
+            each.ask()
+        time.sleep(IDLE_S)
+        batcher.submit([row("a") for _ in range(3)])
+        assert first.gets().exclusive
+        time.sleep(IDLE_S)
+        batcher.submit([row("a"), row("a")])
+        first.ask()  # it waits a little for a third; the others see fewer rows than cores
+        assert len(first.gets().rows) == 1
+        deadline_s = time.monotonic() + 10
+        while not (taken := [each.batches.get() for each in others if each.batches.qsize()]):
+            assert time.monotonic() < deadline_s, "a row waits beside three idle streams"
+            time.sleep(0.01)
+        assert [len(batch.rows) for batch in taken if batch is not None] == [1]

@@ -23,8 +23,12 @@ from service.inference.errors import (
     QueueFullError,
 )
 from service.inference.remote import handshake, link
+from service.inference.remote.arena import PixelArena
 from service.inference.remote.client import RemoteEngine, backbone_at
 from service.inference.remote.errors import ProtocolError
+from service.inference.remote.frames import framed
+from service.inference.remote.link import EngineLink
+from service.inference.remote.messages import Answer
 from service.inference.rows import RowResult
 
 pytestmark = pytest.mark.anyio
@@ -382,3 +386,24 @@ async def test_connections_leave_no_descriptor_behind(
         before = num_open()
         await one_after_another(20)
         assert num_open() <= before
+
+
+async def test_an_answer_that_breaks_the_rules_fails_its_request_at_once(loaded: Any) -> None:
+    front = EngineLink(PixelArena(loaded.info.image_size_px, 4), 60.0, lambda *_: None)
+    loop = asyncio.get_running_loop()
+
+    class Transport(asyncio.Transport):
+        def write(self, data: object) -> None:
+            pass
+
+        def abort(self) -> None:
+            loop.call_soon(front.connection_lost, None)
+
+    front.connection_made(Transport())
+    asked = asyncio.create_task(
+        front.compute("d", images(1), party=None, deadline_s=now_s(), wants_features=False)
+    )
+    await asyncio.sleep(0)
+    front.data_received(framed(Answer(0, ("x",), ())))  # no outcome, of one image
+    with pytest.raises(EngineUnavailableError):
+        await asyncio.wait_for(asked, 10)
