@@ -98,7 +98,7 @@ def gradient_cosine(moments: list[GradientMoments]) -> Tensor:
     means = torch.stack([m.mean.flatten() for m in moments])
     # By its own norm, however small: its scale is that of the errors of the class head.
     unit = functional.normalize(means, dim=1, eps=torch.finfo(means.dtype).tiny)
-    return unit @ unit.T
+    return (unit @ unit.T).clamp(-1.0, 1.0)  # rounded, the product may be a little more than 1
 
 
 class GradientVariancePenalty:

@@ -1,6 +1,7 @@
 """From the bytes of an image file to upright RGB pixels."""
 
 import io
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,8 +77,9 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
     except (ImageDecodeError, MemoryError):
         raise
     except Image.DecompressionBombError as error:  # its own limit, checked when it opens a file
+        limit = min(limits.max_pixels, _MAX_PILLOW_PIXELS)
         raise ImageTooLargeError(
-            str(error), field="pixels", limit=min(limits.max_pixels, _MAX_PILLOW_PIXELS)
+            f"image has {_number_in(error)} pixels, limit {limit}", field="pixels", limit=limit
         ) from error
     # Pillow's readers raise nearly any exception on damaged files, SyntaxError included.
     except Exception as error:
@@ -152,6 +154,12 @@ def _orientation(image: Image.Image) -> int:
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
     transpose = _ORIENTATIONS.get(orientation)
     return image if transpose is None else image.transpose(transpose)
+
+
+def _number_in(error: Exception) -> str:
+    """The first number in Pillow's message, which is how many pixels there are."""
+    found = re.search(r"\d+", str(error))
+    return found[0] if found else "too many"
 
 
 def _reason(error: Exception) -> str:

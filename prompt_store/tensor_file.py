@@ -176,8 +176,10 @@ def _split(data: bytes, max_header_bytes: int) -> tuple[bytes, memoryview]:
         )
     (length,) = _LENGTH.unpack_from(data)
     if length > max_header_bytes:
+        is_json = data[_LENGTH.size : _LENGTH.size + 1] == b"{"
         raise InvalidPromptError(
-            f"the header has {length} bytes; the limit is {max_header_bytes}",
+            ("" if is_json else "this is not a safetensors file, or a damaged one: ")
+            + f"the header has {length} bytes; the limit is {max_header_bytes}",
             field="header",
             limit=max_header_bytes,
         )

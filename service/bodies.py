@@ -1,7 +1,6 @@
 """Reading request bodies: bounded in size and in patience."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from prompt_store.scratch import scratch_folder
-from service.content_digest import check_content_digest
+from service.content_digest import ALGORITHMS, check_content_digest, checked_algorithms
 from service.problems import ProblemError, problem_error
 
 
@@ -130,16 +129,18 @@ async def received_file(
     stack = ExitStack()
     path = stack.enter_context(scratch_folder(folder)) / "body"
     try:
-        running, size = hashlib.sha256(), 0
+        claims = request.headers.getlist("content-digest")
+        running = {name: ALGORITHMS[name]() for name in {"sha-256"} | checked_algorithms(claims)}
+        size = 0
         with path.open("wb") as file:
             body = chunks(request, limit_bytes=limit_bytes, idle_timeout_s=idle_timeout_s)
             async with aclosing(body) as parts:
                 async for chunk in parts:
-                    running.update(chunk)
+                    for each in running.values():
+                        each.update(chunk)
                     size += len(chunk)
                     await asyncio.to_thread(file.write, chunk)
-        digest = f"sha256:{running.hexdigest()}"
-        check_content_digest(request.headers.getlist("content-digest"), digest)
-        yield ReceivedFile(path, digest, size)
+        check_content_digest(claims, {name: each.digest() for name, each in running.items()})
+        yield ReceivedFile(path, f"sha256:{running['sha-256'].hexdigest()}", size)
     finally:
         await asyncio.to_thread(stack.close)

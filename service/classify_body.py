@@ -1,9 +1,10 @@
 """The three forms in which images to classify arrive: raw, multipart, or base64 in JSON."""
 
 import asyncio
+import binascii
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -36,7 +37,14 @@ class _JsonBody(msgspec.Struct, forbid_unknown_fields=True):
     images: list[bytes]
 
 
+class _JsonTexts(msgspec.Struct, forbid_unknown_fields=True):
+    """The same, with the images as they are written."""
+
+    images: list[str]
+
+
 _DECODER = msgspec.json.Decoder(_JsonBody)
+_TEXT_DECODER = msgspec.json.Decoder(_JsonTexts)
 _PLACE = re.compile(r"unknown field `(.*)`|at `\$\.(.*)`$", re.DOTALL)
 """Where in the body, as `msgspec` tells it."""
 
@@ -58,8 +66,8 @@ class _InMemoryParser(MultiPartParser):
 
 async def images_of(
     headers: Headers, body: AsyncIterator[bytes], *, max_images: int
-) -> list[bytes]:
-    """Split a body into encoded images, at least one.
+) -> Sequence[bytes | ProblemError]:
+    """Split a body into encoded images, at least one; of one that is no base64 in JSON, why.
 
     A form is split while it arrives, so its bytes are in memory once, but for a copy of one image
     at a time.
@@ -168,12 +176,12 @@ def _refused(message: str, max_images: int) -> ProblemError:
     return _malformed(message)
 
 
-def _json(body: bytearray, max_images: int) -> list[bytes]:
+def _json(body: bytearray, max_images: int) -> Sequence[bytes | ProblemError]:
     # Base64 has none of these: more of them would be values that take many times their text.
     if sum(body.count(sign) for sign in (b",", b"[", b"{")) > max_images + SPARE_VALUES:
         raise _too_many(max_images)
     try:
-        images = _DECODER.decode(body).images
+        images = _decoded(body)
     except msgspec.ValidationError as error:
         place = _PLACE.search(str(error))
         field = FIELD if place is None else place[place.lastindex or 0]
@@ -185,6 +193,25 @@ def _json(body: bytearray, max_images: int) -> list[bytes]:
     if len(images) > max_images:
         raise _too_many(max_images)
     return images
+
+
+def _decoded(body: bytearray) -> Sequence[bytes | ProblemError]:
+    try:
+        return _DECODER.decode(body).images
+    except msgspec.ValidationError as error:
+        if not str(error).startswith("Invalid base64"):
+            raise
+    # One image fails only its own row.
+    texts = _TEXT_DECODER.decode(body).images
+    return [_from_base64(text, index) for index, text in enumerate(texts)]
+
+
+def _from_base64(text: str, index: int) -> bytes | ProblemError:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:  # of characters beyond ASCII too
+        place = f"{FIELD}[{index}]"
+        return _malformed(f"{place} is not base64: {error}", status=422, field=place)
 
 
 def _malformed(detail: str, *, status: int = 400, field: str = FIELD) -> ProblemError:

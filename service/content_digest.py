@@ -1,12 +1,14 @@
-"""The `Content-Digest` header (RFC 9530), algorithm sha-256."""
+"""The `Content-Digest` header (RFC 9530), algorithms sha-256 and sha-512."""
 
 import base64
 import binascii
+import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from service.problems import ProblemError, problem_error
 
+ALGORITHMS = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
 _KEY = r"[A-Za-z*][A-Za-z0-9_.*-]*"
 _PARAMETER = rf';\x20*{_KEY}(?:=(?:"[^"]*"|[^\s,;"]+))?'
 _PLAIN_MEMBER = rf"{_KEY}=:[A-Za-z0-9+/=]*:(?:{_PARAMETER})*"
@@ -15,25 +17,37 @@ _MEMBER = re.compile(rf"({_KEY})=:([A-Za-z0-9+/=]*):(?:{_PARAMETER})*")
 _SHOWN_CHARACTERS = 80
 
 
-def check_content_digest(lines: Iterable[str], digest: str) -> None:
-    """Compare a body's digest with what its sender claims; other algorithms are ignored.
+def checked_algorithms(lines: Iterable[str]) -> set[str]:
+    """Return the algorithms that a body's digests are needed of to check it.
 
     Args:
         lines: Every value of `Content-Digest`, none when it was not sent.
-        digest: `sha256:<hex>` of the bytes received.
+    """
+    text = ", ".join(lines).lower()
+    return {name for name in ALGORITHMS if name in text}
+
+
+def check_content_digest(lines: Iterable[str], digests: Mapping[str, bytes]) -> None:
+    """Compare a body's digests with what its sender claims; other algorithms are ignored.
+
+    Args:
+        lines: Every value of `Content-Digest`, none when it was not sent.
+        digests: Those of the bytes received by algorithm, at least those of `checked_algorithms`.
 
     Raises:
         ProblemError: 400, the header is malformed or the bytes differ.
     """
-    claimed = _digests(", ".join(lines).strip()).get("sha-256")
-    if claimed is not None and claimed.hex() != digest.removeprefix("sha256:"):
-        raise problem_error(
-            400,
-            "content-digest-mismatch",
-            "The body is not what Content-Digest says",
-            f"received {digest}; the header says {claimed.hex() or 'nothing'}",
-            field="Content-Digest",
-        )
+    claimed = _digests(", ".join(lines).strip())
+    for name in ALGORITHMS:
+        if name in claimed and claimed[name] != digests[name]:
+            raise problem_error(
+                400,
+                "content-digest-mismatch",
+                "The body is not what Content-Digest says",
+                f"received {name} {digests[name].hex()}; the header says "
+                f"{claimed[name].hex() or 'nothing'}",
+                field="Content-Digest",
+            )
 
 
 def _digests(value: str) -> dict[str, bytes]:

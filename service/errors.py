@@ -29,6 +29,8 @@ RETRY_S = 5
 CLIENT_CLOSED_REQUEST = 499
 LOGGED_BEFORE = (ProblemError, inference.EngineUnavailableError, inference.NoMemoryError)
 """Errors that need no line of their own for each request."""
+EXPECTED = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+"""A line is enough: there may be one for each request, and where it was raised says nothing."""
 INTERNAL = Problem(500, "internal", "Internal error", "the service failed; its log has the details")
 
 
@@ -79,10 +81,12 @@ KINDS: dict[type[Exception], Kind] = {
     jobs.FitEndedError: Kind(409, "fit-ended", "The fit has already ended"),
     jobs.FitsUnfinishedError: Kind(409, "fits-unfinished", "Fits of the ensemble have not ended"),
     jobs.QueueUnavailableError: Kind(503, "queue-unavailable", "The queue cannot be reached"),
-    images.ImageDecodeError: Kind(415, "not-an-image", "The image cannot be read"),
+    images.ImageDecodeError: Kind(415, "not-an-image", "The image cannot be read", "image"),
     images.ImageTooLargeError: Kind(413, "image-too-large", "The image is too large"),
-    images.ArchiveFormatError: Kind(415, "not-an-archive", "The body is not a known archive"),
-    images.ArchiveError: Kind(422, "invalid-task", "The labelled images were refused"),
+    images.ArchiveFormatError: Kind(
+        415, "not-an-archive", "The body is not a known archive", "body"
+    ),
+    images.ArchiveError: Kind(422, "invalid-task", "The labelled images were refused", "body"),
     inference.QueueFullError: Kind(429, "queue-full", "Too many images are waiting"),
     inference.DeadlineExceededError: Kind(504, "deadline-exceeded", "The deadline has passed"),
     inference.NoMemoryError: Kind(503, "no-memory", "The service is short of memory"),
@@ -152,7 +156,10 @@ async def answer_error(request: Request, error: Exception) -> Response:
     request.scope[REFUSAL] = _reason(error, problem)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, LOGGED_BEFORE):
         fields = {"method": request.method, "path": request.url.path, "problem": problem.slug}
-        logger.error("request failed", exc_info=error, extra=fields)
+        if problem.status in EXPECTED:
+            logger.warning("request failed: %s", error, extra=fields)
+        else:
+            logger.error("request failed", exc_info=error, extra=fields)
     return oip_response(problem) if is_oip(request.url.path) else problem.response()
 
 

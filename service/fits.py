@@ -34,9 +34,8 @@ class EnsembleCreate(BaseModel):
 
     name: Name
     task: Reference = Field(description="`name`, `name@version` or `sha256:<hex>`")
-    sources: list[Reference] | Literal["all"] = Field(
+    sources: Annotated[list[Reference], Field(max_length=1024)] | Literal["all"] = Field(
         default_factory=list[str],
-        max_length=1024,
         description="Prompts by `name`, `name@version`, `name@alias` or `sha256:<hex>`; or "
         '"all": every prompt of this backbone, but for those whose shape is not the most common '
         "one, which the answer lists as `left_out`",

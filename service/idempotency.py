@@ -17,9 +17,12 @@ REPLAYED = "Idempotency-Replayed"
 IdempotencyKey = Annotated[
     str | None,
     Header(
+        alias="Idempotency-Key",
         min_length=1,
         max_length=MAX_KEY_CHARACTERS,
-        description="A retry with the same key and body gets the first answer again",
+        description="A retry with the same key and body gets the first success again, with "
+        f"`{REPLAYED}: true`; 409 while the first request is not answered yet, 422 with another "
+        "body. A refusal is not kept: a retry of what was refused is judged anew",
     ),
 ]
 

@@ -23,7 +23,7 @@ BINARY_BODY: dict[str, Any] = {
             "name": "Content-Digest",
             "in": "header",
             "required": False,
-            "description": "RFC 9530; `sha-256` is checked",
+            "description": "RFC 9530; `sha-256` and `sha-512` are checked",
             "schema": {"type": "string"},
         },
         *CONDITIONS["parameters"],
@@ -76,6 +76,7 @@ def install_openapi(app: FastAPI, extra_paths: dict[str, Any]) -> None:
             schemas.pop(name, None)
         for path, operations in document["paths"].items():
             for operation in operations.values():
+                _describe_streams(operation["responses"])
                 if not is_oip(path):  # whose errors are the protocol's
                     _add_problems(operation["responses"])
         return document
@@ -90,6 +91,14 @@ def allowed_methods(app: FastAPI, path: str) -> str:
         if compile_path(template)[0].match(path):
             methods.update(method.upper() for method in operations)
     return ", ".join(sorted(methods))
+
+
+def _describe_streams(responses: dict[str, Any]) -> None:
+    """Replace `itemSchema`, which the version of the document does not have."""
+    for response in responses.values():
+        stream = response.get("content", {}).get("text/event-stream")
+        if stream is not None and stream.pop("itemSchema", None) is not None:
+            stream["schema"] = {"type": "string"}
 
 
 def _add_problems(responses: dict[str, Any]) -> None:

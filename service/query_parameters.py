@@ -1,6 +1,7 @@
-"""Query parameters that a route does not have are refused: a mistyped one would be ignored."""
+"""Query parameters that would have no effect are refused, such as mistyped ones."""
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 
 from fastapi import Request
 
@@ -24,13 +25,15 @@ async def only_known_parameters(request: Request) -> None:
 
 
 def refuse_others(request: Request, known: Collection[str]) -> None:
-    """Refuse a request with any other query parameter.
+    """Refuse a request with any other query parameter, or with one that is given twice.
 
     Raises:
         ProblemError: 422, naming the first such parameter and those that there are.
     """
-    unknown = next((name for name in request.query_params if name not in known), None)
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    unknown = next((name for name in given if name not in known), None)
     if unknown is None:
+        _refuse_repeated(given)
         return
     names = ", ".join(sorted(known))
     there_are = f"there is {names}" if len(known) == 1 else f"there are {names or 'none'}"
@@ -42,3 +45,16 @@ def refuse_others(request: Request, known: Collection[str]) -> None:
         field=unknown[:MAX_SHOWN_CHARACTERS],
         limit=names or None,
     )
+
+
+def _refuse_repeated(given: Mapping[str, int]) -> None:
+    for name, count in given.items():
+        if count > 1:
+            raise problem_error(
+                422,
+                "invalid-request",
+                "The request is not valid",
+                f"{name!r} is given {count} times; it may be given once",
+                field=name,
+                limit=1,
+            )

@@ -119,27 +119,37 @@ class Admission:
                 f"{self.num_bytes} bytes of images are in memory, {self._bytes.held_by(name)} of "
                 f"them for {name}; {num_bytes} more exceed the limit of {self._bytes.limit} "
                 "(max_inflight_bytes)",
+                self._bytes.limit,
             )
         self._bytes.take(name, num_bytes)
 
     def _check_images(self, name: str, count: int) -> None:
         lacking = self._images.lacks(name, count)
-        if lacking is not None:
-            raise self._refusal(
-                "queue" if lacking == "room" else "share",
-                f"{self.num_images} images are waiting, {self._images.held_by(name)} of them for "
-                f"{name}; {count} more exceed the limit of {self._images.limit} (max_queue)",
-            )
+        if lacking is None:
+            return
+        waiting = (
+            f"{self.num_images} images are waiting, {self._images.held_by(name)} of them for {name}"
+        )
+        limit = self._images.limit
+        if lacking == "room":
+            message = f"{waiting}; {count} more exceed the limit of {limit} (max_queue)"
+            raise self._refusal("queue", message, limit)
+        raise self._refusal(
+            "share",
+            f"{waiting}; with {count} more it would have over {ENSEMBLE_SHARE} times the room that "
+            f"it leaves to others, of {limit} (max_queue)",
+            limit,
+        )
 
     def observe(self, num_images: int, seconds: float) -> None:
         """Learn the engine's pace from a finished batch; it decides what Retry-After says."""
         pace = seconds / num_images
         self._seconds_per_image += 0.1 * (pace - self._seconds_per_image)
 
-    def _refusal(self, scarce: Scarce, message: str) -> QueueFullError:
+    def _refusal(self, scarce: Scarce, message: str, limit: int) -> QueueFullError:
         wait_s = self.num_images * self._seconds_per_image
         retry_after_s = min(MAX_RETRY_S, max(MIN_RETRY_S, wait_s))
-        return QueueFullError(message, retry_after_s=retry_after_s, scarce=scarce)
+        return QueueFullError(message, retry_after_s=retry_after_s, scarce=scarce, limit=limit)
 
 
 class BodyRoom:

@@ -96,7 +96,7 @@ class Classifier:
     async def classify(
         self,
         reference: Reference,
-        images: Sequence[bytes | np.ndarray],
+        images: Sequence[bytes | np.ndarray | Exception],
         assignment_key: str | None = None,
         *,
         wants_features: bool = False,
@@ -105,7 +105,8 @@ class Classifier:
 
         Args:
             reference: The ensemble, one of its versions, or an alias.
-            images: At least one, encoded, or (3, H, W) float32 and already normalised.
+            images: At least one, encoded, or (3, H, W) float32 and already normalised, or why one
+                has no pixels, which is its outcome then.
             assignment_key: As `Resolver.resolve`; all images get the same version.
             wants_features: Whether the outcomes carry features.
 
@@ -133,7 +134,7 @@ class Classifier:
     async def _classify(
         self,
         served: Served,
-        images: Sequence[bytes | np.ndarray],
+        images: Sequence[bytes | np.ndarray | Exception],
         deadline_s: float,
         wants_features: bool,
     ) -> Classification:
@@ -156,15 +157,17 @@ class Classifier:
             return Classification(served, computed.classes, outcomes, decode_s)
 
     async def _decoded(
-        self, images: Sequence[bytes | np.ndarray], name: str
+        self, images: Sequence[bytes | np.ndarray | Exception], name: str
     ) -> list[np.ndarray | Exception]:
         """Pixels of each image, or why it has none: only what fails all of them is raised."""
         if len(images) == 1:  # the usual case needs no task of its own
             return [await self._pixels(images[0], name)]
         return await asyncio.gather(*(self._pixels(image, name) for image in images))
 
-    async def _pixels(self, image: bytes | np.ndarray, name: str) -> np.ndarray | Exception:
-        if isinstance(image, np.ndarray):
+    async def _pixels(
+        self, image: bytes | np.ndarray | Exception, name: str
+    ) -> np.ndarray | Exception:
+        if isinstance(image, np.ndarray | Exception):
             return image
         try:
             return await self._decoder.pixels(image, name)

@@ -16,22 +16,32 @@ class QueueFullError(InferenceError):
     Attributes:
         retry_after_s: When room is expected.
         scarce: What ran out.
+        limit: How much of it there is.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float, scarce: Scarce) -> None:
+    def __init__(self, message: str, *, retry_after_s: float, scarce: Scarce, limit: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.scarce = scarce
+        self.limit = limit
 
 
 class DeadlineExceededError(InferenceError):
-    """The request's deadline passed before its answer was ready."""
+    """The request's deadline passed before its answer was ready.
+
+    Attributes:
+        limit: After how many seconds that was, if it is known.
+    """
+
+    def __init__(self, message: str, *, limit: float | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 def too_late(deadline_s: float) -> DeadlineExceededError:
     """Return the error for a request that took longer than `request_deadline_s`, in seconds."""
     return DeadlineExceededError(
-        f"no answer within the deadline of {deadline_s:g} s (request_deadline_s)"
+        f"no answer within the deadline of {deadline_s:g} s (request_deadline_s)", limit=deadline_s
     )
 
 

@@ -210,7 +210,8 @@ class Resolver:
     def _read_version(self, fit_id: FitId) -> Served:
         self._ensembles.check_living(fit_id)
         outcome = self._ensembles.outcome(fit_id)
-        if outcome is None or outcome.artifact_digest is None:
-            status = "unfinished" if outcome is None else outcome.status
-            raise NothingToServeError(f"ensemble {fit_id} is {status}; it cannot be used yet")
+        if outcome is None:
+            raise NothingToServeError(f"ensemble {fit_id} is unfinished; it cannot be used yet")
+        if outcome.artifact_digest is None:
+            raise NothingToServeError(f"ensemble {fit_id} is {outcome.status}; it serves nothing")
         return Served(fit_id.name, fit_id.version, outcome.artifact_digest)

@@ -112,7 +112,8 @@ def _document(header: bytes) -> dict[str, Any]:
         document = msgspec.json.decode(header)
     except (ValueError, RecursionError) as error:
         raise bad_infer(
-            f"the request is not JSON, which has no NaN and no infinity: {str(error)[:128]}"
+            f"the request is not JSON, which has no NaN and no infinity: {str(error)[:128]}; for a "
+            "body that is one image send Inference-Header-Content-Length: 0"
         ) from error
     if not isinstance(document, dict):
         raise bad_infer("the request is not a JSON object")

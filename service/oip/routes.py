@@ -260,8 +260,10 @@ def _reference(request: Request) -> Reference:
     """Parse `{model}`, a name or name@alias, with `{version}` where the path has one."""
     model, version = request.path_params["model"], request.path_params.get("version")
     if version is not None:
-        if not (version.isascii() and version.isdigit()) or "@" in model:
-            raise bad_infer(f"version {version[:32]!r} is not a number, or the model names one too")
+        if not (version.isascii() and version.isdigit()):
+            raise bad_infer(f"version {version[:32]!r} is not a number")
+        if "@" in model:
+            raise bad_infer(f"model {model[:80]!r} says which version already; the path does too")
         model = f"{model}@{version}"
     reference = parse_reference(model)
     if isinstance(reference, DigestReference):

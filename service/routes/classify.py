@@ -1,5 +1,6 @@
 """Classification: a plain Starlette route, because it is the hot path."""
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from service.inference.resolver import Reference
 from service.inference.rows import RowOutcome, RowResult
 from service.known_route import KnownRoute
 from service.parts import parts_of
-from service.problems import problem_error
+from service.problems import ProblemError, problem_error
 from service.query_parameters import refuse_others
 
 PATH = "/v1/ensembles/{reference}/classify"
@@ -54,7 +55,7 @@ async def classify(request: Request) -> JSONResponse:
     return _response(answer, top_k)
 
 
-async def _images(request: Request, room: BodyRoom) -> list[bytes]:
+async def _images(request: Request, room: BodyRoom) -> Sequence[bytes | ProblemError]:
     """The images in the body, which takes its room as it arrives."""
     settings = parts_of(request).settings
 

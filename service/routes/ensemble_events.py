@@ -19,7 +19,9 @@ from service.params import NamePath, VersionQuery
 from service.parts import PartsDep
 from service.routes.ensembles import DeskDep, notice_end
 
-LastEventId = Annotated[str | None, Header(description="Only what came after this event")]
+LastEventId = Annotated[
+    str | None, Header(alias="Last-Event-ID", description="Only what came after this event")
+]
 NOTHING_MORE: dict[int | str, dict[str, Any]] = {
     204: {"description": "`Last-Event-ID` is the outcome: nothing follows, do not reconnect"}
 }

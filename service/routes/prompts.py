@@ -60,6 +60,8 @@ def list_prompts(
     cursor: CursorQuery = None,
 ) -> Page[PromptManifest]:
     """The latest version of each prompt, in order of names."""
+    if backbone == parts.backbone.name:  # a prompt need not name it, and may call it otherwise
+        backbone = parts.backbone.digest
     return parts.prompts.list(cursor=cursor, limit=limit, label=label, backbone=backbone)
 
 

@@ -23,7 +23,7 @@ CONFINED = """
 import resource, sys
 from pathlib import Path
 from images.decoding import ImageLimits, decode_image
-from images.errors import ImageDecodeError
+from images.errors import ImageDecodeError, ImageTooLargeError
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
@@ -101,6 +101,13 @@ def test_decompression_bombs_are_refused_before_they_unpack(tmp_path: Path) -> N
 
 def test_the_webp_canvas_is_well_formed() -> None:
     assert decode_image(_webp_claiming(32, 16), LIMITS).size == (32, 16)
+
+
+def test_a_bomb_is_refused_with_its_pixels_and_our_limit() -> None:
+    with pytest.raises(ImageTooLargeError) as refused:
+        decode_image(BOMBS["png-2e9"], LIMITS)
+    assert str(refused.value) == "image has 2000000000 pixels, limit 50000000"
+    assert refused.value.limit == 50_000_000
 
 
 def test_bombs_are_refused_without_pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:

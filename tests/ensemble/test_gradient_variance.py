@@ -173,3 +173,10 @@ def test_cosine_shows_agreement_conflict_and_silence() -> None:
         ]
     )
     torch.testing.assert_close(cosine, expected)
+
+
+def test_no_cosine_is_larger_than_1() -> None:
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(50, 3, 5, 7, generator=generator, dtype=torch.float64)
+    cosine = gradient_cosine([GradientMoments(mean, mean**2) for mean in means])
+    assert cosine.abs().max() <= 1.0

@@ -203,7 +203,8 @@ async def test_a_broken_request_is_refused(
     [
         (b'{"images": ["aGk="], "top_k": 1}', "top_k"),
         ('{"images": ["aGk="], "k\u00e4se": 1}'.encode(), "k\u00e4se"),
-        (b'{"images": ["aGk=", "%%"]}', "images[1]"),
+        (b'{"images": ["%%"]}', "images[0]"),
+        (b'{"images": ["aGk=", 1]}', "images[1]"),
         (b'{"pictures": []}', "pictures"),
         (b'{"images": null}', "images"),
         (b"{}", "images"),
@@ -218,6 +219,34 @@ async def test_what_is_wrong_in_json_is_named(
     assert (refused.status_code, slug(refused)) == (422, "malformed-images")
     assert refused.json()["field"] == field
     assert f"`{field}`" in refused.json()["detail"] or "images" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "broken", ["%%", "aGk=\n", "data:image/png;base64,aGk=", "aG", "k\u00e4se"]
+)
+async def test_an_image_that_is_no_base64_fails_only_its_own_row(
+    client: httpx.AsyncClient, publish: Publish, image: Images, broken: str
+) -> None:
+    publish("zoo")
+    alone = (await client.post(URL, content=image(1))).json()["predictions"]
+    good = base64.b64encode(image(1)).decode()
+    answer = await client.post(URL, json={"images": [good, broken, good]})
+    assert answer.status_code == 200
+    first, second, third = answer.json()["predictions"]
+    assert [first, third] == alone * 2
+    problem = second["error"]
+    assert (problem["status"], problem["field"]) == (422, "images[1]")
+    assert problem["detail"].startswith("images[1] is not base64: ")
+
+
+async def test_images_of_which_none_is_base64_have_a_problem_each(
+    client: httpx.AsyncClient, publish: Publish
+) -> None:
+    publish("zoo")
+    answer = await client.post(URL, json={"images": ["%", "%%"]})
+    assert answer.status_code == 200
+    fields = [each["error"]["field"] for each in answer.json()["predictions"]]
+    assert fields == ["images[0]", "images[1]"]
 
 
 @pytest.mark.parametrize("names", [["top_k"], ["images"], ["top_k", "images"]])

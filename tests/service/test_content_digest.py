@@ -4,18 +4,21 @@ import time
 
 import pytest
 
-from service.content_digest import check_content_digest
+from service.content_digest import check_content_digest, checked_algorithms
 from service.problems import ProblemError
 
-DIGEST = f"sha256:{hashlib.sha256(b'data').hexdigest()}"
+DIGESTS = {"sha-256": hashlib.sha256(b"data").digest(), "sha-512": hashlib.sha512(b"data").digest()}
 RIGHT = f"sha-256=:{base64.b64encode(hashlib.sha256(b'data').digest()).decode()}:"
+RIGHT_512 = f"sha-512=:{base64.b64encode(DIGESTS['sha-512']).decode()}:"
+WRONG_512 = "sha-512=:AAAA:"
 WRONG = f"sha-256=:{base64.b64encode(hashlib.sha256(b'other').digest()).decode()}:"
 
 
 def slug(*lines: str) -> str | None:
     """What a header is refused with; None if it is not."""
     try:
-        check_content_digest(lines, DIGEST)
+        needed = {name: DIGESTS[name] for name in checked_algorithms(lines)}
+        check_content_digest(lines, needed)
     except ProblemError as error:
         return f"{error.problem.status} {error.problem.slug}"
     return None
@@ -29,9 +32,10 @@ def slug(*lines: str) -> str | None:
         (RIGHT,),
         (f" {RIGHT} ",),
         (RIGHT.replace("sha", "SHA"),),
-        (f"sha-512=:AAAA:, {RIGHT}",),
+        (RIGHT_512,),
+        (f"{RIGHT_512.upper()[:7]}{RIGHT_512[7:]}, {RIGHT}",),
         (f"{RIGHT}\t,unixsum=:AQ==:",),
-        ("sha-512=:AAAA:", RIGHT),
+        (RIGHT_512, RIGHT),
         (f'{RIGHT};a; b=c;d="x, y;z"',),
         ("md5=:AAAA:",),
         (f"{WRONG}, {RIGHT}",),
@@ -43,7 +47,16 @@ def test_the_right_digest_and_other_algorithms_are_accepted(lines: tuple[str, ..
 
 
 @pytest.mark.parametrize(
-    "lines", [(WRONG,), (f"{RIGHT}, {WRONG}",), ("md5=:AAAA:", WRONG), ("sha-256=::",)], ids=str
+    "lines",
+    [
+        (WRONG,),
+        (f"{RIGHT}, {WRONG}",),
+        ("md5=:AAAA:", WRONG),
+        ("sha-256=::",),
+        ("sha-512=:AAAA:",),
+        (f"{RIGHT}, sha-512=:AAAA:",),
+    ],
+    ids=str,
 )
 def test_another_digest_is_a_mismatch(lines: tuple[str, ...]) -> None:
     assert slug(*lines) == "400 content-digest-mismatch"

@@ -5,9 +5,11 @@ import pytest
 
 from images.errors import ImagesError
 from jobs.errors import JobsError
+from jobs.records import FitId
 from prompt_store.errors import IdempotencyInProgressError, PromptStoreError
 from service.errors import KINDS, problem_of
 from service.inference.errors import InferenceError, QueueFullError
+from tests.service.conftest import Opener
 
 pytestmark = pytest.mark.anyio
 
@@ -214,8 +216,24 @@ def test_every_error_of_a_package_has_its_problem(base: type[Exception]) -> None
 
 
 def test_retry_after_is_whole_seconds() -> None:
-    problem = problem_of(QueueFullError("full", retry_after_s=1.2, scarce="queue"))
+    problem = problem_of(QueueFullError("full", retry_after_s=1.2, scarce="queue", limit=9))
+    assert problem.document()["limit"] == 9
     assert (problem.status, problem.headers["Retry-After"]) == (429, "2")
+
+
+async def test_what_is_expected_under_load_is_logged_in_a_line(
+    open_client: Opener,
+    publish: Callable[..., FitId],
+    image: Callable[..., bytes],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish("zoo")
+    async with open_client(request_deadline_s=1e-6) as client:
+        late = await client.post("/v1/ensembles/zoo/classify", content=image())
+    assert (late.status_code, late.json()["limit"]) == (504, 1e-6)
+    (record,) = (each for each in caplog.records if each.name == "service.errors")
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert "no answer within the deadline of 1e-06 s" in record.getMessage()
 
 
 def test_a_full_disk_is_507() -> None:

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 
 import httpx
@@ -55,6 +56,13 @@ async def test_every_json_answer_has_a_schema(
                 assert response.get("content"), f"{method} {path} {status}"
                 for content in response["content"].values():
                     assert content["schema"], f"{method} {path} {status}"
+
+
+async def test_it_has_nothing_that_its_version_of_openapi_has_not(
+    document: dict[str, object],
+) -> None:
+    assert document["openapi"] == "3.1.0"
+    assert "itemSchema" not in json.dumps(document)  # of 3.2
 
 
 async def test_the_contract_is_complete(document: dict[str, dict[str, object]]) -> None:

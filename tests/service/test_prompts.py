@@ -83,6 +83,10 @@ async def test_lists_are_paged_and_filtered(
     blue = (await client.get("/v1/prompts?label=team=blue")).json()["items"]
     assert [item["name"] for item in blue] == ["alpha", "bravo"]
     assert (await client.get(f"/v1/prompts?backbone={FOREIGN}")).json()["items"] == []
+    here = (await client.get("/v1/backbone")).json()  # whose name the prompts do not mention
+    for same in (here["name"], here["backbone_digest"]):
+        found = (await client.get("/v1/prompts", params={"backbone": same})).json()["items"]
+        assert len(found) == 4
 
 
 async def test_content_is_conditional_and_partial(
@@ -191,7 +195,7 @@ async def test_a_body_that_is_not_what_its_digest_says_is_refused(
     client: httpx.AsyncClient, make_prompt: Callable[..., bytes]
 ) -> None:
     data, url = make_prompt(1), "/v1/prompts/fashion"
-    for header in (content_digest(b"other"), "sha-256=:AAAA:"):
+    for header in (content_digest(b"other"), "sha-256=:AAAA:", "sha-512=:AAAA:"):
         refused = await client.put(url, content=data, headers={"Content-Digest": header})
         assert (refused.status_code, slug(refused)) == (400, "content-digest-mismatch")
     for header in ("sha-256=:%%%:", "sha-256=x", "sha-512=x", "garbage", ","):
@@ -199,7 +203,7 @@ async def test_a_body_that_is_not_what_its_digest_says_is_refused(
         assert (refused.status_code, slug(refused)) == (400, "malformed-content-digest")
         assert refused.json()["field"] == "Content-Digest"
     assert (await client.get(url)).status_code == 404
-    header = f"sha-512=:AAAA:, {content_digest(data)}"
+    header = f"md5=:AAAA:, {content_digest(data)}"
     kept = await client.put(url, content=data, headers={"Content-Digest": header})
     assert kept.status_code == 201
 

@@ -59,6 +59,20 @@ async def test_known_parameters_are_named_and_a_long_one_is_cut(client: httpx.As
     assert one.json()["detail"] == "'verison' is not a query parameter here; there is version"
 
 
+async def test_a_parameter_that_is_given_twice_is_refused(
+    client: httpx.AsyncClient, publish: Callable[..., FitId]
+) -> None:
+    """One of the two would have no effect."""
+    publish("zoo")
+    for path, name in (("/v1/ensembles/zoo", "version"), ("/v1/ensembles", "limit")):
+        refused = await client.get(f"{path}?{name}=1&{name}=2")
+        assert refused.status_code == 422
+        assert refused.json()["detail"] == f"{name!r} is given 2 times; it may be given once"
+        assert (refused.json()["field"], refused.json()["limit"]) == (name, 1)
+    twice = await client.post("/v1/ensembles/zoo/classify?top_k=1&top_k=2", content=b"x")
+    assert (twice.status_code, twice.json()["field"]) == (422, "top_k")
+
+
 async def test_probes_and_foreign_clients_may_send_what_they_like(
     client: httpx.AsyncClient,
 ) -> None:

@@ -100,6 +100,7 @@ class EngineLink(asyncio.Protocol):
                 f"{len(pixels)} more exceed the limit of {self._arena.num_slots} (max_queue)",
                 retry_after_s=RETRY_S,
                 scarce="queue",
+                limit=self._arena.num_slots,
             )
         number, classes = next(self._ids), self._known_classes.get(digest)
         computed: asyncio.Future[Computed] = asyncio.get_running_loop().create_future()

@@ -47,7 +47,11 @@ def test_large_requests_cannot_take_all_of_the_queue_either() -> None:
             held.enter_context(admission.images("greedy", 25))
         with pytest.raises(QueueFullError) as caught:
             held.enter_context(admission.images("greedy", 25))
-        assert caught.value.scarce == "share"
+        assert (caught.value.scarce, caught.value.limit) == ("share", 100)
+        assert str(caught.value) == (
+            "75 images are waiting, 75 of them for greedy; with 25 more it would have over 4 times "
+            "the room that it leaves to others, of 100 (max_queue)"
+        )
         held.enter_context(admission.images("modest", 20))
 
 

@@ -27,7 +27,7 @@ def test_every_kind_gives_the_same_problem_on_the_other_side(name: str) -> None:
 
 
 def test_attributes_arrive() -> None:
-    full = over_the_wire(QueueFullError("full", retry_after_s=2.5, scarce="queue"))
+    full = over_the_wire(QueueFullError("full", retry_after_s=2.5, scarce="queue", limit=9))
     assert isinstance(full, QueueFullError)
     assert full.retry_after_s == 2.5
     invalid = over_the_wire(InvalidPromptError("bad", field="header", limit=3))
