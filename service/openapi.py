@@ -31,6 +31,25 @@ BINARY_BODY: dict[str, Any] = {
 }
 """`openapi_extra` of a route that takes a file as its body."""
 
+CONTENT_CONDITIONS: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "description": description,
+            "schema": {"type": "string"},
+        }
+        for name, description in (
+            ("If-None-Match", "304 if the content still has this `ETag`"),
+            ("If-Match", "412 unless the content has this `ETag`"),
+            ("Range", "One range of bytes, as `bytes=0-1023`"),
+            ("If-Range", "The range only while the content has this `ETag`, else all of it"),
+        )
+    ]
+}
+"""`openapi_extra` of a route that answers with a file."""
+
 BINARY_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The bytes",
@@ -40,6 +59,9 @@ BINARY_RESPONSE: dict[int | str, dict[str, Any]] = {
     206: {
         "description": "The range asked for",
         "content": {"application/octet-stream": {"schema": _BINARY}},
+        "headers": {
+            "Content-Range": {"schema": {"type": "string"}, "description": "Of how many bytes"}
+        },
     },
     304: {"description": "The content still has the digest of `If-None-Match`"},
 }

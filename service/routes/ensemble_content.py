@@ -6,7 +6,7 @@ from fastapi.responses import HTMLResponse
 from jobs.records import EnsembleRecord, FitId
 from service.content import Content, content_response
 from service.inference.errors import NothingToServeError
-from service.openapi import BINARY_RESPONSE
+from service.openapi import BINARY_RESPONSE, CONTENT_CONDITIONS
 from service.params import NamePath, VersionQuery
 from service.parts import Parts, PartsDep
 from service.report import render_report
@@ -19,8 +19,18 @@ REPORT_HEADERS = {
 }
 
 
-@router.get("/{name}/content", response_class=Response, responses=BINARY_RESPONSE)
-@router.head("/{name}/content", response_class=Response, responses=BINARY_RESPONSE)
+@router.get(
+    "/{name}/content",
+    response_class=Response,
+    responses=BINARY_RESPONSE,
+    openapi_extra=CONTENT_CONDITIONS,
+)
+@router.head(
+    "/{name}/content",
+    response_class=Response,
+    responses=BINARY_RESPONSE,
+    openapi_extra=CONTENT_CONDITIONS,
+)
 def get_content(
     name: NamePath, request: Request, parts: PartsDep, version: VersionQuery = None
 ) -> Response:

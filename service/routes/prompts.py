@@ -10,7 +10,7 @@ from prompt_store.manifests import Page, PromptManifest
 from prompt_store.uploads import read_upload
 from service.bodies import ReceivedFile
 from service.cpu_threads import on_cpu_thread
-from service.openapi import BINARY_BODY, BINARY_RESPONSE, created_or_same
+from service.openapi import BINARY_BODY, BINARY_RESPONSE, CONTENT_CONDITIONS, created_or_same
 from service.params import (
     CursorQuery,
     LimitQuery,
@@ -85,8 +85,18 @@ def get_version(name: NamePath, version: VersionPath, parts: PartsDep) -> Prompt
     return parts.prompts.get(name, version)
 
 
-@router.get("/{name}/content", response_class=Response, responses=BINARY_RESPONSE)
-@router.head("/{name}/content", response_class=Response, responses=BINARY_RESPONSE)
+@router.get(
+    "/{name}/content",
+    response_class=Response,
+    responses=BINARY_RESPONSE,
+    openapi_extra=CONTENT_CONDITIONS,
+)
+@router.head(
+    "/{name}/content",
+    response_class=Response,
+    responses=BINARY_RESPONSE,
+    openapi_extra=CONTENT_CONDITIONS,
+)
 def get_content(
     name: NamePath, request: Request, parts: PartsDep, version: VersionQuery = None
 ) -> Response:
