@@ -56,7 +56,8 @@ def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> FitSpec:
     """
     why = why_refused(wanted.method, wanted.options)
     if why:
-        raise _refused("options-refused", "The options do not fit the method", why, "options")
+        title, field = "The options do not fit the method", "options.tuning_epochs"
+        raise _refused("options-refused", title, why, field, limit=1)
     task = _task(parts, wanted.task, wanted.options.validation_fraction)
     if wanted.sources == "all":
         sources = _every_source(parts)

@@ -242,7 +242,8 @@ async def test_a_method_that_tunes_is_refused_without_tuning(
 ) -> None:
     for options in ({}, {"tuning_epochs": 0}):
         slug, problem = await refused(stocked, method=method, options=options)
-        assert (slug, problem["field"]) == ("options-refused", "options")
+        assert (slug, problem["field"]) == ("options-refused", "options.tuning_epochs")
+        assert problem["limit"] == 1
         assert problem["detail"] == (
             f"method '{method}' tunes a prompt, so tuning_epochs must be 1 or more; it is 0"
         )
