@@ -9,7 +9,7 @@ from service.inference.errors import NothingToServeError
 from service.openapi import BINARY_RESPONSE, CONTENT_CONDITIONS
 from service.params import NamePath, VersionQuery
 from service.parts import Parts, PartsDep
-from service.report import render_report
+from service.report.page import render_report
 
 router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"])
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobs.ensembles import EnsembleStore
-from service.report import render_report
+from service.report.page import render_report
 
 Result = dict[str, Any]
 Render = Callable[[Result], str]

@@ -5,10 +5,10 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from jobs.records import EnsembleRecord
-from service.charts import curves, reliability, scatter
-from service.charts.numbers import number
-from service.report_data import ReportData
-from service.report_sections import sections
+from service.report.charts import curves, reliability, scatter
+from service.report.charts.numbers import number
+from service.report.data import ReportData
+from service.report.sections import sections
 
 
 def render_report(record: EnsembleRecord) -> str:
@@ -20,7 +20,7 @@ def render_report(record: EnsembleRecord) -> str:
     data = ReportData.model_validate(record.result or {})
     return (
         _environment()
-        .get_template("report/page.html.j2")
+        .get_template("page.html.j2")
         .render(
             record=record,
             data=data,
@@ -38,7 +38,7 @@ def render_report(record: EnsembleRecord) -> str:
 def _environment() -> Environment:
     """Templates, compiled once."""
     environment = Environment(
-        loader=PackageLoader("service", "templates"),
+        loader=PackageLoader("service.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

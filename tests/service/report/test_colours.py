@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import service
-from service.charts.scatter import MAX_COLOURS
+import service.report
+from service.report.charts.scatter import MAX_COLOURS
 
 Colour = NDArray[np.float64]
-STYLE = Path(service.__file__).parent / "templates" / "report" / "style.html.j2"
+STYLE = Path(service.report.__file__).parent / "templates" / "style.html.j2"
 
 # Machado, Oliveira and Fernandes 2009: what is left of linear RGB at full severity
 DEFICIENCIES = {

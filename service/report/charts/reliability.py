@@ -2,12 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ensemble.wilson import wilson_interval
-from service.charts.axis import Axis, Tick
-from service.report_data import ReliabilityBin
+from service.report.charts.axis import Axis, Tick
 
 WIDTH, HEIGHT, HISTOGRAM_HEIGHT = 330.0, 260.0, 48.0
+
+
+class Binned(Protocol):
+    """Images of about the same confidence: how many, and their means if there are any."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class Reliability:
     most: int
 
 
-def reliability(found: Sequence[ReliabilityBin] | None) -> Reliability | None:
+def reliability(found: Sequence[Binned] | None) -> Reliability | None:
     """Draw the bins that hold images; None if none does."""
     full = [each for each in found or () if each.count]
     if not full:
@@ -59,7 +69,7 @@ def reliability(found: Sequence[ReliabilityBin] | None) -> Reliability | None:
 
 
 def _bin(
-    each: ReliabilityBin, confidence: float, accuracy: float, most: int, x_axis: Axis, y_axis: Axis
+    each: Binned, confidence: float, accuracy: float, most: int, x_axis: Axis, y_axis: Axis
 ) -> Bin:
     correct = min(each.count, max(0, round(accuracy * each.count)))
     low, high = wilson_interval(correct, each.count)

@@ -4,11 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.charts.curves import Curve, curve
-from service.charts.matrices import MAX_DRAWN, MAX_LABELLED, Matrix, confusion_matrix, cosine_matrix
-from service.charts.numbers import number
-from service.charts.reliability import reliability
-from service.charts.rows import (
+from service.report.charts.curves import Curve, curve
+from service.report.charts.matrices import (
+    MAX_DRAWN,
+    MAX_LABELLED,
+    Matrix,
+    confusion_matrix,
+    cosine_matrix,
+)
+from service.report.charts.numbers import number
+from service.report.charts.reliability import reliability
+from service.report.charts.rows import (
     RowChart,
     ablation_chart,
     gap_chart,
@@ -16,9 +22,9 @@ from service.charts.rows import (
     timing_chart,
     weight_chart,
 )
-from service.charts.scatter import scatter
-from service.report_data import Objective, ReportData
-from service.report_tables import (
+from service.report.charts.scatter import scatter
+from service.report.data import CompositionGap, Objective, ReportData
+from service.report.tables import (
     ClassRecall,
     Confusion,
     Pair,
@@ -87,7 +93,7 @@ def sections(data: ReportData) -> list[Section]:
         ("screening", "Screening", data.screening),
         ("conflict", "Gradient conflict", _conflicts(data)),
         ("objective", "Objective", _learning(data)),
-        ("gap", "Composition gap", gap_chart(data.composition_gap)),
+        ("gap", "Composition gap", _gap(data)),
         ("features", "Features", scatter(data.embedding, data.classes)),
         ("confusion", "Confusion on the validation images", _confusions(data)),
         ("calibration", "Calibration", reliability(validation.reliability if validation else None)),
@@ -132,6 +138,13 @@ def _conflicts(data: ReportData) -> Conflicts | None:
         cosine_matrix(rows, names) if len(rows) <= MAX_DRAWN else None,
         strongest_conflicts(rows, names),
     )
+
+
+def _gap(data: ReportData) -> RowChart | None:
+    gap = data.composition_gap
+    if not isinstance(gap, CompositionGap):
+        gap = CompositionGap(aligned=gap)
+    return gap_chart(gap.aligned, gap.unaligned)
 
 
 def _confusions(data: ReportData) -> Confusions | None:

@@ -5,10 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from service.charts.numbers import number
+from service.report.charts.numbers import number
 
 _MAX_DECIMALS = 6
 _LARGEST_PLAIN = 1e6
+
+Interval = tuple[float, float]
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,34 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-from service.charts.axis import Axis, Tick
-from service.charts.numbers import number
-from service.report_data import Ablation, CompositionGap, Interval, Ranked
+from service.report.charts.axis import Axis, Interval, Tick
+from service.report.charts.numbers import number
 
 MAX_ROWS = 24
 _WEIGHT_AXES = (0.1, 0.25, 0.5, 1.0)
+
+
+class Ranked(Protocol):
+    """A candidate with its held-out accuracy; `source` is the one that it starts from, if one."""
+
+    source: str | None
+    accuracy: float
+    ci95: Interval | None
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        ...
+
+
+class Change(Protocol):
+    """An ablation with its difference to the learned ensemble."""
+
+    name: str
+    difference: float | None
+    difference_ci95: Interval | None
 
 
 @dataclass(frozen=True)
@@ -88,7 +108,7 @@ def leaderboard_chart(ranked: Sequence[Ranked], chosen: str | None) -> RowChart 
     )
 
 
-def ablation_chart(ablations: Sequence[Ablation]) -> RowChart | None:
+def ablation_chart(ablations: Sequence[Change]) -> RowChart | None:
     """Differences to the learned ensemble; a dot is filled where its interval excludes 0."""
     known = [(each, each.difference) for each in ablations if each.difference is not None]
     if not known:
@@ -116,11 +136,9 @@ def ablation_chart(ablations: Sequence[Ablation]) -> RowChart | None:
     )
 
 
-def gap_chart(gap: CompositionGap | float | None) -> RowChart | None:
+def gap_chart(aligned: float | None, unaligned: float | None) -> RowChart | None:
     """The composition gap with and without aligned tokens, on an axis from 0."""
-    if not isinstance(gap, CompositionGap):
-        gap = CompositionGap(aligned=gap)
-    named = {"tokens aligned": gap.aligned, "tokens as stored": gap.unaligned}
+    named = {"tokens aligned": aligned, "tokens as stored": unaligned}
     known = [(label, value) for label, value in named.items() if value is not None]
     if not known:
         return None

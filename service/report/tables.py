@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.charts.numbers import number
-from service.report_data import Ablation, ReportData
+from service.report.charts.numbers import number
+from service.report.data import Ablation, ReportData
 
 MAX_LISTED = 10
 MAX_WEIGHTS = 3

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from service.charts.axis import Axis
-from service.report_data import Embedding, Point
+from service.report.charts.axis import Axis, Point
 
 SIDE, MARGIN = 400.0, 14.0
 MAX_COLOURS = 8
@@ -27,6 +27,16 @@ PLAIN = "Plain features"
 LEARNED = "Features of the learned ensemble, under its composite prompt"
 SERVED = "Features of what was served, under its prompt"
 OTHER = "m-1.8 0a1.8 1.8 0 1 0 3.6 0a1.8 1.8 0 1 0-3.6 0z"  # a small circle
+
+
+class Embedding(Protocol):
+    """Images on a plane, without and with a composite prompt: the served one, or a method's."""
+
+    method: str
+    composite_of: str | None
+    labels: tuple[int, ...]
+    plain: tuple[Point, ...] | None
+    composite: tuple[Point, ...] | None
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.charts import curves, reliability, scatter
-from service.charts.axis import Axis
-from service.charts.curves import curve
-from service.charts.matrices import Matrix, confusion_matrix, cosine_matrix
-from service.charts.numbers import number
-from service.charts.rows import (
+from service.report.charts import curves, reliability, scatter
+from service.report.charts.axis import Axis
+from service.report.charts.curves import curve
+from service.report.charts.matrices import Matrix, confusion_matrix, cosine_matrix
+from service.report.charts.numbers import number
+from service.report.charts.rows import (
     MAX_ROWS,
     ablation_chart,
     gap_chart,
@@ -19,7 +19,7 @@ from service.charts.rows import (
     timing_chart,
     weight_chart,
 )
-from service.report_data import CompositionGap, Embedding, Ranked, ReliabilityBin, ReportData
+from service.report.data import Embedding, Ranked, ReliabilityBin, ReportData
 
 Result = dict[str, Any]
 
@@ -120,19 +120,18 @@ def test_an_ablation_is_marked_where_its_interval_excludes_zero(result: Result) 
 
 
 @pytest.mark.parametrize(
-    ("gap", "labels"),
+    ("aligned", "unaligned", "labels"),
     [
-        (CompositionGap(aligned=0.5, unaligned=0.75), ["tokens aligned", "tokens as stored"]),
-        (CompositionGap(unaligned=3.0), ["tokens as stored"]),
-        (0.25, ["tokens aligned"]),
-        (CompositionGap(), None),
-        (None, None),
+        (0.5, 0.75, ["tokens aligned", "tokens as stored"]),
+        (None, 3.0, ["tokens as stored"]),
+        (0.25, None, ["tokens aligned"]),
+        (None, None, None),
     ],
 )
 def test_of_the_gap_what_is_known_is_drawn(
-    gap: CompositionGap | float | None, labels: list[str] | None
+    aligned: float | None, unaligned: float | None, labels: list[str] | None
 ) -> None:
-    chart = gap_chart(gap)
+    chart = gap_chart(aligned, unaligned)
     assert (chart and [row.label for row in chart.rows]) == labels
 
 

@@ -1,8 +1,10 @@
 from typing import Any
 
-from service.report_data import Ablation, ReportData
-from service.report_sections import sections
-from service.report_tables import (
+import pytest
+
+from service.report.data import Ablation, ReportData
+from service.report.sections import sections
+from service.report.tables import (
     MAX_LISTED,
     largest_weights,
     score_table,
@@ -72,6 +74,23 @@ def test_matrices_that_are_not_square_or_not_named_are_left_out(result: Result) 
     assert "conflict" not in names({**result, "gradient_cosine": [[1.0], [1.0, 2.0]]})
     assert "confusion" not in names({**result, "confusion_matrix": [[1, 2]]})
     assert "confusion" not in names({**result, "classes": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("gap", "labels"),
+    [
+        (0.25, ["tokens aligned"]),
+        ({"unaligned": 3.0}, ["tokens as stored"]),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_a_gap_that_is_one_number_was_measured_with_aligned_tokens(
+    gap: object, labels: list[str] | None
+) -> None:
+    data = ReportData.model_validate({"composition_gap": gap})
+    chart = next((each.content for each in sections(data) if each.name == "gap"), None)
+    assert (chart and [row.label for row in chart.rows]) == labels
 
 
 def test_sources_of_a_matrix_are_numbered_if_their_names_do_not_fit(result: Result) -> None:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.charts.numbers import number
+from service.report.charts.numbers import number
 
 LEVELS = 10
 MAX_LABELLED = 40

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.charts.axis import Axis, Tick
-from service.report_data import Point
+from service.report.charts.axis import Axis, Point, Tick
 
 WIDTH, HEIGHT = 330.0, 190.0
 MAX_DOTS = 30
