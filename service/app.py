@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from service import errors
 from service.classify_docs import CLASSIFY_PATHS
 from service.cross_site import RefuseCrossSite, RefuseUnknownHost
-from service.gentle_close import CloseGently
+from service.http_server.gentle_close import CloseGently
+from service.http_server.slow_readers import CutOffSlowReaders
 from service.oip.docs import OIP_PATHS
 from service.oip.repository import RepositoryIndex
 from service.oip.routes import OIP_ROUTES
@@ -35,7 +36,6 @@ from service.routes import (
     prompts,
     tasks,
 )
-from service.slow_readers import CutOffSlowReaders
 
 API_ROUTERS = (
     prompts.router,

@@ -17,10 +17,10 @@ from prompt_store.objects import open_object_store
 from prompt_store.registry import PromptRegistry, TaskRegistry
 from service.alias_metrics import AliasMetrics
 from service.app import create_app
-from service.drain import Drain
 from service.engine_source import EngineSource
 from service.fit_metrics import FitMetrics
 from service.health import Check, Health
+from service.http_server.drain import Drain
 from service.inference.front_assembly import admission_of, running_classifier
 from service.metrics import InferenceMetrics
 from service.parts import Parts

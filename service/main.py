@@ -12,9 +12,10 @@ from jobs.settings import DeploymentSettings
 from prompt_store.errors import PromptStoreError
 from prompt_store.scratch import remove_leftovers
 from service.composition import compose
-from service.last_resort import LAST_TRACES_S, PATIENCE_S
+from service.http_server.drain import Drain
+from service.http_server.last_resort import LAST_TRACES_S, PATIENCE_S
+from service.http_server.serving import serve
 from service.processes.service_supervisor import supervise
-from service.serving import serve
 from service.settings import ServiceSettings, explained
 from service.tracing import trace_requests
 
@@ -57,11 +58,12 @@ def main() -> None:
         sys.exit(explained(error))
     except (BackboneError, PromptStoreError) as error:
         sys.exit(f"service: {error}")
+    drain: Drain = app.state.parts.drain
     send_last_traces = trace_requests(app)
     if send_last_traces is None:
-        serve(app, settings)
+        serve(app, settings, drain)
     else:
-        serve(app, settings, patience_s=PATIENCE_S + LAST_TRACES_S)
+        serve(app, settings, drain, patience_s=PATIENCE_S + LAST_TRACES_S)
         send_last_traces()
 
 

@@ -12,7 +12,7 @@ from prompt_store.blobs import BlobStore
 from prompt_store.codec import BackboneShape
 from prompt_store.objects import ObjectStore
 from prompt_store.registry import PromptRegistry, TaskRegistry
-from service.drain import Drain
+from service.http_server.drain import Drain
 from service.settings import ServiceSettings
 
 

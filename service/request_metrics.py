@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.buckets import SECONDS
-from service.drain import Drain
+from service.http_server.drain import Drain
 
 UNMATCHED = "(unmatched)"
 OTHER_METHOD = "(other)"

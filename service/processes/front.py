@@ -14,6 +14,7 @@ from prompt_store.errors import PromptStoreError
 from prompt_store.scratch import remove_leftovers
 from service.composition import compose
 from service.host_metrics import HostMetrics, scraped, serving_metrics
+from service.http_server.serving import server_of
 from service.inference.remote.client import backbone_at
 from service.oip.host_statistics import HostStatistics, serving_statistics
 from service.processes.assignment import Assignment, assignment, process_names
@@ -21,7 +22,6 @@ from service.processes.parent import die_with_parent
 from service.processes.pulse import beating
 from service.processes.remote_source import RemoteEngineSource
 from service.processes.shares import share_of_front
-from service.serving import server_of
 from service.settings import ServiceSettings
 from service.tracing import trace_requests
 
@@ -50,7 +50,7 @@ async def _serve(
     engine = RemoteEngineSource(assigned, take_over)
     app = compose(share_of_front(settings), deployment, info, engine)
     send_last_traces = trace_requests(app)
-    server = server_of(app, settings)
+    server = server_of(app, settings, app.state.parts.drain)
     folder = Path(assigned.folder)
     names = process_names(settings.num_fronts)
     app.state.scrape = HostMetrics(folder, names).scrape

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from prompt_store.scratch import remove_leftovers, scratch_folder
-from service.listeners import drop_newcomers
+from service.http_server.listeners import drop_newcomers
 from service.processes.assignment import ENGINE, front_name
 from service.processes.child import SILENT_BEATS, ChildSpec, python_module
 from service.processes.restarts import RestartPolicy

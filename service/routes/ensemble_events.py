@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from jobs.records import OUTCOME_EVENT_ID, FitId, Progress
-from service.drain import Drain
+from service.http_server.drain import Drain
 from service.params import NamePath, VersionQuery
 from service.parts import PartsDep
 from service.routes.ensembles import DeskDep, notice_end

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from service.drain import FIRST_REQUEST_S
+from service.http_server.drain import FIRST_REQUEST_S
 
 PATH = "/v1/ensembles/zoo/classify"
 DOCUMENTED = {200, 429, 503}

@@ -5,7 +5,7 @@ from contextlib import aclosing
 import pytest
 
 from jobs.progress import Progress
-from service.drain import Drain
+from service.http_server.drain import Drain
 from service.routes.ensemble_events import until_drained
 
 pytestmark = pytest.mark.anyio

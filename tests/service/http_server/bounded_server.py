@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import uvicorn
 
-from service.http_protocol import BoundedProtocol
+from service.http_server.protocol import BoundedProtocol
 
 PATIENCE_S = 20
 

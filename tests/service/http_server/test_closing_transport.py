@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from service.http_protocol import UNREAD_S
-from service.slow_readers import CutOffSlowReaders
-from tests.service.bounded_server import PATIENCE_S, Bounded, bounded_server, rest_of
+from service.http_server.protocol import UNREAD_S
+from service.http_server.slow_readers import CutOffSlowReaders
+from tests.service.http_server.bounded_server import PATIENCE_S, Bounded, bounded_server, rest_of
 
 ANSWER = bytes(60_000)
 UNREAD = [*range(1, 12), 20, 40]

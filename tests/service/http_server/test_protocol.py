@@ -9,8 +9,8 @@ from contextlib import suppress
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from service.http_protocol import MAX_OVERHEAD_BYTES
-from tests.service.bounded_server import PATIENCE_S, bounded_server, rest_of
+from service.http_server.protocol import MAX_OVERHEAD_BYTES
+from tests.service.http_server.bounded_server import PATIENCE_S, bounded_server, rest_of
 
 IDLE_TIMEOUT_S = 1.0
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

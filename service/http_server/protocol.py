@@ -10,9 +10,9 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.closing_transport import ClosingTransport
+from service.http_server.closing_transport import ClosingTransport
+from service.http_server.request_parser import RequestParser
 from service.problems import MEDIA_TYPE, Problem
-from service.request_parser import RequestParser
 
 MAX_OVERHEAD_BYTES = 1 << 16
 """How much a client may send that is neither a whole header nor a part of a body."""

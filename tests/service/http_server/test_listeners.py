@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.listeners import accept_waiting, drop_newcomers
+from service.http_server.listeners import accept_waiting, drop_newcomers
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="socket filters are Linux's"

@@ -6,7 +6,7 @@ from contextlib import suppress
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.drain import Drain
+from service.http_server.drain import Drain
 
 LINGER_S = 2.0
 """How long to read the rest of a request that has been answered."""

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from service.drain import Drain, DrainingServer
-from service.gentle_close import LINGER_S, CloseGently
+from service.http_server.drain import Drain, DrainingServer
+from service.http_server.gentle_close import LINGER_S, CloseGently
 
 DRAIN_S = 0.3
 

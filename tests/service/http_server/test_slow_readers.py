@@ -11,9 +11,9 @@ import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from service.http_protocol import BoundedProtocol
-from service.slow_readers import CHUNK_BYTES, CutOffSlowReaders
-from tests.service.bounded_server import bounded_server, rest_of
+from service.http_server.protocol import BoundedProtocol
+from service.http_server.slow_readers import CHUNK_BYTES, CutOffSlowReaders
+from tests.service.http_server.bounded_server import bounded_server, rest_of
 
 pytestmark = pytest.mark.anyio
 
@@ -71,7 +71,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(caplog: pytest.LogCaptureF
             await asyncio.Event().wait()
         sent.append(message)
 
-    with caplog.at_level(logging.WARNING, logger="service.slow_readers"):
+    with caplog.at_level(logging.WARNING, logger="service.http_server.slow_readers"):
         async with asyncio.timeout(5):
             await ask(send)
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http_protocol import HANG_UP
+from service.http_server.protocol import HANG_UP
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from typing import cast
 
 import uvicorn
 
-from service.listeners import HANDSHAKE_S, accept_waiting, drop_newcomers
-from service.shared_listener import SharedListener
+from service.http_server.listeners import HANDSHAKE_S, accept_waiting, drop_newcomers
+from service.http_server.shared_listener import SharedListener
 
 
 class Drain:

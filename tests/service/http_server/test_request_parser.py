@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.service.bounded_server import PATIENCE_S, Bounded, bounded_server, rest_of
+from tests.service.http_server.bounded_server import PATIENCE_S, Bounded, bounded_server, rest_of
 
 BODY = b"0123456789" * 50
 WISHES = {

@@ -9,23 +9,22 @@ from typing import cast
 import uvicorn
 from fastapi import FastAPI
 
-from service.drain import DrainingServer
-from service.http_protocol import BoundedProtocol
-from service.last_resort import PATIENCE_S, leave_soon
-from service.parts import Parts
+from service.http_server.drain import Drain, DrainingServer
+from service.http_server.last_resort import PATIENCE_S, leave_soon
+from service.http_server.protocol import BoundedProtocol
 from service.settings import ServiceSettings
 
 
 def server_of(
     app: FastAPI,
     settings: ServiceSettings,
+    drain: Drain,
     *,
     stopping: Callable[[], None] = lambda: None,
     stopped: Callable[[], None] = lambda: None,
 ) -> DrainingServer:
     """Return the HTTP server of an application, not running yet; see `DrainingServer`."""
-    parts: Parts = app.state.parts
-    protocol = partial(BoundedProtocol, idle_timeout_s=parts.settings.body_idle_timeout_s)
+    protocol = partial(BoundedProtocol, idle_timeout_s=settings.body_idle_timeout_s)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -40,12 +39,13 @@ def server_of(
         proxy_headers=False,
         timeout_graceful_shutdown=int(settings.shutdown_grace_s) + 1,
     )
-    return DrainingServer(config, parts.drain, stopping=stopping, stopped=stopped)
+    return DrainingServer(config, drain, stopping=stopping, stopped=stopped)
 
 
 def serve(
     app: FastAPI,
     settings: ServiceSettings,
+    drain: Drain,
     sockets: Sequence[socket.socket] | None = None,
     *,
     patience_s: float = PATIENCE_S,
@@ -59,6 +59,7 @@ def serve(
     server = server_of(
         app,
         settings,
+        drain,
         stopping=partial(leave_soon, longest_s),
         stopped=partial(leave_soon, patience_s),
     )

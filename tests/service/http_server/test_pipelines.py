@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from service.http_protocol import MAX_UNANSWERED
-from tests.service.bounded_server import PATIENCE_S, Bounded, bounded_server, rest_of
+from service.http_server.protocol import MAX_UNANSWERED
+from tests.service.http_server.bounded_server import PATIENCE_S, Bounded, bounded_server, rest_of
 
 FOLLOW = b"GET /follow HTTP/1.1\r\nHost: x\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -7,8 +7,8 @@ from typing import cast
 import pytest
 import uvloop
 
-from service import shared_listener
-from service.shared_listener import SharedListener
+from service.http_server import shared_listener
+from service.http_server.shared_listener import SharedListener
 
 NUM_CLIENTS = 64
 ADDRESS = ("127.0.0.1", 0)
