@@ -30,7 +30,7 @@ from service.inference.assembly import running_engine
 from service.inference.engine_client import EngineClient
 from service.inference.remote.arena import PixelArena
 from service.inference.remote.client import RemoteEngine, backbone_at
-from service.metrics import InferenceMetrics
+from service.metrics.inference import InferenceMetrics
 from service.processes.assignment import ENGINE, ENGINE_SOCKET, Assignment
 from service.settings import ServiceSettings
 

@@ -16,6 +16,7 @@ from service.classify_docs import CLASSIFY_PATHS
 from service.cross_site import RefuseCrossSite, RefuseUnknownHost
 from service.http_server.gentle_close import CloseGently
 from service.http_server.slow_readers import CutOffSlowReaders
+from service.metrics.requests import MeasureRequests, RequestMetrics
 from service.oip.docs import OIP_PATHS
 from service.oip.repository import RepositoryIndex
 from service.oip.routes import OIP_ROUTES
@@ -23,7 +24,6 @@ from service.oip.statistics import ModelStatistics
 from service.openapi import install_openapi
 from service.parts import Parts
 from service.query_parameters import only_known_parameters
-from service.request_metrics import MeasureRequests, RequestMetrics
 from service.routes import (
     backbone,
     classify,

@@ -15,14 +15,14 @@ from prompt_store.clock import utc_now
 from prompt_store.idempotency import IdempotencyStore
 from prompt_store.objects import open_object_store
 from prompt_store.registry import PromptRegistry, TaskRegistry
-from service.alias_metrics import AliasMetrics
 from service.app import create_app
 from service.engine_source import EngineSource
-from service.fit_metrics import FitMetrics
 from service.health import Check, Health
 from service.http_server.drain import Drain
 from service.inference.front_assembly import admission_of, running_classifier
-from service.metrics import InferenceMetrics
+from service.metrics.aliases import AliasMetrics
+from service.metrics.fits import FitMetrics
+from service.metrics.inference import InferenceMetrics
 from service.parts import Parts
 from service.settings import ServiceSettings
 

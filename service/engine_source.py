@@ -4,7 +4,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from service.inference.engine_client import EngineClient
-from service.metrics import InferenceMetrics
+from service.metrics.inference import InferenceMetrics
 from service.parts import Parts
 
 

@@ -17,10 +17,10 @@ from jobs import errors as jobs
 from prompt_store import errors as store
 from prompt_store.splits import InvalidSplitError
 from service.inference import errors as inference
+from service.metrics.requests import REFUSAL
 from service.oip.errors import is_oip, oip_response
 from service.openapi import allowed_methods
 from service.problems import PRECONDITION_FAILED, Problem, ProblemError
-from service.request_metrics import REFUSAL
 from service.validation import validation_problem
 
 logger = logging.getLogger(__name__)

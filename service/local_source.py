@@ -8,7 +8,7 @@ from service.engine_source import Pace
 from service.health import NotHealthyError
 from service.inference.assembly import RunningEngine, running_engine
 from service.inference.engine_client import EngineClient
-from service.metrics import InferenceMetrics
+from service.metrics.inference import InferenceMetrics
 from service.parts import Parts
 
 

@@ -21,12 +21,12 @@ from prompt_store.clock import utc_now
 from prompt_store.errors import PromptStoreError
 from prompt_store.objects import ObjectStore, open_object_store
 from service.compute_threads import computing_alone, keep_to_processors
-from service.host_metrics import scraped, serving_metrics
 from service.inference.assembly import running_engine
 from service.inference.precision import load_serving_backbone
 from service.inference.remote.pace import PaceMeter
 from service.inference.remote.server import EngineServer
-from service.metrics import InferenceMetrics
+from service.metrics.host import scraped, serving_metrics
+from service.metrics.inference import InferenceMetrics
 from service.processes.assignment import Assignment, assignment
 from service.processes.parent import die_with_parent
 from service.processes.pulse import beating

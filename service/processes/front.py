@@ -13,9 +13,9 @@ from jobs.settings import DeploymentSettings
 from prompt_store.errors import PromptStoreError
 from prompt_store.scratch import remove_leftovers
 from service.composition import compose
-from service.host_metrics import HostMetrics, scraped, serving_metrics
 from service.http_server.serving import server_of
 from service.inference.remote.client import backbone_at
+from service.metrics.host import HostMetrics, scraped, serving_metrics
 from service.oip.host_statistics import HostStatistics, serving_statistics
 from service.processes.assignment import Assignment, assignment, process_names
 from service.processes.parent import die_with_parent

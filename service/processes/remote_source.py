@@ -10,7 +10,7 @@ from service.engine_source import Pace
 from service.health import NotHealthyError
 from service.inference.engine_client import EngineClient
 from service.inference.remote.client import RemoteEngine
-from service.metrics import InferenceMetrics
+from service.metrics.inference import InferenceMetrics
 from service.parts import Parts
 from service.processes.assignment import Assignment
 

@@ -24,7 +24,7 @@ from service.inference.local_engine import LocalEngine
 from service.inference.residency import Residency, ResidencyBudgets
 from service.inference.rows import RowResult
 from service.inference.streams import CoreStreams
-from service.metrics import InferenceMetrics
+from service.metrics.inference import InferenceMetrics
 
 pytestmark = pytest.mark.anyio
 

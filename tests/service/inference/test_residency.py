@@ -17,7 +17,7 @@ from service.inference.engine_parts import room_maker
 from service.inference.errors import ArtifactMismatchError
 from service.inference.host_artifact import HostArtifact, host_artifact
 from service.inference.residency import Residency, ResidencyBudgets
-from service.metrics import InferenceMetrics
+from service.metrics.inference import InferenceMetrics
 
 pytestmark = pytest.mark.anyio
 

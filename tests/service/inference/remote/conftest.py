@@ -21,7 +21,7 @@ from service.inference.remote.pace import PaceMeter
 from service.inference.remote.server import EngineServer
 from service.inference.residency import Residency, ResidencyBudgets
 from service.inference.rows import Row, RowOutcome
-from service.metrics import InferenceMetrics
+from service.metrics.inference import InferenceMetrics
 
 BEAT_S = 0.1
 

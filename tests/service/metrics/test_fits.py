@@ -5,8 +5,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from jobs.errors import QueueUnavailableError
-from service import fit_metrics
-from service.fit_metrics import FitMetrics
+from service.metrics import fits
+from service.metrics.fits import FitMetrics
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +33,7 @@ class FailingDesk(Desk):
 async def test_a_redis_that_is_away_holds_up_no_other_metric(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit_metrics, "REFRESH_S", 0.05)
+    monkeypatch.setattr(fits, "REFRESH_S", 0.05)
     registry = CollectorRegistry()
     metrics = FitMetrics(registry, desk)  # pyright: ignore[reportArgumentType]
     async with asyncio.timeout(5):

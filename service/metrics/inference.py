@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.buckets import SECONDS, SIZES
 from service.inference.admission import Admission
 from service.inference.decoding import DecodePool, DecodeReport
 from service.inference.observer import GivenUp
+from service.metrics.buckets import SECONDS, SIZES
 
 if TYPE_CHECKING:  # what measures requests needs no torch
     from service.inference.engine import BatchReport

@@ -6,8 +6,8 @@ from opentelemetry import trace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.buckets import SECONDS
 from service.http_server.drain import Drain
+from service.metrics.buckets import SECONDS
 
 UNMATCHED = "(unmatched)"
 OTHER_METHOD = "(other)"

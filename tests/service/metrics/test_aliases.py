@@ -2,7 +2,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from prompt_store.names import AliasReference
-from service.alias_metrics import (
+from service.metrics.aliases import (
     IDLE_S,
     MAX_ALIASES,
     MAX_VERSIONS_OF_ALIAS,
