@@ -7,8 +7,8 @@ from pydantic import BaseModel
 from starlette.routing import compile_path
 
 from service.oip.errors import is_oip
-from service.preconditions import CONDITIONS
 from service.problems import MEDIA_TYPE, ProblemDocument
+from service.registry.preconditions import CONDITIONS
 
 _BINARY = {"type": "string", "format": "binary"}
 _PROBLEM_REF = {"$ref": "#/components/schemas/ProblemDocument"}

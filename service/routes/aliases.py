@@ -8,7 +8,9 @@ from fastapi import APIRouter, Request, Response
 
 from prompt_store.aliases import AliasBook
 from prompt_store.manifests import Page
-from service.aliases import (
+from service.bounded_route import BoundedRoute
+from service.parts import Parts, PartsDep
+from service.registry.aliases import (
     READ,
     AliasPath,
     AliasTarget,
@@ -19,10 +21,8 @@ from service.aliases import (
     read_alias,
     write_alias,
 )
-from service.bounded_route import BoundedRoute
-from service.params import CursorQuery, LimitQuery, NamePath, NumberCursorQuery
-from service.parts import Parts, PartsDep
-from service.preconditions import CONDITIONS, write_condition
+from service.registry.params import CursorQuery, LimitQuery, NamePath, NumberCursorQuery
+from service.registry.preconditions import CONDITIONS, write_condition
 
 ALIAS = "/{name}/aliases/{alias}"
 

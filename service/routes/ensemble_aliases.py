@@ -6,12 +6,12 @@ from fastapi import Request, Response
 
 from jobs.errors import FitNotFoundError
 from jobs.records import FitId
-from service.aliases import WRITTEN, AliasPath, AliasTarget, AliasView
 from service.inference.classifier import Classifier
-from service.params import NamePath
 from service.parts import Parts, PartsDep
-from service.preconditions import CONDITIONS
 from service.problems import ProblemError, problem_error
+from service.registry.aliases import WRITTEN, AliasPath, AliasTarget, AliasView
+from service.registry.params import NamePath
+from service.registry.preconditions import CONDITIONS
 from service.routes.aliases import ALIAS, Aliased, alias_router, put
 
 

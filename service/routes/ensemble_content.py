@@ -4,11 +4,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
 from jobs.records import EnsembleRecord, FitId
-from service.content import Content, content_response
 from service.inference.errors import NothingToServeError
 from service.openapi import BINARY_RESPONSE, CONTENT_CONDITIONS
-from service.params import NamePath, VersionQuery
 from service.parts import Parts, PartsDep
+from service.registry.content import Content, content_response
+from service.registry.params import NamePath, VersionQuery
 from service.report.page import render_report
 
 router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"])

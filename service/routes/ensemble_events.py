@@ -15,8 +15,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from jobs.records import OUTCOME_EVENT_ID, FitId, Progress
 from service.http_server.drain import Drain
-from service.params import NamePath, VersionQuery
 from service.parts import PartsDep
+from service.registry.params import NamePath, VersionQuery
 from service.routes.ensembles import DeskDep, notice_end
 
 LastEventId = Annotated[

@@ -9,10 +9,11 @@ from jobs.desk import FitDesk, RecordPage
 from jobs.records import FitId, LeftOutSource
 from prompt_store.idempotency import Claim, IdempotencyStore
 from service.bounded_route import BoundedRoute
-from service.fits import EnsembleCreate, resolve_fit
-from service.idempotency import IdempotencyKey, answered_once
 from service.inference.classifier import Classifier
-from service.params import (
+from service.parts import PartsDep
+from service.registry.fits import EnsembleCreate, resolve_fit
+from service.registry.idempotency import IdempotencyKey, answered_once
+from service.registry.params import (
     CursorQuery,
     LimitQuery,
     NamePath,
@@ -20,10 +21,9 @@ from service.params import (
     VersionPath,
     VersionQuery,
 )
-from service.parts import PartsDep
-from service.preconditions import CONDITIONS
-from service.uploads import as_expected
-from service.views import EnsemblePage, EnsembleView
+from service.registry.preconditions import CONDITIONS
+from service.registry.uploads import as_expected
+from service.registry.views import EnsemblePage, EnsembleView
 
 router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"], route_class=BoundedRoute)
 

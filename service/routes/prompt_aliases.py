@@ -3,11 +3,11 @@
 from fastapi import Request, Response
 
 from prompt_store.errors import NotFoundError
-from service.aliases import WRITTEN, AliasPath, AliasView, PromptAliasTarget
-from service.params import NamePath
 from service.parts import Parts, PartsDep
-from service.preconditions import CONDITIONS
 from service.problems import problem_error
+from service.registry.aliases import WRITTEN, AliasPath, AliasView, PromptAliasTarget
+from service.registry.params import NamePath
+from service.registry.preconditions import CONDITIONS
 from service.routes.aliases import ALIAS, Aliased, alias_router, put
 
 

@@ -11,7 +11,9 @@ from prompt_store.uploads import read_upload
 from service.bodies import ReceivedFile
 from service.cpu_threads import on_cpu_thread
 from service.openapi import BINARY_BODY, BINARY_RESPONSE, CONTENT_CONDITIONS, created_or_same
-from service.params import (
+from service.parts import Parts, PartsDep
+from service.problems import problem_error
+from service.registry.params import (
     CursorQuery,
     LimitQuery,
     NamePath,
@@ -19,10 +21,8 @@ from service.params import (
     VersionPath,
     VersionQuery,
 )
-from service.parts import Parts, PartsDep
-from service.preconditions import CONDITIONS
-from service.problems import problem_error
-from service.uploads import Store, as_expected, store_upload, stored_file
+from service.registry.preconditions import CONDITIONS
+from service.registry.uploads import Store, as_expected, store_upload, stored_file
 
 router = APIRouter(prefix="/v1/prompts", tags=["prompts"])
 

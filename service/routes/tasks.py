@@ -10,7 +10,8 @@ from prompt_store.manifests import Page, TaskManifest
 from service.bodies import ReceivedFile
 from service.cpu_threads import on_archive_thread
 from service.openapi import BINARY_BODY, BINARY_RESPONSE, CONTENT_CONDITIONS, created_or_same
-from service.params import (
+from service.parts import Parts, PartsDep
+from service.registry.params import (
     CursorQuery,
     LimitQuery,
     NamePath,
@@ -18,9 +19,8 @@ from service.params import (
     VersionPath,
     VersionQuery,
 )
-from service.parts import Parts, PartsDep
-from service.preconditions import CONDITIONS
-from service.uploads import Store, as_expected, store_upload, stored_file
+from service.registry.preconditions import CONDITIONS
+from service.registry.uploads import Store, as_expected, store_upload, stored_file
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 

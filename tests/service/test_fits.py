@@ -182,7 +182,7 @@ async def test_a_task_too_small_to_hold_anything_out_is_refused(
 async def test_a_task_with_more_logits_than_a_fit_can_keep_is_refused(
     stocked: httpx.AsyncClient, make_task: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.fits.MAX_LOGITS", 12)
+    monkeypatch.setattr("service.registry.fits.MAX_LOGITS", 12)
     await stocked.put("/v1/tasks/large", content=make_task(cat=4, dog=3))
     slug, problem = await refused(stocked, task="large")
     assert (slug, problem["limit"], problem["field"]) == ("task-too-large", 12, "task")

@@ -13,10 +13,10 @@ from prompt_store.errors import PreconditionFailedError
 from prompt_store.manifests import Manifest
 from prompt_store.version_series import Expected, whatever
 from service.bodies import ReceivedFile, received_file
-from service.content import Content, content_response
 from service.disconnects import while_connected
 from service.parts import parts_of
-from service.preconditions import lost, optional_condition
+from service.registry.content import Content, content_response
+from service.registry.preconditions import lost, optional_condition
 
 _Manifest = TypeVar("_Manifest", bound=Manifest)
 Store = Callable[[Expected], tuple[_Manifest, bool]]

@@ -13,7 +13,7 @@ from prompt_store.errors import PreconditionFailedError
 from prompt_store.manifests import Page
 from prompt_store.names import NAME_PATTERN
 from prompt_store.splits import MAX_VERSIONS, Share, Split, Version
-from service.preconditions import WriteCondition, entity_tags, etag, lost
+from service.registry.preconditions import WriteCondition, entity_tags, etag, lost
 
 AliasPath = Annotated[
     str, Path(pattern=f"^{NAME_PATTERN}$", description="Lower-case name, not only digits")

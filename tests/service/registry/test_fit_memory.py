@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from backbones.info import BackboneInfo
 from images.preprocessing import Preprocessing
-from service.fit_memory import fit_bytes
+from service.registry.fit_memory import fit_bytes
 from service.settings import ServiceSettings
 
 LIMIT = ServiceSettings.model_fields["max_fit_bytes"].default

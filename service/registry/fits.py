@@ -10,9 +10,9 @@ from ensemble.options import SOURCE_FREE_METHODS, FitOptions, Method, why_refuse
 from jobs.records import FitSpec, LeftOutSource, Name, SourceRef, TaskRef
 from prompt_store.errors import ConflictError, NameInvalidError, NotFoundError
 from prompt_store.manifests import PromptManifest, TaskManifest
-from service.fit_memory import fit_bytes
 from service.parts import Parts
 from service.problems import ProblemError, problem_error
+from service.registry.fit_memory import fit_bytes
 
 MAX_LOGITS = 20_000_000
 """Images times classes: each candidate of a fit keeps one float64 for each of them."""
