@@ -10,10 +10,12 @@ from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from service import errors
 from service.classify_docs import CLASSIFY_PATHS
 from service.cross_site import RefuseCrossSite, RefuseUnknownHost
+from service.error_handler import answer_error
+from service.errors import KINDS
 from service.http_server.gentle_close import CloseGently
 from service.http_server.slow_readers import CutOffSlowReaders
 from service.metrics.requests import MeasureRequests, RequestMetrics
@@ -23,6 +25,7 @@ from service.oip.routes import OIP_ROUTES
 from service.oip.statistics import ModelStatistics
 from service.openapi import install_openapi
 from service.parts import Parts
+from service.problems import ProblemError
 from service.query_parameters import only_known_parameters
 from service.routes import (
     backbone,
@@ -77,10 +80,10 @@ def create_app(
     app.add_middleware(CloseGently, drain=parts.drain)
     app.add_middleware(MeasureRequests, metrics=metrics)
     app.add_middleware(CutOffSlowReaders, idle_timeout_s=parts.settings.body_idle_timeout_s)
-    for error in (*errors.KINDS, errors.ProblemError, errors.ClientDisconnect, OSError, Exception):
-        app.add_exception_handler(error, errors.answer_error)
-    app.add_exception_handler(HTTPException, errors.answer_error)
-    app.add_exception_handler(RequestValidationError, errors.answer_error)
+    for error in (*KINDS, ProblemError, ClientDisconnect, OSError, Exception):
+        app.add_exception_handler(error, answer_error)
+    app.add_exception_handler(HTTPException, answer_error)
+    app.add_exception_handler(RequestValidationError, answer_error)
     if parts.settings.classifies:
         app.state.model_statistics = ModelStatistics(time.time)
         app.state.collect_statistics = app.state.model_statistics.collect

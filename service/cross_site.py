@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from prompt_store.names import shown
-from service.errors import answer_error
+from service.error_handler import answer_error
 from service.host_names import canonical_host, is_loopback
 from service.problems import problem_error
 

@@ -69,7 +69,7 @@ def main() -> None:
 
 def _load_backbone(settings: ServiceSettings) -> LoadedBackbone:
     from backbones.settings import BackboneSettings  # noqa: PLC0415  as above
-    from service.compute_threads import computing_alone, keep_to_processors  # noqa: PLC0415
+    from service.inference.compute_threads import computing_alone, keep_to_processors  # noqa: PLC0415
     from service.inference.precision import load_serving_backbone  # noqa: PLC0415
 
     backbone = BackboneSettings()

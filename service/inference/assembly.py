@@ -13,9 +13,9 @@ from backbones.info import LoadedBackbone
 from jobs.ensembles import EnsembleStore
 from prompt_store.artifacts import read_artifact
 from prompt_store.blobs import BlobStore
-from service.compute_threads import computing_alone
 from service.inference.bank import ArtifactBank
 from service.inference.batcher import Batcher
+from service.inference.compute_threads import computing_alone
 from service.inference.engine import BatchReport, Engine
 from service.inference.engine_parts import (
     default_crowded_batch_size,

@@ -20,8 +20,8 @@ from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
 from prompt_store.errors import PromptStoreError
 from prompt_store.objects import ObjectStore, open_object_store
-from service.compute_threads import computing_alone, keep_to_processors
 from service.inference.assembly import running_engine
+from service.inference.compute_threads import computing_alone, keep_to_processors
 from service.inference.precision import load_serving_backbone
 from service.inference.remote.pace import PaceMeter
 from service.inference.remote.server import EngineServer

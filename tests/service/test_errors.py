@@ -231,7 +231,7 @@ async def test_what_is_expected_under_load_is_logged_in_a_line(
     async with open_client(request_deadline_s=1e-6) as client:
         late = await client.post("/v1/ensembles/zoo/classify", content=image())
     assert (late.status_code, late.json()["limit"]) == (504, 1e-6)
-    (record,) = (each for each in caplog.records if each.name == "service.errors")
+    (record,) = (each for each in caplog.records if each.name == "service.error_handler")
     assert (record.levelname, record.exc_info) == ("WARNING", None)
     assert "no answer within the deadline of 1e-06 s" in record.getMessage()
 

@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from service.compute_threads import computing_alone, keep_to_processors
+from service.inference.compute_threads import computing_alone, keep_to_processors
 
 
 def test_only_threads_that_begin_after_the_start_compute_with_helpers() -> None:
