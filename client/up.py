@@ -21,8 +21,8 @@ REDIS_TIMEOUT_S = 20.0
 SERVICE_TIMEOUT_S = 3600.0  # the first start downloads weights
 PROBE_TIMEOUT_S = 5.0
 
-# What a child does between SIGTERM and its end, as docs/operations.md says. With front processes
-# the engine ends after them, in as much time again.
+# What a child does between SIGTERM and its end, as docs/operations.md says: the engine ends after
+# the requests, and has as much time again.
 SERVICE_ENDS_S = (
     ("HGPROMPT_DRAIN_S", 1.0),
     ("HGPROMPT_SHUTDOWN_GRACE_S", 20.0),

@@ -48,7 +48,7 @@ class ServiceSettings(BaseSettings):
             running and nothing arrives.
         drain_s: After SIGTERM, how long new requests are still answered, each on its last
             connection, before the listening socket closes.
-        shutdown_grace_s: After that, how long running requests may take.
+        shutdown_grace_s: After that, how long running requests may take, and then the engine.
         decode_threads: Threads that decode images.
         serving_precision: Arithmetic of the answers; "auto" takes bf16 where it is faster and
             decides as fp32 does.

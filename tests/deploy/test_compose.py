@@ -1,7 +1,11 @@
 import json
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+
+from client.up import SERVICE_ENDS_S, WORKER_ENDS_S, grace_s
 
 BASE = ("docker-compose.yml",)
 CPU = ("docker-compose.yml", "docker/compose.cpu.yaml")
@@ -83,6 +87,21 @@ def test_every_lasting_service_is_watched_restarted_and_stopped_in_time(
         assert service["healthcheck"]["test"], name
         assert service["restart"] == "unless-stopped", name
         assert service["stop_grace_period"], name
+
+
+@pytest.mark.parametrize(
+    ("name", "stages_s"),
+    [("api", SERVICE_ENDS_S), ("classifier", SERVICE_ENDS_S), ("worker", WORKER_ENDS_S)],
+)
+def test_processes_are_killed_only_after_the_time_that_they_may_take_to_end(
+    services: dict[str, Any], name: str, stages_s: Sequence[tuple[str, float]]
+) -> None:
+    service = services[name]
+    given = re.fullmatch(r"(?:(\d+)m)?(?:(\d+)s)?", service["stop_grace_period"])
+    assert given is not None
+    minutes, seconds = (int(part or 0) for part in given.groups())
+
+    assert 60 * minutes + seconds > grace_s(service["environment"], stages_s)
 
 
 def test_processes_wait_for_redis_and_the_weights(services: dict[str, Any]) -> None:
