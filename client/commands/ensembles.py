@@ -15,14 +15,12 @@ from client.commands.options import EnsembleArgument, UrlOption, VersionOption, 
 from client.console import list_table, make_console, print_list, short_digest
 from client.errors import FitFailedError
 from client.fit_progress import FitProgressView
-from client.fit_summary import print_findings
+from client.fit_summary import METHOD_LABELS, print_findings
 from client.replies import Ensemble
 
 app = typer.Typer(help="Ensembles: ls, show, rm.", no_args_is_help=True)
 
-METHODS = (
-    "How the prompt is made: hgprompt, none, vpt, single, mean, spot, panda, h_ensemble or logme."
-)
+METHODS = f"How the prompt is made: one of {', '.join(METHOD_LABELS)}."
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
