@@ -26,7 +26,7 @@ class BackboneInfo:
         num_prefix_tokens: CLS and register tokens before the prompt.
         patch_size_px: Side of a patch.
         preprocessing: How an image becomes pixels.
-        dtype: Arithmetic of the forward pass, "fp32" or "bf16".
+        dtype: Arithmetic of the forward pass, "fp32", "bf16" or "fp16".
     """
 
     name: str

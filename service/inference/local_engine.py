@@ -46,7 +46,7 @@ def _tell_nobody(_: Computed) -> None:
 
 
 class LocalEngine:
-    """An `EngineClient` whose engine is a thread of this process.
+    """An `EngineClient` whose engine's threads are in this process.
 
     Args:
         residency: Pins artifacts on the device.
@@ -193,8 +193,8 @@ class LocalEngine:
     def _watch(self, rows: list[Row], on_released: Callable[[], None]) -> None:
         """Call back when each row has its outcome, or was thrown away without one.
 
-        The batcher drops cancelled rows without a word, on the engine's thread; that a row is gone
-        is what tells.
+        The batcher drops cancelled rows without a word, on a thread of the engine; that a row is
+        gone is what tells.
         """
         loop, left = asyncio.get_running_loop(), len(rows)
 

@@ -34,7 +34,7 @@ def warm_up(
     are captured then. The largest size goes first, so that the smaller ones find its memory.
 
     Args:
-        compute: The engine's forward pass, whose thread does not run yet.
+        compute: The engine's forward pass; its threads do not run yet.
         bank: Puts the artifacts made up for this on the device.
         shapes: Prompt shapes that will be asked for.
         sizes: Batch sizes.

@@ -2,7 +2,7 @@
 
 A front connects and is welcomed; it attaches the memory that its pixels will lie in, and then sends
 `Compute` and `Cancel`. Each `Compute` is answered by exactly one of `Answer`, `Failed` and
-`Released`: only then may its slots be used again. `Beat` comes all the time.
+`Released`: only then may its slots be used again. `Unload` has no reply. `Beat` comes all the time.
 """
 
 from typing import Annotated
@@ -136,7 +136,7 @@ class Beat(Message, tag="beat", frozen=True):
     """A sign of life.
 
     Attributes:
-        healthy: Whether the engine's thread works.
+        healthy: Whether the engine's threads work.
         num_images: Images computed since the last beat.
         forward_s: How long that took.
     """
