@@ -146,10 +146,6 @@ class Client:
         """All prompts in order of their names, newest versions; pages are fetched as needed."""
         return self._list(Page[Prompt], "/v1/prompts", {} if label is None else {"label": label})
 
-    def prompt_content(self, name: str) -> bytes:
-        """The bytes of a prompt's newest version."""
-        return self._bytes(f"/v1/prompts/{segment(name)}/content")
-
     def delete_prompt(self, name: str) -> None:
         """Deletes every version of a prompt that no ensemble depends on."""
         self._delete(f"/v1/prompts/{segment(name)}")

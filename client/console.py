@@ -1,8 +1,5 @@
 """How the command line writes: 80 columns, no surprises in log files, no Unicode where it fails."""
 
-import os
-from collections.abc import Mapping
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -10,9 +7,9 @@ from rich.text import Text
 MAX_LINE_CHARS = 10_000  # in files and pipes, where a cut name is worse than a long line
 
 
-def make_console(*, stderr: bool = False, environ: Mapping[str, str] = os.environ) -> Console:
+def make_console() -> Console:
     """A console that prints what it is given: no markup, no guessed colours, no emoji codes."""
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, _environ=environ)
+    return Console(markup=False, highlight=False, emoji=False)
 
 
 def supports_unicode(console: Console) -> bool:

@@ -6,7 +6,6 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled", "dead"]
-ENDED: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled", "dead"})
 
 _T = TypeVar("_T")
 
@@ -197,11 +196,6 @@ class Ensemble(Reply):
     result: FitResult | None = None
     error: FitError | None = None
     left_out: tuple[LeftOut, ...] = ()
-
-    @property
-    def ended(self) -> bool:
-        """Whether this version will not change any more."""
-        return self.status in ENDED
 
     def why(self) -> str:
         """A phrase that says how it stands, with the reason if it failed."""

@@ -120,10 +120,6 @@ class Supervisor:
         child = Child(spec, log, self._group)
         self._watched[spec.name] = _Watched(spec, log, child, time.monotonic())
 
-    def recent_lines(self, name: str) -> list[str]:
-        """The latest output of a child."""
-        return list(self._watched[name].log.recent)
-
     def wait_until(self, name: str, ready: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Waits for a child that has just been started; any child that ends meanwhile is fatal.
 

@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 import httpx
@@ -109,17 +107,6 @@ class Transport:
             raise ClientError(
                 f"proxy or certificates that the environment names cannot be used: {exc}"
             ) from exc
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.http.close()
 
     def send(self, request: Request) -> httpx.Response:
         """Sends one call.

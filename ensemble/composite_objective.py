@@ -55,13 +55,11 @@ class CompositeSolution(CompositePoint):
     """The best point that was reached, and the way there.
 
     Attributes:
-        start_objective: J at the weights the search started from.
         num_accepted: Steps that raised J.
         num_gradients: Gradients taken, N forward and backward passes each.
         curve: Best J after each evaluation, the start being the first.
     """
 
-    start_objective: float
     num_accepted: int
     num_gradients: int
     curve: tuple[float, ...]
@@ -188,7 +186,6 @@ def refine_weights(
         h_score_adjusted=best.h_score_adjusted,
         gradient_penalty=best.gradient_penalty,
         objective=best.objective,
-        start_objective=start.objective,
         num_accepted=accepted,
         num_gradients=gradients,
         curve=tuple(curve),

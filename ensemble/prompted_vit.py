@@ -28,7 +28,6 @@ class PromptedViT(nn.Module):
         vit: The backbone, taken over: set to eval mode, its parameters frozen.
         mean: Per-channel mean of the pixels it was trained with, in [0, 1].
         std: Per-channel standard deviation of those pixels.
-        autocast_dtype: `torch.bfloat16` runs the matrix products in it; None keeps float32.
 
     Raises:
         UnsupportedBackboneError: Not a timm `VisionTransformer`, or it has no prefix token.
@@ -43,7 +42,6 @@ class PromptedViT(nn.Module):
         *,
         mean: Sequence[float],
         std: Sequence[float],
-        autocast_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(vit, VisionTransformer):
@@ -53,7 +51,7 @@ class PromptedViT(nn.Module):
         if vit.num_prefix_tokens < 1:
             raise UnsupportedBackboneError("the backbone has 0 prefix tokens; at least 1 is needed")
         self.vit = vit.eval().requires_grad_(requires_grad=False)
-        self.autocast_dtype = autocast_dtype
+        self.autocast_dtype: torch.dtype | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -83,7 +81,11 @@ class PromptedViT(nn.Module):
         return self.mean.device
 
     def with_autocast(self, dtype: torch.dtype | None) -> "PromptedViT":
-        """Return a view of the same weights that runs the matrix products in another precision."""
+        """Return a view of the same weights that runs the matrix products in another precision.
+
+        Args:
+            dtype: Such as `torch.bfloat16`; None for float32.
+        """
         view = copy.copy(self)
         view.autocast_dtype = dtype
         return view

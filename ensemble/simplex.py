@@ -40,7 +40,6 @@ class WeightSolution:
         objective: h_score_adjusted - penalty_weight * gradient_penalty.
         h_score_adjusted: H~ of the weighted feature sum.
         gradient_penalty: R(alpha); 0 without a penalty.
-        start: Which start or candidate won.
         curve: Best objective after each evaluation, at the final penalty weight.
     """
 
@@ -48,7 +47,6 @@ class WeightSolution:
     objective: float
     h_score_adjusted: float
     gradient_penalty: float
-    start: str
     curve: tuple[float, ...]
 
 
@@ -82,29 +80,25 @@ def solve_weights(
     problem = _Problem(features.double(), labels, shrinkage, penalty, penalty_weight, on_evaluation)
     M = len(features)
     uniform = np.full(M, 1 / M)
-    problem.evaluate(uniform, "uniform")
+    problem.evaluate(uniform)
     if M > 1:
         vertices = np.eye(M)
-        scores = [problem.evaluate(vertex, f"vertex {i}") for i, vertex in enumerate(vertices)]
+        scores = [problem.evaluate(vertex) for vertex in vertices]
         best = np.argsort(scores)[::-1][:_NUM_VERTEX_STARTS]
-        starts = {"from uniform": uniform}
-        starts |= {f"from vertex {i}": vertices[i] for i in best}
-        starts["from random"] = np.random.default_rng(seed).dirichlet(np.ones(M))
-        for name, start in starts.items():
-            _ascend(problem, start, (1.0,), name)
+        random = np.random.default_rng(seed).dirichlet(np.ones(M))
+        for start in (uniform, *vertices[best], random):
+            _ascend(problem, start, (1.0,))
         if problem.penalty_weight > 0:
-            _ascend(problem, uniform, _ANNEALING, "annealed")
+            _ascend(problem, uniform, _ANNEALING)
     return problem.solution()
 
 
-def _ascend(
-    problem: "_Problem", start: NDArray[np.float64], stages: tuple[float, ...], name: str
-) -> None:
+def _ascend(problem: "_Problem", start: NDArray[np.float64], stages: tuple[float, ...]) -> None:
     """Sequential quadratic programming from one start, at each stage's share of lambda."""
     point = start
     for stage in stages:
         found = minimize(
-            partial(problem.negative, stage=stage, name=name),
+            partial(problem.negative, stage=stage),
             (1 - _INWARD) * point + _INWARD / len(point),
             jac=True,
             method="SLSQP",
@@ -113,7 +107,7 @@ def _ascend(
             options={"maxiter": _MAX_ITERATIONS, "ftol": _TOLERANCE},
         )
         point = project(found.x)
-    problem.evaluate(point, name)
+    problem.evaluate(point)
 
 
 def _excess(point: NDArray[np.float64]) -> float:
@@ -145,24 +139,22 @@ class _Problem:
         self.best: WeightSolution | None = None
         self.curve: list[float] = []
 
-    def negative(
-        self, x: NDArray[np.float64], stage: float, name: str
-    ) -> tuple[float, NDArray[np.float64]]:
+    def negative(self, x: NDArray[np.float64], stage: float) -> tuple[float, NDArray[np.float64]]:
         """Minus the objective at lambda * stage, and its gradient (M,)."""
         alpha = torch.from_numpy(project(x))
         score, by_feature = self._score(alpha)
         gradient = self.flat @ by_feature.reshape(-1)
         penalty, penalty_gradient = self._penalty(alpha)
         weight = self.penalty_weight * stage
-        self._keep(alpha, score, penalty, name)
+        self._keep(alpha, score, penalty)
         return -(score - weight * penalty), -(gradient - weight * penalty_gradient).numpy()
 
-    def evaluate(self, x: NDArray[np.float64], name: str) -> float:
+    def evaluate(self, x: NDArray[np.float64]) -> float:
         """The objective at the final lambda; the point is kept if it is the best yet."""
         alpha = torch.from_numpy(x)
         score, _ = self._score(alpha)
         penalty, _ = self._penalty(alpha)
-        self._keep(alpha, score, penalty, name)
+        self._keep(alpha, score, penalty)
         return score - self.penalty_weight * penalty
 
     def solution(self) -> WeightSolution:
@@ -182,9 +174,9 @@ class _Problem:
         (gradient,) = torch.autograd.grad(value, leaf)
         return float(value.detach()), gradient
 
-    def _keep(self, alpha: Tensor, score: float, penalty: float, name: str) -> None:
+    def _keep(self, alpha: Tensor, score: float, penalty: float) -> None:
         objective = score - self.penalty_weight * penalty
         if self.best is None or objective > self.best.objective:
-            self.best = WeightSolution(alpha.clone(), objective, score, penalty, name, ())
+            self.best = WeightSolution(alpha.clone(), objective, score, penalty, ())
         self.curve.append(self.best.objective)
         self.on_evaluation(len(self.curve), self.best.objective)

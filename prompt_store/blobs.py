@@ -45,25 +45,21 @@ class BlobStore:
             self._objects.mend(_key(digest), lambda file: file.write(data))
         return digest
 
-    def put_file(self, path: Path, digest: str | None = None) -> str:
+    def put_file(self, path: Path) -> str:
         """Store the file at `path` durably, as `put_bytes`, and return its digest.
 
         Args:
             path: A file that nobody writes to meanwhile.
-            digest: What the caller believes the digest to be, checked if given.
 
         Raises:
-            DigestMismatchError: The file has another digest; nothing is stored.
             StoreFullError, StoreUnavailableError: As `ObjectStore.put_new`.
         """
         with path.open("rb") as file:
-            actual = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        if digest is not None and actual != digest:
-            raise DigestMismatchError(f"the content has digest {actual}, not {digest}")
-        if not self._objects.put_file(_key(actual), path) and not self._is_whole(actual):
+            digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        if not self._objects.put_file(_key(digest), path) and not self._is_whole(digest):
             with path.open("rb") as file:
-                self._objects.mend(_key(actual), partial(shutil.copyfileobj, file))
-        return actual
+                self._objects.mend(_key(digest), partial(shutil.copyfileobj, file))
+        return digest
 
     def get_bytes(self, digest: str) -> bytes:
         """Return the blob's bytes.
@@ -96,10 +92,6 @@ class BlobStore:
         finally:
             with suppress(FileNotFoundError):  # it has become `path`
                 Path(temporary).unlink()
-
-    def exists(self, digest: str) -> bool:
-        """Say whether a blob is stored under this digest."""
-        return self._objects.size(_key(digest)) is not None
 
     def size_bytes(self, digest: str) -> int:
         """Return the blob's size in bytes.

@@ -14,6 +14,8 @@ from benchmarks.tasks.packages import TasksError
 
 MAX_POOL_IMAGES = 3000
 MAX_TEST_IMAGES = 1000
+TEST_FRACTION = 0.45
+"""Share of each class's examples that the test half receives at most."""
 JPEG_QUALITY = 92
 # A constant date keeps the archives' bytes equal from run to run.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -44,15 +46,12 @@ class Task:
     test: list[Example]
 
 
-def divide(
-    examples: Iterable[Example], rng: np.random.Generator, test_fraction: float = 0.45
-) -> Task:
+def divide(examples: Iterable[Example], rng: np.random.Generator) -> Task:
     """Divide each class's groups at random; an example without a group is its own.
 
     Args:
         examples: All examples, in any order.
         rng: Source of the shuffle.
-        test_fraction: Share of each class's examples that the test half receives at most.
     """
     by_label: dict[str, dict[str, list[Example]]] = defaultdict(lambda: defaultdict(list))
     for number, example in enumerate(examples):
@@ -60,7 +59,7 @@ def divide(
     task = Task([], [])
     for label in sorted(by_label):
         groups = [by_label[label][name] for name in sorted(by_label[label])]
-        room = test_fraction * sum(len(group) for group in groups)
+        room = TEST_FRACTION * sum(len(group) for group in groups)
         for index in rng.permutation(len(groups)):
             group = groups[index]
             half = task.test if len(group) <= room else task.pool

@@ -1,8 +1,7 @@
 """Runs an application until SIGTERM."""
 
 import asyncio
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
@@ -43,14 +42,9 @@ def server_of(
 
 
 def serve(
-    app: FastAPI,
-    settings: ServiceSettings,
-    drain: Drain,
-    sockets: Sequence[socket.socket] | None = None,
-    *,
-    patience_s: float = PATIENCE_S,
+    app: FastAPI, settings: ServiceSettings, drain: Drain, *, patience_s: float = PATIENCE_S
 ) -> None:
-    """Serve until SIGTERM, on the settings' address or on sockets that are bound already.
+    """Serve until SIGTERM, on the settings' address.
 
     The process has to end then: `patience_s` after its last answer it is made to, if a thread
     hangs, and whatever happens once requests and engine have had their time.
@@ -63,4 +57,4 @@ def serve(
         stopping=partial(leave_soon, longest_s),
         stopped=partial(leave_soon, patience_s),
     )
-    server.run(sockets=None if sockets is None else list(sockets))
+    server.run()

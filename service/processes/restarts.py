@@ -13,13 +13,11 @@ class RestartPolicy:
         max_failures: So many within the window are too many.
         window_s: How long a failure is remembered.
         first_delay_s: Pause after the first failure; doubles with each one remembered.
-        max_delay_s: Longest pause.
     """
 
     max_failures: int = 5
     window_s: float = 300.0
     first_delay_s: float = 0.1
-    max_delay_s: float = 10.0
 
 
 class Restarts:
@@ -44,4 +42,4 @@ class Restarts:
         count = len(self._failures_s)
         if count >= self._policy.max_failures:
             return None
-        return min(self._policy.max_delay_s, self._policy.first_delay_s * 2 ** (count - 1))
+        return self._policy.first_delay_s * 2 ** (count - 1)

@@ -237,7 +237,7 @@ def test_waiting_returns_the_record_of_that_version(api: Client, server: "Script
     server.will_answer({"name": "mix", "version": 2, "status": "failed", "error": error})
     seen: list[Event] = []
     ended = api.wait("mix", 2, seen.append)
-    assert ended.ended
+    assert ended.status == "failed"
     assert ended.why() == "mix@2 failed: one class only"
     assert [each.event for each in seen] == ["outcome"]
     assert server.received[1].target == "/v1/ensembles/mix?version=2"

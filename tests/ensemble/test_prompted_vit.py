@@ -271,9 +271,7 @@ def test_a_model_that_cannot_carry_prompts_is_refused(
 def test_bfloat16_gives_float32_features_near_the_exact_ones(
     vit: PromptedViT, pixels: Tensor
 ) -> None:
-    half = PromptedViT(
-        vit.vit, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), autocast_dtype=torch.bfloat16
-    )
+    half = vit.with_autocast(torch.bfloat16)
     prompt = normal(3, 2, vit.embed_dim)
 
     features = half(pixels, prompt)

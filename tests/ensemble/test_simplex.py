@@ -180,7 +180,9 @@ def test_identical_sources_share_their_weight() -> None:
     solution = solve_weights(features.expand(4, -1, -1), labels, shrinkage=RHO)
 
     check_solution(solution, features.expand(4, -1, -1), labels)
-    assert solution.start == "uniform"  # nothing is better, so nothing else is preferred
+    assert (
+        solution.weights.tolist() == [0.25] * 4
+    )  # nothing is better, so nothing else is preferred
 
 
 def test_the_penalty_pulls_towards_equal_gradients() -> None:

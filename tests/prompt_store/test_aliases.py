@@ -20,7 +20,6 @@ from prompt_store.splits import Share, Split
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
-MakeBook = Callable[..., AliasBook]
 
 
 def absent(now: int | None) -> bool:

@@ -14,6 +14,7 @@ from backbones.info import LoadedBackbone
 from jobs.ensembles import EnsembleStore
 from jobs.records import SourceRef
 from prompt_store.blobs import BlobStore
+from prompt_store.errors import NotFoundError
 from tests.service.conftest import damage_document
 
 pytestmark = pytest.mark.anyio
@@ -314,7 +315,8 @@ async def test_an_upload_replaces_only_what_it_says(
     assert (replacing_nothing.status_code, slug(replacing_nothing)) == (412, "precondition-failed")
     assert replacing_nothing.json()["field"] == "If-Match"
     assert "etag" not in replacing_nothing.headers
-    assert not blobs.exists(digest_of(old))
+    with pytest.raises(NotFoundError):
+        blobs.size_bytes(digest_of(old))
     assert (await client.put(url, content=old, headers=NEW)).status_code == 201
     tag = (await client.head(f"{url}/content")).headers["etag"]
     for headers in (NEW, {"If-Match": f'"{digest_of(new)}"'}, {"If-Match": f"W/{tag}"}):
@@ -323,7 +325,8 @@ async def test_an_upload_replaces_only_what_it_says(
         assert refused.json()["field"] in headers
         assert refused.json()["detail"].endswith(f"is {digest_of(old)}; nothing was changed")
         assert refused.headers["etag"] == tag
-    assert not blobs.exists(digest_of(new))
+    with pytest.raises(NotFoundError):
+        blobs.size_bytes(digest_of(new))
     assert (await client.get(url)).json()["version"] == 1
     replaced = await client.put(url, content=new, headers={"If-Match": f'"x", {tag}'})
     assert (replaced.status_code, replaced.json()["version"]) == (201, 2)

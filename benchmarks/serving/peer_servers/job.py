@@ -7,7 +7,6 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict
 
 VARIABLE = "HGPROMPT_BENCH_PEER"
-READY = "PEER READY "
 
 Variant = Literal["a", "b", "c"]
 VARIANTS: dict[Variant, str] = {

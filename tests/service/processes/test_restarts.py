@@ -8,10 +8,10 @@ class Clock:
         return self.now_s
 
 
-def test_pauses_double_up_to_a_limit_and_then_it_gives_up() -> None:
-    policy = RestartPolicy(max_failures=5, window_s=60, first_delay_s=1, max_delay_s=3)
+def test_pauses_double_and_then_it_gives_up() -> None:
+    policy = RestartPolicy(max_failures=5, window_s=60, first_delay_s=1)
     restarts = Restarts(policy, Clock())
-    assert [restarts.failed() for _ in range(5)] == [1, 2, 3, 3, None]
+    assert [restarts.failed() for _ in range(5)] == [1, 2, 4, 8, None]
 
 
 def test_failures_are_forgotten_after_the_window() -> None:
