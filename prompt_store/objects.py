@@ -4,6 +4,7 @@ import errno
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,6 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
-from prompt_store.clock import Clock, utc_now
 from prompt_store.durable_files import (
     create_file,
     remove_stale_temporaries,
@@ -151,12 +151,11 @@ class ObjectStore:
         return sorted(meta["path"] for meta in found if meta["path"] > start_after)[:limit]
 
 
-def open_object_store(url: str, *, clock: Clock = utc_now) -> ObjectStore:
+def open_object_store(url: str) -> ObjectStore:
     """Open the store at `url`, making its folder if needed, and probe it.
 
     Args:
         url: `file:///absolute/path`.
-        clock: Tells which temporary files of killed writers are old enough to remove (a day).
 
     Raises:
         StoreUnavailableError: The scheme is not `file`, or the folder cannot be used: not
@@ -170,7 +169,7 @@ def open_object_store(url: str, *, clock: Clock = utc_now) -> ObjectStore:
     root = Path(unquote(parts.path))
     with _translated("open", str(root)):
         root.mkdir(parents=True, exist_ok=True)
-        remove_stale_temporaries(root, older_than_unix_s=clock().timestamp() - _STALE_AFTER_S)
+        remove_stale_temporaries(root, older_than_unix_s=time.time() - _STALE_AFTER_S)
         store = ObjectStore(root)
     store.probe()
     return store

@@ -26,25 +26,23 @@ class Drain:
 
     Args:
         drain_s: How long to go on answering new requests.
-        clock: Monotonic seconds.
     """
 
-    def __init__(self, drain_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, drain_s: float) -> None:
         self._drain_s = drain_s
-        self._clock = clock
         self._until_s: float | None = None
         self.begun = asyncio.Event()
 
     def begin(self) -> None:
         """Start leaving; further calls change nothing."""
         if self._until_s is None:
-            self._until_s = self._clock() + self._drain_s
+            self._until_s = time.monotonic() + self._drain_s
             self.begun.set()
 
     @property
     def over(self) -> bool:
         """Whether the time for new requests has passed."""
-        return self._until_s is not None and self._clock() >= self._until_s
+        return self._until_s is not None and time.monotonic() >= self._until_s
 
 
 FIRST_REQUEST_S = 1.0

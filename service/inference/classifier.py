@@ -52,7 +52,6 @@ class Classifier:
         deadline_s: How long a request may take.
         observer: Told of requests that end before their answer.
         assigned: Called with an alias and the version that one request to it was given.
-        clock: Monotonic seconds, the engine's clock.
     """
 
     def __init__(
@@ -65,7 +64,6 @@ class Classifier:
         deadline_s: float,
         observer: InferenceObserver,
         assigned: Assigned,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.admission = admission
         self.resolver = resolver
@@ -74,7 +72,6 @@ class Classifier:
         self._deadline_s = deadline_s
         self._observer = observer
         self._assigned = assigned
-        self._clock = clock
 
     async def check(self, reference: Reference) -> None:
         """Make sure that there is something to serve, before anything is read for it.
@@ -116,7 +113,7 @@ class Classifier:
             FitNotFoundError, NotFoundError, NothingToServeError: As `Resolver.resolve`.
             EngineStoppedError, ArtifactMismatchError, PromptStoreError: As `EngineClient.compute`.
         """
-        deadline_s = self._clock() + self._deadline_s
+        deadline_s = time.monotonic() + self._deadline_s
         try:
             async with asyncio.timeout(self._deadline_s) as deadline:
                 served = await self.resolver.resolve(reference, assignment_key)
@@ -139,9 +136,9 @@ class Classifier:
         wants_features: bool,
     ) -> Classification:
         with self.admission.images(served.name, len(images)):
-            started_s = self._clock()
+            started_s = time.monotonic()
             decoded = await self._decoded(images, served.name)
-            decode_s = self._clock() - started_s
+            decode_s = time.monotonic() - started_s
             computed = await self.engine.compute(
                 served.digest,
                 [each for each in decoded if isinstance(each, np.ndarray)],

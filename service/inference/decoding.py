@@ -60,7 +60,6 @@ class DecodePool:
         limits: What an image may be.
         preprocessing: The backbone's evaluation transform.
         report: Called after each image, on the thread that decoded it.
-        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -70,13 +69,11 @@ class DecodePool:
         preprocessing: Preprocessing,
         *,
         report: Callable[[DecodeReport], None],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
         self._limits = limits
         self._preprocessing = preprocessing
         self._report = report
-        self._clock = clock
         self._lock = threading.Lock()
         self._queue: FairQueue[_Job] = FairQueue()
         self._level = 0.0
@@ -98,7 +95,7 @@ class DecodePool:
         Raises:
             ImageDecodeError: The bytes are not an image within the limits.
         """
-        job = _Job(data, self._clock())
+        job = _Job(data, time.monotonic())
         with self._lock:
             self._queue.push(job, party, self._level)
         # One call for each image, not of each image: it takes whichever is next by then.
@@ -124,9 +121,9 @@ class DecodePool:
         if taken is None:
             return
         party, job = taken
-        started_s, started_cpu_s = self._clock(), time.thread_time()
+        started_s, started_cpu_s = time.monotonic(), time.thread_time()
         self._run(job)
-        decode_s, cpu_s = self._clock() - started_s, time.thread_time() - started_cpu_s
+        decode_s, cpu_s = time.monotonic() - started_s, time.thread_time() - started_cpu_s
         with self._lock:
             queue.charge(party, cpu_s - charged_s)
             self._mean_s += PACE * (cpu_s - self._mean_s)

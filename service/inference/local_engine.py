@@ -51,19 +51,15 @@ class LocalEngine:
     Args:
         residency: Pins artifacts on the device.
         batcher: Where rows wait for the engine.
-        clock: Monotonic seconds, the engine's clock.
     """
 
     def __init__(
         self,
         residency: Residency,
         batcher: Batcher,
-        *,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.residency = residency
         self._batcher = batcher
-        self._clock = clock
         self._waiting: dict[Row, Submission] = {}
         self._watched: dict[int, _Watched] = {}  # by id of the row
 
@@ -122,7 +118,7 @@ class LocalEngine:
         Raises:
             EngineStoppedError: The engine takes no more rows.
         """
-        now_s = self._clock()
+        now_s = time.monotonic()
         rows = [
             Row(each, entry, deadline_s, now_s, party, wants_features=wants_features)
             for each in pixels

@@ -23,7 +23,6 @@ class Supervisor:
         folder: Private folder of the children.
         beat_s: How often they give signs of life.
         policy: When to give up.
-        clock: Monotonic seconds.
 
     Attributes:
         stopping: Set when the children are told to end, or will be at once.
@@ -36,13 +35,11 @@ class Supervisor:
         *,
         beat_s: float,
         policy: RestartPolicy,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._groups = groups
         self._folder = folder
         self._beat_s = beat_s
         self._policy = policy
-        self._clock = clock
         self._children: dict[str, Child] = {}
         self._are_ready = {spec.name: asyncio.Event() for group in groups for spec in group}
         self.stopping = asyncio.Event()
@@ -80,7 +77,7 @@ class Supervisor:
 
     async def _keep(self, spec: ChildSpec) -> None:
         """Run a child again and again, until all are stopped."""
-        restarts, is_ready = Restarts(self._policy, self._clock), self._are_ready[spec.name]
+        restarts, is_ready = Restarts(self._policy, time.monotonic), self._are_ready[spec.name]
         while not self.stopping.is_set():
             child = self._children[spec.name] = await Child.start(
                 spec, self._folder, self._beat_s, is_ready

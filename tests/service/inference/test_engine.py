@@ -12,11 +12,16 @@ from backbones.info import LoadedBackbone
 from backbones.precision import in_precision
 from ensemble.prompted_vit import PromptedViT
 from prompt_store.artifacts import Artifact
-from service.inference import engine
 from service.inference.backbone_pass import EagerPass
 from service.inference.bank import ArtifactBank, BankEntry
 from service.inference.batcher import Batcher
-from service.inference.engine import UNHEALTHY_AFTER_FAILURES, BatchReport, Compute, Engine
+from service.inference.engine import (
+    MAX_PASS_S,
+    UNHEALTHY_AFTER_FAILURES,
+    BatchReport,
+    Compute,
+    Engine,
+)
 from service.inference.errors import DeadlineExceededError, EngineFailedError, NotFiniteError
 from service.inference.forward import ComputedRow, Forward
 from service.inference.host_artifact import host_artifact
@@ -41,6 +46,7 @@ class Harness:
         self.bank = ArtifactBank(vit.device)
         self.batcher = Batcher(max_batch_size, streams=CoreStreams(num_streams))
         self.num_threads = 1
+        self.ahead_s = 0.0  # of the clock
         self.reports: list[BatchReport] = []
         self.outcomes: dict[Row, RowOutcome] = {}
         self._arrived = threading.Condition()
@@ -53,6 +59,7 @@ class Harness:
             make_room=make_room,
             free_cached=free_cached,
             num_streams=num_streams,
+            clock=lambda: time.monotonic() + self.ahead_s,
         )
 
     def insert(self, digest: str, artifact: Artifact) -> BankEntry:
@@ -551,9 +558,8 @@ def test_one_stream_that_fails_makes_the_engine_unhealthy(
 
 
 def test_a_pass_that_does_not_end_makes_the_engine_unhealthy(
-    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
 ) -> None:
-    monkeypatch.setattr(engine, "MAX_PASS_S", 0.2)
     forward, hangs, goes_on = Forward(EagerPass(loaded.vit)), threading.Event(), threading.Event()
 
     def compute(rows: list[Row]) -> list[ComputedRow]:
@@ -566,13 +572,12 @@ def test_a_pass_that_does_not_end_makes_the_engine_unhealthy(
         rows = [row(0, entry)]
         assert harness.batcher.submit(rows)
         assert hangs.wait(30)
-        until_s = time.monotonic() + 30
-        while harness.engine.healthy:
-            assert time.monotonic() < until_s
-            time.sleep(0.01)
+        assert harness.engine.healthy
+        harness.ahead_s += MAX_PASS_S + 1
+        assert not harness.engine.healthy
         goes_on.set()
         assert isinstance(harness.wait(rows)[0], RowResult)
-        time.sleep(0.3)  # idle for longer than a pass may take
+        harness.ahead_s += MAX_PASS_S + 1  # idle for longer than a pass may take
         assert harness.engine.healthy
 
 

@@ -1,5 +1,6 @@
 import copy
 import logging
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -38,6 +39,15 @@ def test_bf16_makes_the_decisions_of_fp32(loaded: LoadedBackbone) -> None:
     assert outcome.agrees
     assert 0 < outcome.agreement <= 1
     assert outcome.speed_up > 0
+
+
+def test_the_speed_up_is_that_of_the_fastest_passes(loaded: LoadedBackbone) -> None:
+    since_the_last_s = [0.0, 4.0, 1.0, 0.0, 2.0, 9.0, 0.0, 5.0, 2.0, 0.0, 3.0, 8.0]  # of 4 batches
+    readings = accumulate(since_the_last_s)
+    size = loaded.info.image_size_px
+    outcome = compare(loaded.vit, loaded.vit, image_size_px=size, clock=lambda: next(readings))
+    assert outcome.speed_up == 2
+    assert next(readings, None) is None
 
 
 def test_the_probe_set_finds_what_is_too_little_precision(loaded: LoadedBackbone) -> None:

@@ -138,3 +138,17 @@ def test_what_cannot_be_served_takes_no_place_among_those_looked_at(
     publish("d-zoo", num_layers=1, num_tokens=7)
     publish("e-ark", num_layers=1, num_tokens=5)
     assert known_prompt_shapes(ensembles, blobs, loaded.info.digest) == {(1, 7)}
+
+
+def test_a_slow_store_is_not_asked_for_all(
+    publish: Callable[..., object],
+    ensembles: EnsembleStore,
+    blobs: BlobStore,
+    loaded: LoadedBackbone,
+) -> None:
+    publish("ark", num_layers=1, num_tokens=5)
+    publish("zoo", num_layers=1, num_tokens=7)
+    readings = iter([0.0, known_shapes.MAX_SECONDS + 1])  # the first took so long
+    digest = loaded.info.digest
+    found = known_prompt_shapes(ensembles, blobs, digest, clock=lambda: next(readings))
+    assert found == {(1, 5)}
