@@ -12,13 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from ensemble.options import SOURCE_FREE_METHODS, FitOptions, Method
 from jobs.errors import FitIdError
-from prompt_store.names import DIGEST_PATTERN, NAME_PATTERN
-
-MAX_VERSION = 99_999_999
-
-Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
-Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
-Digest = Annotated[str, Field(pattern=f"^{DIGEST_PATTERN}$")]
+from prompt_store.names import MAX_VERSION, NAME_PATTERN, Digest, Name, Version
 
 OutcomeStatus = Literal["succeeded", "failed", "cancelled", "dead"]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled", "dead"]

@@ -16,6 +16,7 @@ from jobs.errors import FitNotFoundError
 from jobs.records import Deletion, FitId, FitRequest
 from prompt_store.documents import get_document
 from prompt_store.errors import CorruptDocumentError, NotFoundError
+from prompt_store.numbering import last_number
 from prompt_store.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -140,12 +141,5 @@ class VersionNumbers:
         return self._since(FitId(fit_id.name, before)) if before else 0
 
     def _last_from(self, name: str, start: int) -> FitId:
-        """Look ahead of a number in doubling steps, then halve: one look if it is the last."""
-        low, step = start, 1
-        while self.exists(FitId(name, low + step)):
-            low, step = low + step, 2 * step
-        high = low + step
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.exists(FitId(name, middle)) else (low, middle)
-        return FitId(name, low)
+        """The last number from one that exists, or 0: one look if it is the last."""
+        return FitId(name, last_number(lambda number: self.exists(FitId(name, number)), start))

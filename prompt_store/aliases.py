@@ -11,6 +11,7 @@ saw the same last move want to create the same key, and the store lets one of th
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +21,7 @@ from prompt_store.documents import get_document, put_document
 from prompt_store.errors import ConflictError, NotFoundError, PreconditionFailedError
 from prompt_store.manifests import Page
 from prompt_store.names import check_alias, check_name
+from prompt_store.numbering import last_number
 from prompt_store.objects import ObjectStore
 from prompt_store.splits import Split
 
@@ -200,16 +202,10 @@ class AliasBook:
         return last if alive else None
 
     def _last(self, name: str, alias: str, known: Move | None = None) -> Move | None:
-        """Look ahead in doubling steps, then halve: about 2 log2(n) looks for n moves."""
+        """The last move, looked for from the last one that is known."""
         start = 0 if known is None else known.number
-        low, step = start, 1
-        while self._exists(name, alias, low + step):
-            low, step = low + step, 2 * step
-        high = low + step
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self._exists(name, alias, middle) else (low, middle)
-        return known if low == start else self._read(name, alias, low)
+        last = last_number(partial(self._exists, name, alias), start)
+        return known if last == start else self._read(name, alias, last)
 
     def _exists(self, name: str, alias: str, number: int) -> bool:
         return self._objects.size(self._key(name, alias, number)) is not None

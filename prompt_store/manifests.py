@@ -6,10 +6,8 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from prompt_store.names import DIGEST_PATTERN, NAME_PATTERN
+from prompt_store.names import Digest, Name
 
-Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
-Digest = Annotated[str, Field(pattern=f"^{DIGEST_PATTERN}$")]
 PositiveInt = Annotated[int, Field(ge=1)]
 Dtype = Literal["F32", "F16", "BF16"]
 

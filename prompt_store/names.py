@@ -3,13 +3,20 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from prompt_store.errors import NameInvalidError
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 DIGEST_PATTERN = r"sha256:[0-9a-f]{64}"
-_SHOWN_CHARACTERS = 80
 MAX_VERSION = 99_999_999
+_SHOWN_CHARACTERS = 80
+
+Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
+Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
+Digest = Annotated[str, Field(pattern=f"^{DIGEST_PATTERN}$")]
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from prompt_store import names
 from prompt_store.errors import PromptStoreError
-from prompt_store.names import MAX_VERSION
 
 MAX_VERSIONS = 10
 MIN_WEIGHT = 1e-6
 SUM_TOLERANCE = 1e-6
 
-Version = Annotated[int, Field(strict=True, ge=1, le=MAX_VERSION)]
+Version = Annotated[names.Version, Field(strict=True)]
 
 
 class InvalidSplitError(PromptStoreError):

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
 from benchmarks.serving.machine_text import how_it_was_made
 from benchmarks.serving.pictures import PICTURES
-from benchmarks.serving.records import LimitRecord, LimitRound, median_of
+from benchmarks.serving.records import LimitRecord, LimitRound
 from benchmarks.suite.markdown import table
 from benchmarks.suite.svg import figure_of, save_figure
 
@@ -61,7 +62,7 @@ def write_limit_report(records: Sequence[LimitRecord], folder: Path) -> list[Pat
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """Show the median with the smallest and the largest."""
     low, high = min(values), max(values)
-    return f"{median_of(values):.{digits}f} [{low:.{digits}f} - {high:.{digits}f}]"
+    return f"{median(values):.{digits}f} [{low:.{digits}f} - {high:.{digits}f}]"
 
 
 def ratios(record: LimitRecord, of: Callable[[LimitRound], float]) -> list[float]:
@@ -74,10 +75,10 @@ def throughput_table(records: Sequence[LimitRecord]) -> str:
     rows = [
         [
             _title(r),
-            f"{median_of(x.bare.throughput for x in r.rounds):.0f}",
+            f"{median(x.bare.throughput for x in r.rounds):.0f}",
             _each_core(r),
-            f"{median_of(x.one.throughput for x in r.rounds):.0f}",
-            f"{median_of(x.many.throughput for x in r.rounds):.0f}",
+            f"{median(x.one.throughput for x in r.rounds):.0f}",
+            f"{median(x.many.throughput for x in r.rounds):.0f}",
             spread(ratios(r, lambda x: x.one.throughput)),
             spread(ratios(r, lambda x: x.many.throughput)),
             spread([x.many.throughput / x.one.throughput for x in r.rounds]),
@@ -94,7 +95,7 @@ def throughput_table(records: Sequence[LimitRecord]) -> str:
 def _each_core(record: LimitRecord) -> str:
     """Throughput of the bare loops side by side; a dash where there are none."""
     found = [x.on_each_core.throughput for x in record.rounds if x.on_each_core is not None]
-    return f"{median_of(found):.0f}" if found else "-"
+    return f"{median(found):.0f}" if found else "-"
 
 
 def _over_each_core(record: LimitRecord) -> str:
@@ -111,14 +112,14 @@ def cpu_table(records: Sequence[LimitRecord]) -> str:
     """Processor milliseconds per image, and the bound they give."""
     rows: list[list[str]] = []
     for record in records:
-        bare = median_of(x.bare.cpu_ms_per_image for x in record.rounds)
-        one = median_of(x.one.cpu_ms_per_image for x in record.rounds)
-        many = median_of(x.many.cpu_ms_per_image for x in record.rounds)
-        decode = median_of(x.single.decode_ms for x in record.rounds)
-        client = median_of(1e3 * x.many.client_cpu_s / x.many.requests for x in record.rounds)
-        share = median_of(x.many.client_cpu_s / x.many.duration_s for x in record.rounds)
+        bare = median(x.bare.cpu_ms_per_image for x in record.rounds)
+        one = median(x.one.cpu_ms_per_image for x in record.rounds)
+        many = median(x.many.cpu_ms_per_image for x in record.rounds)
+        decode = median(x.single.decode_ms for x in record.rounds)
+        client = median(1e3 * x.many.client_cpu_s / x.many.requests for x in record.rounds)
+        share = median(x.many.client_cpu_s / x.many.duration_s for x in record.rounds)
         figures = [bare, one, many, decode, client]
-        busy = median_of(
+        busy = median(
             (x.many.cpu_s + x.many.client_cpu_s) / x.many.duration_s for x in record.rounds
         )
         rows.append(
@@ -141,7 +142,7 @@ def _bound(record: LimitRecord, shared: float) -> float:
     """What any server could reach of the bare loop; `shared` where it has the same cores."""
     if record.decode_rate is None:
         return shared
-    return min(1.0, record.decode_rate / median_of(x.bare.throughput for x in record.rounds))
+    return min(1.0, record.decode_rate / median(x.bare.throughput for x in record.rounds))
 
 
 def single_table(records: Sequence[LimitRecord]) -> str:
@@ -149,9 +150,9 @@ def single_table(records: Sequence[LimitRecord]) -> str:
     rows = [
         [
             _title(r),
-            f"{median_of(x.single.p50_ms for x in r.rounds):.2f}",
-            f"{median_of(x.single.decode_ms for x in r.rounds):.2f}",
-            f"{median_of(x.single.forward_ms for x in r.rounds):.2f}",
+            f"{median(x.single.p50_ms for x in r.rounds):.2f}",
+            f"{median(x.single.decode_ms for x in r.rounds):.2f}",
+            f"{median(x.single.forward_ms for x in r.rounds):.2f}",
             spread([x.single.added_ms for x in r.rounds]),
         ]
         for r in records
@@ -180,7 +181,7 @@ def plot_ratios(records: Sequence[LimitRecord], path: Path) -> None:
     ]
     for label, shift, of in choices:
         values = [ratios(record, of) for record in records]
-        medians = np.array([median_of(each) for each in values])
+        medians = np.array([median(each) for each in values])
         low = medians - np.array([min(each) for each in values])
         high = np.array([max(each) for each in values]) - medians
         axes.barh(places + shift, medians, height=0.34, xerr=[low, high], label=label)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from benchmarks.serving.machine_text import how_it_was_made
 from benchmarks.serving.peer_catalogue import PEERS
 from benchmarks.serving.peer_runs import key_of
 from benchmarks.serving.peer_servers.job import VARIANTS, Variant
-from benchmarks.serving.records import PeerCell, PeerRecord, PeerSetup, TuningRecord, median_of
+from benchmarks.serving.records import PeerCell, PeerRecord, PeerSetup, TuningRecord
 from benchmarks.suite.markdown import table
 from benchmarks.suite.svg import figure_of, save_figure
 
@@ -42,7 +43,7 @@ def write_peers_report(
 def throughput_ratio(cell: PeerCell) -> float:
     """Ours over theirs, median of the rounds."""
     pairs = zip(cell.ours, cell.peer, strict=True)
-    return median_of(ours.throughput / peer.throughput for ours, peer in pairs)
+    return median(ours.throughput / peer.throughput for ours, peer in pairs)
 
 
 def section(records: Sequence[PeerRecord], variant: Variant) -> str:
@@ -70,15 +71,15 @@ def _row(record: PeerRecord, cell: PeerCell) -> list[str]:
         f"{PEERS[record.peer].name}, {record.backbone.label} {record.backbone.precision}",
         str(cell.tenants),
         str(cell.clients),
-        f"{median_of(x.throughput for x in ours):.0f}",
-        f"{median_of(x.throughput for x in theirs):.0f}",
+        f"{median(x.throughput for x in ours):.0f}",
+        f"{median(x.throughput for x in theirs):.0f}",
         f"**{throughput_ratio(cell):.2f}**",
-        f"{median_of(x.cpu_ms_per_image for x in ours):.1f}",
-        f"{median_of(x.cpu_ms_per_image for x in theirs):.1f}",
-        f"{median_of(x.p50_ms for x in ours):.1f}",
-        f"{median_of(x.p50_ms for x in theirs):.1f}",
-        f"{median_of(x.p99_ms for x in ours):.1f}",
-        f"{median_of(x.p99_ms for x in theirs):.1f}",
+        f"{median(x.cpu_ms_per_image for x in ours):.1f}",
+        f"{median(x.cpu_ms_per_image for x in theirs):.1f}",
+        f"{median(x.p50_ms for x in ours):.1f}",
+        f"{median(x.p50_ms for x in theirs):.1f}",
+        f"{median(x.p99_ms for x in ours):.1f}",
+        f"{median(x.p99_ms for x in theirs):.1f}",
     ]
 
 

@@ -1,7 +1,5 @@
 """What the commands write down, one JSON line a finished unit of work."""
 
-import statistics
-from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -319,8 +317,3 @@ class GrowthRecord(Record):
     provenance: Provenance
     backbone: Backbone
     points: tuple[GrowthPoint, ...]
-
-
-def median_of(values: Iterable[float]) -> float:
-    """Return the median of at least one value."""
-    return statistics.median(values)

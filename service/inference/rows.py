@@ -1,6 +1,6 @@
 """One image on its way through the engine."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,7 +50,7 @@ class Row:
     submitted_s: float
     party: str | None = None
     wants_features: bool = False
-    cancelled: bool = field(default=False)
+    cancelled: bool = False
 
     @property
     def sharer(self) -> str:

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ensemble.options import SOURCE_FREE_METHODS, FitOptions, Method, why_refused
-from jobs.records import FitSpec, LeftOutSource, Name, SourceRef, TaskRef
+from jobs.records import FitSpec, LeftOutSource, SourceRef, TaskRef
 from prompt_store.errors import ConflictError, NameInvalidError, NotFoundError
 from prompt_store.manifests import PromptManifest, TaskManifest
+from prompt_store.names import Name
 from service.parts import Parts
 from service.problems import ProblemError, problem_error
 from service.registry.fit_memory import fit_bytes

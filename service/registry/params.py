@@ -4,21 +4,11 @@ from typing import Annotated
 
 from fastapi import Path, Query
 
-from prompt_store.names import NAME_PATTERN
+from prompt_store.names import Name, Version
 
-_PATTERN = f"^{NAME_PATTERN}$"
-_MAX_VERSION = 99_999_999
-
-NamePath = Annotated[str, Path(pattern=_PATTERN, description="Lower-case name")]
-VersionPath = Annotated[int, Path(ge=1, le=_MAX_VERSION, description="Version number")]
-VersionQuery = Annotated[
-    int | None,
-    Query(ge=1, le=_MAX_VERSION, description="Version; the latest by default"),
-]
+NamePath = Annotated[Name, Path(description="Lower-case name")]
+VersionPath = Annotated[Version, Path(description="Version number")]
+VersionQuery = Annotated[Version | None, Query(description="Version; the latest by default")]
 LimitQuery = Annotated[int, Query(ge=1, le=1000, description="At most so many items")]
-NumberCursorQuery = Annotated[
-    int | None, Query(ge=1, le=_MAX_VERSION, description="`next_cursor` of the page before")
-]
-CursorQuery = Annotated[
-    str | None, Query(pattern=_PATTERN, description="`next_cursor` of the page before")
-]
+NumberCursorQuery = Annotated[Version | None, Query(description="`next_cursor` of the page before")]
+CursorQuery = Annotated[Name | None, Query(description="`next_cursor` of the page before")]
