@@ -32,10 +32,12 @@ def test_a_second_holder_is_told_who_is_the_first(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_free_afterwards(tmp_path: Path) -> None:
-    with DataDirLock.acquire(tmp_path, ending_s=0):
-        pass
-    with DataDirLock.acquire(tmp_path, ending_s=0):
-        pass
+    with DataDirLock.acquire(tmp_path, ending_s=0) as first:
+        first.announce("http://127.0.0.1:1234")
+    with DataDirLock.acquire(tmp_path, ending_s=0) as second:
+        second.announce("http://127.0.0.1:5678")
+        with pytest.raises(StartError, match=rf"process {os.getpid()} at http://127.0.0.1:5678"):
+            DataDirLock.acquire(tmp_path, ending_s=0)
 
 
 def test_waits_for_the_children_of_a_holder_that_is_gone(tmp_path: Path) -> None:

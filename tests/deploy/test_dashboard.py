@@ -73,7 +73,8 @@ def test_every_label_of_a_panel_exists(
 
 def test_every_expression_is_promql(expressions: list[str]) -> None:
     for expression in expressions:
-        promql_parser.parse(expression.replace("$__rate_interval", "1m"))
+        parsed = promql_parser.parse(expression.replace("$__rate_interval", "1m"))
+        assert isinstance(parsed, promql_parser.Expr), expression
 
 
 def test_every_metric_is_on_the_dashboard(expressions: list[str], root: Path) -> None:

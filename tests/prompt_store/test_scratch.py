@@ -64,6 +64,7 @@ def test_the_default_is_the_folder_for_temporary_files(
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     remove_leftovers(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nobody_loses_a_folder_to_one_who_starts(tmp_path: Path) -> None:

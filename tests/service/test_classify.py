@@ -379,8 +379,7 @@ async def test_requests_of_many_ensembles_share_a_batch(
         for i, name in enumerate(digests)
     }
     await gate.reached()
-    await wait_until(lambda: depth(client) == 6)
-    await asyncio.sleep(0.2)
+    await wait_until(lambda: num_with_the_engine(client) == 6)
     gate.open.set()
     for name, call in calls.items():
         assert (await call).json()["ensemble"]["digest"] == digests[name]
@@ -576,6 +575,11 @@ async def test_the_answer_is_always_that_of_the_digest_it_reports(
 
 def depth(client: httpx.AsyncClient) -> int:
     return client._transport.app.state.classifier.admission.num_images
+
+
+def num_with_the_engine(client: httpx.AsyncClient) -> int:
+    """Images that are decoded and have no answer yet."""
+    return len(client._transport.app.state.classifier.engine._waiting)
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:

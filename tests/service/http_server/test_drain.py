@@ -63,6 +63,11 @@ class Running:
     def leave(self) -> None:
         self.loop.call_soon_threadsafe(self.drain.begin)
 
+    def wait_until_it_leaves(self) -> None:
+        begun = threading.Event()
+        self.loop.call_soon_threadsafe(begun.set)  # after what `leave` asked for
+        assert begun.wait(20)
+
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
@@ -96,9 +101,10 @@ def answer_on(connection: socket.socket) -> bytes:
 
 
 def test_an_answer_before_the_end_of_the_body_arrives_while_leaving(server: Running) -> None:
-    server.leave()
-    time.sleep(0.05)
     with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as client:
+        client.connect()
+        server.leave()
+        server.wait_until_it_leaves()
         client.request("PUT", "/refuse", body=bytes(30_000_000))
         answer = client.getresponse()
         assert (answer.status, answer.headers["connection"]) == (413, "close")
@@ -106,10 +112,10 @@ def test_an_answer_before_the_end_of_the_body_arrives_while_leaving(server: Runn
 
 
 def test_a_client_that_sends_no_end_is_not_waited_for(server: Running) -> None:
-    server.leave()
-    time.sleep(0.05)
-    began_s = time.monotonic()
     with server.connect() as client:
+        server.leave()
+        server.wait_until_it_leaves()
+        began_s = time.monotonic()
         client.sendall(b"PUT /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1")
         assert answer_on(client).endswith(b'"too much"')
     assert LINGER_S <= time.monotonic() - began_s < LINGER_S + 10

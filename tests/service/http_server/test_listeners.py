@@ -58,8 +58,9 @@ def test_a_newcomer_reaches_whoever_listens_next(listener: socket.socket) -> Non
         listener.close()
         with socket.create_server(address, family=family) as successor:
             successor.settimeout(20)
-            with newcomer.result(20), successor.accept()[0]:
-                pass
+            with newcomer.result(20) as client, successor.accept()[0] as connection:
+                client.sendall(b"question")
+                assert connection.recv(8) == b"question"
 
 
 def test_those_who_came_before_are_heard(listener: socket.socket) -> None:

@@ -18,6 +18,7 @@ from service.inference.errors import ArtifactMismatchError
 from service.inference.host_artifact import HostArtifact, host_artifact
 from service.inference.residency import Residency, ResidencyBudgets
 from service.metrics.inference import InferenceMetrics
+from tests.service.inference.remote.conftest import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -238,7 +239,7 @@ async def test_a_slow_store_does_not_hold_up_main_memory(
     await settled(residency)
     shelf.open.clear()
     slow = [asyncio.create_task(use(residency, str(i))) for i in range(10, 16)]
-    await asyncio.sleep(0.05)
+    await eventually(lambda: len(shelf.loads) == 4)  # both loaders wait for the store
     await asyncio.wait_for(use(residency, "1"), 10)
     assert not any(task.done() for task in slow)
     shelf.open.set()
@@ -251,7 +252,7 @@ async def test_a_caller_that_goes_away_does_not_stop_the_load_of_the_others(
     shelf.open.clear()
     first = asyncio.create_task(use(residency, "1"))
     second = asyncio.create_task(use(residency, "1"))
-    await asyncio.sleep(0.05)
+    await eventually(lambda: shelf.loads == ["1"])
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     shelf.open.set()
@@ -264,7 +265,7 @@ async def test_an_artifact_that_nobody_waits_for_any_more_stays_within_the_budge
 ) -> None:
     shelf.open.clear()
     gone = [asyncio.create_task(use(residency, str(i))) for i in range(6)]
-    await asyncio.sleep(0.05)
+    await eventually(lambda: len(residency._arriving) == 6)
     arriving = list(residency._arriving.values())
     for task in gone:
         task.cancel()

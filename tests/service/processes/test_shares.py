@@ -24,6 +24,9 @@ def test_each_front_takes_a_request_of_the_largest_size(fronts: int) -> None:
     with ExitStack() as held:
         arrive(admission, "zoo", largest_bytes, held)
         held.enter_context(admission.images("zoo", settings.max_images_per_request))
+        assert admission.num_bytes == largest_bytes
+        assert admission.num_images == settings.max_images_per_request
     with ExitStack() as held:  # and nearly as large a one beside others
         arrive(admission, "small", largest_bytes // 100, held)
         arrive(admission, "zoo", largest_bytes * 98 // 100, held)
+        assert admission.num_bytes == largest_bytes * 99 // 100
