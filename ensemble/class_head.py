@@ -27,6 +27,8 @@ SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 NUM_FOLDS = 5
 _FOLD_SEED = 0
 _ABSENT_CLASS_BIAS = -10_000.0
+_FLAT = 8.0
+"""Logarithm of a temperature, in units of the margins, at which all classes are as likely."""
 _RELATIVE_RANK_TOLERANCE = 1e-10
 
 
@@ -107,12 +109,23 @@ def of_known_class(labels: Tensor) -> Tensor:
 
 
 def _folds(labels: Tensor) -> Tensor:
-    """Assign each image to one of up to 5 folds, (N,), every class spread evenly."""
+    """Assign each image to a fold, (N,): those of a class to one after another, from the first.
+
+    So a head that does not know a fold lacks as many images of one class as of another of its size.
+    One that lacked the second image of a class alone would hardly ever predict that class: the mean
+    of fewer images is longer. The only images of classes are in two folds of their own: the others
+    are predicted by heads that know them, and no head is fitted on nothing.
+    """
     generator = torch.Generator().manual_seed(_FOLD_SEED)
     shuffled = torch.randperm(len(labels), generator=generator)
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    counts = labels.unique(return_counts=True)[1]  # by class, as `by_class`
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    rank = torch.arange(len(labels)) - first  # within the class
+    alone = (counts == 1).repeat_interleave(counts)
+    of_alone = NUM_FOLDS + torch.arange(len(labels)) % 2
     folds = torch.empty_like(labels)
-    folds[by_class] = torch.arange(len(labels)) % min(NUM_FOLDS, len(labels))
+    folds[by_class] = torch.where(alone, of_alone, rank % NUM_FOLDS)
     return folds
 
 
@@ -192,8 +205,8 @@ def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
         temperature = math.exp(log_temperature)
         return log_loss(temperature) + smoothing / temperature
 
-    # Right on all images, the best one is below the margins.
-    largest = max(6.0, math.log(float(margins.abs().mean()) + 1))
+    # Right on all images, the best one is below the margins; right by chance, far above them.
+    largest = math.log(float(margins.abs().mean()) + 1) + _FLAT
     bounds = (-3.0, largest)
     found: Any = minimize_scalar(smoothed, bounds=bounds, method="bounded", options={"xatol": 0.01})
     temperature = math.exp(float(found.x))

@@ -55,9 +55,15 @@ def cross_fitted_log_loss(candidate: Candidate, labels: Tensor) -> float:
 
 
 def _is_better(one: Candidate, other: Candidate, labels: Tensor, confidence: float) -> bool:
-    """Whether the accuracy is higher beyond the interval of the paired difference."""
-    logits = (one.head.held_out_logits, other.head.held_out_logits)
-    return paired_difference(*logits, labels, confidence=confidence)[1] > 0
+    """Whether the accuracy is higher beyond the interval of the paired difference.
+
+    Over the same images as the log-loss.
+    """
+    known = of_known_class(labels)
+    if not known.any():
+        return False
+    logits = (one.head.held_out_logits[known], other.head.held_out_logits[known])
+    return paired_difference(*logits, labels[known], confidence=confidence)[1] > 0
 
 
 def after_tuning(chosen: Candidate, candidates: Sequence[Candidate]) -> Candidate:

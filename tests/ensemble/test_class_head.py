@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from ensemble.class_head import (
     SHRINKAGES,
     ClassHead,
     _folds,  # pyright: ignore[reportPrivateUsage]
+    calibrate,
     fit_class_head,
 )
 from ensemble.errors import (
@@ -64,7 +67,7 @@ def brute_force(features: Tensor, labels: Tensor, num_classes: int, gamma: float
     """Each image's logits by the discriminant of the other folds."""
     folds = _folds(labels)
     logits = torch.zeros(len(features), num_classes, dtype=torch.float64)
-    for fold in range(5):
+    for fold in folds.unique().tolist():
         head = discriminant(features[folds != fold], labels[folds != fold], num_classes, gamma)
         logits[folds == fold] = head.logits(features[folds == fold])
     return logits
@@ -168,17 +171,51 @@ def test_held_out_accuracy_of_noise_is_that_of_chance() -> None:
 
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=60))
-def test_folds_spread_every_class_evenly(labels: list[int]) -> None:
+def test_a_fold_has_as_many_of_one_class_as_of_another_of_its_size(labels: list[int]) -> None:
     classes = torch.tensor(labels)
 
     folds = _folds(classes)
 
-    sizes = torch.bincount(folds, minlength=min(5, len(labels)))
-    assert len(sizes) == min(5, len(labels))
-    assert sizes.max() - sizes.min() <= 1
+    of_size: dict[int, list[int]] = {}
     for c in set(labels):
-        of_class = torch.bincount(folds[classes == c], minlength=len(sizes))
-        assert of_class.max() - of_class.min() <= 1
+        of_class = torch.bincount(folds[classes == c], minlength=7).tolist()
+        size = sum(of_class)
+        if size == 1:
+            assert sum(of_class[5:]) == 1
+            continue
+        assert max(of_class[:5]) - min(of_class[:5]) <= 1
+        assert len([n for n in of_class if n]) == min(5, size)
+        assert of_size.setdefault(size, of_class) == of_class
+    for fold in folds.unique():
+        assert (folds != fold).any()  # a head is fitted on something
+
+
+@pytest.mark.parametrize(("num_each", "num_classes"), [(2, 10), (2, 2), (3, 10), (4, 10)])
+def test_held_out_accuracy_of_a_few_images_a_class_is_near_that_of_others(
+    num_each: int, num_classes: int
+) -> None:
+    told, true = 0.0, 0.0
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        means = 0.3 * torch.randn(num_classes, 384, generator=generator)
+        labels = torch.arange(100 * num_classes) % num_classes
+        features = (means[labels] + torch.randn(len(labels), 384, generator=generator)).double()
+        few, fewer = (slice(0, num * num_classes) for num in (num_each, num_each - 1))
+        head = fit_class_head(features[few], labels[few], num_classes)
+        told += float((head.held_out_logits.argmax(1) == labels[few]).double().mean()) / 8
+        # It is told by heads that have one image of each class less.
+        like = fit_class_head(features[fewer], labels[fewer], num_classes)
+        true += float((like.logits(features).argmax(1) == labels).double().mean()) / 8
+    assert abs(told - true) < 0.12
+
+
+def test_logits_that_are_right_by_chance_are_made_flat() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 1e5 * torch.randn(200, 3, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 3, (200,), generator=generator)
+    temperature, log_loss = calibrate(logits, labels)
+    assert log_loss == pytest.approx(math.log(3), abs=2e-3)
+    assert temperature > 1e6
 
 
 def test_scale_and_offset_of_the_features_do_not_matter() -> None:

@@ -3,12 +3,12 @@
 from ensemble.options import FitOptions
 from ensemble.prompt_tuning import TuningConfig
 
-OPTIONS = FitOptions(tuning_epochs=3, prompt_learning_rate=0.02)
+OPTIONS = FitOptions(tuning_epochs=6, prompt_learning_rate=0.02)
 CONFIG = TuningConfig(
-    epochs=3,
+    epochs=6,
     batch_size=8,
     prompt_learning_rate=0.02,
     head_learning_rate=0.02,
-    patience=3,
+    patience=6,
     calibrated=True,
 )

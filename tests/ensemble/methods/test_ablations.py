@@ -154,7 +154,7 @@ def test_the_learned_ensemble_is_tuned_once_whatever_the_fit_chose(
         return favoured[0 if tuned_by_the_fit else 2]  # the ensemble, or the mean
 
     monkeypatch.setattr(hgprompt, "choose", chosen)
-    options = replace(OPTIONS, tuning_epochs=3, prompt_learning_rate=0.02)
+    options = replace(OPTIONS, tuning_epochs=6, prompt_learning_rate=0.02)
     fit = make_session(options)
 
     found = fit_hgprompt(fit)

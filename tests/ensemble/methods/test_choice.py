@@ -15,13 +15,18 @@ HELD_OUT = torch.arange(100, 200)
 
 
 def candidate(method: Method, wrong: range, *, tuned: bool = False) -> Candidate:
-    """A candidate that takes these of 200 images for the other class."""
+    """A candidate that takes these of 200 images, of class 0, for class 1."""
     logits = torch.tensor([[1.0, 0.0]]).repeat(200, 1)
     logits[torch.tensor(list(wrong), dtype=torch.long)] = torch.tensor([0.0, 1.0])
     head = ClassHead(torch.zeros(2, 1), torch.zeros(2), 0.1, 1.0, logits)
     place = standing(method, None, logits[HELD_OUT], LABELS[HELD_OUT], tuned=tuned)
     nothing: Tensor = torch.zeros(0)
     return Candidate(place, nothing, nothing, nothing, head)
+
+
+def padded(logits: Tensor) -> Tensor:
+    """Logits of 200 classes, of which all but the first two are out of the question."""
+    return torch.nn.functional.pad(logits, (0, 198), value=-9.0)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +78,18 @@ def test_the_winner_is_left_for_any_that_is_better_beyond_chance_the_favoured_to
 
     assert cross_fitted_log_loss(unsure, LABELS) < cross_fitted_log_loss(ours, LABELS)
     assert choose([ours, unsure], candidates, LABELS) is ours
+
+
+def test_images_that_no_head_can_know_do_not_hide_who_is_better() -> None:
+    ours, better = candidate("hgprompt", range(6)), candidate("single", range(0))
+    # Seven images of class 0, and classes of one image each, which both get wrong.
+    labels = torch.cat([LABELS[:7], torch.arange(2, 195)])
+    wide = [
+        replace(c, head=replace(c.head, held_out_logits=padded(c.head.held_out_logits)))
+        for c in (ours, better)
+    ]
+    assert choose(wide[:1], wide[1:], labels) is wide[1]
+    assert choose(wide[:1], wide[1:], torch.arange(200)) is wide[0]  # there is nothing to go by
 
 
 def test_the_only_image_of_a_class_has_no_say() -> None:

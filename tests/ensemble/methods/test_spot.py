@@ -87,7 +87,7 @@ def test_the_average_is_in_proportion_and_negatives_count_nothing(
 
 
 def test_one_choice_is_one_candidate(make_session: MakeSession, sources: list[Tensor]) -> None:
-    fit = make_session(FitOptions(tuning_epochs=1), sources=sources[:1])
+    fit = make_session(FitOptions(tuning_epochs=6, prompt_learning_rate=0.02), sources=sources[:1])
 
     found = fit_spot(fit)
 
