@@ -10,11 +10,14 @@ from ensemble.methods.vpt import random_prompt
 from ensemble.prompt_tuning import TuningConfig, tune_prompt
 
 NUM_STEPS = 50
-"""Gradient steps on the target before its prompt is compared, about this many in whole epochs."""
+"""Gradient steps on the target before its prompt is compared: about this many, in whole epochs.
+
+One epoch is more with over 1,600 images.
+"""
 
 
 def target_prompt(fit: FitSession) -> Tensor:
-    """Return the target's own prompt (L, P, D), tuned for a fixed number of steps.
+    """Return the target's own prompt (L, P, D), tuned for some `NUM_STEPS` steps.
 
     From a random start and a zero head: with a fitted head the training loss is small at once and
     the prompt hardly moves, and it is the prompt's movement that tells the task. The epoch is kept
