@@ -126,7 +126,6 @@ class Deployment:
                 "lease_s": 1.0,
                 "heartbeat_s": 0.1,
                 "sweep_interval_s": 0.5,
-                "redis_timeout_s": 1.0,
                 "fit_stop_grace_s": 1.0,
                 **settings,
             }

@@ -277,8 +277,9 @@ def test_a_handler_that_ignores_the_shutdown_is_abandoned(
 
 @pytest.mark.parametrize("fault", ["kill_redis", "hang_redis"])
 def test_a_worker_exits_when_told_to_whatever_redis_does(
-    deployment: Deployment, make_spec: MakeSpec, fault: str
+    deploy: Callable[..., Deployment], make_spec: MakeSpec, fault: str
 ) -> None:
+    deployment = deploy(redis_timeout_s=1.0)
     worker = deployment.worker()
     (fit,) = submit(deployment, make_spec("slow", 60_000))
     deployment.begun(fit)
