@@ -4,11 +4,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel
+from starlette.responses import Response
 from starlette.routing import compile_path
 
 from service.oip.errors import is_oip
 from service.problems import MEDIA_TYPE, ProblemDocument
-from service.registry.preconditions import CONDITIONS
+from service.registry.preconditions import CONDITIONS, header_parameter
 
 _BINARY = {"type": "string", "format": "binary"}
 _PROBLEM_REF = {"$ref": "#/components/schemas/ProblemDocument"}
@@ -19,38 +20,13 @@ BINARY_BODY: dict[str, Any] = {
         "content": {"application/octet-stream": {"schema": _BINARY}},
     },
     "parameters": [
-        {
-            "name": "Content-Digest",
-            "in": "header",
-            "required": False,
-            "description": "RFC 9530; `sha-256` and `sha-512` are checked",
-            "schema": {"type": "string"},
-        },
+        header_parameter("Content-Digest", "RFC 9530; `sha-256` and `sha-512` are checked"),
         *CONDITIONS["parameters"],
     ],
 }
 """`openapi_extra` of a route that takes a file as its body."""
 
-CONTENT_CONDITIONS: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": name,
-            "in": "header",
-            "required": False,
-            "description": description,
-            "schema": {"type": "string"},
-        }
-        for name, description in (
-            ("If-None-Match", "304 if the content still has this `ETag`"),
-            ("If-Match", "412 unless the content has this `ETag`"),
-            ("Range", "One range of bytes, as `bytes=0-1023`"),
-            ("If-Range", "The range only while the content has this `ETag`, else all of it"),
-        )
-    ]
-}
-"""`openapi_extra` of a route that answers with a file."""
-
-BINARY_RESPONSE: dict[int | str, dict[str, Any]] = {
+_BINARY_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The bytes",
         "content": {"application/octet-stream": {"schema": _BINARY}},
@@ -65,7 +41,22 @@ BINARY_RESPONSE: dict[int | str, dict[str, Any]] = {
     },
     304: {"description": "The content still has the digest of `If-None-Match`"},
 }
-"""`responses` of a route that answers with a file."""
+
+CONTENT: dict[str, Any] = {
+    "response_class": Response,
+    "responses": _BINARY_RESPONSE,
+    "openapi_extra": {
+        "parameters": [
+            header_parameter("If-None-Match", "304 if the content still has this `ETag`"),
+            header_parameter("If-Match", "412 unless the content has this `ETag`"),
+            header_parameter("Range", "One range of bytes, as `bytes=0-1023`"),
+            header_parameter(
+                "If-Range", "The range only while the content has this `ETag`, else all of it"
+            ),
+        ]
+    },
+}
+"""What a route that answers with a file is declared with."""
 
 
 def created_or_same(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:

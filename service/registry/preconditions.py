@@ -18,19 +18,22 @@ _TAG = re.compile(_QUOTED)
 _TAGS = re.compile(rf"[\s,]*(?:{_QUOTED}\s*(?:,[\s,]*|$))+")
 _SHOWN_CHARACTERS = 80
 
+
+def header_parameter(name: str, description: str) -> dict[str, Any]:
+    """Return the OpenAPI parameter of a header that may be sent."""
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string"},
+    }
+
+
 CONDITIONS: dict[str, Any] = {
     "parameters": [
-        {
-            "name": name,
-            "in": "header",
-            "required": False,
-            "description": description,
-            "schema": {"type": "string"},
-        }
-        for name, description in (
-            ("If-Match", "Entity tag, or several, of what is there now; `*` for any"),
-            ("If-None-Match", "`*`: only if there is nothing yet"),
-        )
+        header_parameter("If-Match", "Entity tag, or several, of what is there now; `*` for any"),
+        header_parameter("If-None-Match", "`*`: only if there is nothing yet"),
     ]
 }
 """`openapi_extra` of a route that changes something."""

@@ -5,7 +5,7 @@ from fastapi.responses import HTMLResponse
 
 from jobs.records import EnsembleRecord, FitId
 from service.inference.errors import NothingToServeError
-from service.openapi import BINARY_RESPONSE, CONTENT_CONDITIONS
+from service.openapi import CONTENT
 from service.parts import Parts, PartsDep
 from service.registry.content import Content, content_response
 from service.registry.params import NamePath, VersionQuery
@@ -19,18 +19,8 @@ REPORT_HEADERS = {
 }
 
 
-@router.get(
-    "/{name}/content",
-    response_class=Response,
-    responses=BINARY_RESPONSE,
-    openapi_extra=CONTENT_CONDITIONS,
-)
-@router.head(
-    "/{name}/content",
-    response_class=Response,
-    responses=BINARY_RESPONSE,
-    openapi_extra=CONTENT_CONDITIONS,
-)
+@router.get("/{name}/content", **CONTENT)
+@router.head("/{name}/content", **CONTENT)
 def get_content(
     name: NamePath, request: Request, parts: PartsDep, version: VersionQuery = None
 ) -> Response:
