@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +17,21 @@ from ensemble.options import unused_options
 from ensemble.projection import t_sne
 from ensemble.screening import Look, Screening
 from jobs.records import FitRequest, SourceRef
+from jobs.result_document import (
+    AblationFindings,
+    CandidateStanding,
+    DroppedSource,
+    FeatureMap,
+    GapFindings,
+    Lineage,
+    ObjectiveValues,
+    ReliabilityBin,
+    ResultDocument,
+    ScreeningFindings,
+    ScreeningLook,
+    SourceFindings,
+    ValidationFindings,
+)
 from worker.task_images import TaskImages
 
 MAX_PROJECTED_IMAGES = 300
@@ -30,39 +46,39 @@ def result_document(request: FitRequest, task: TaskImages, found: FitResult) -> 
     kept = [request.sources[i] for i in found.kept]
     names = [source.name for source in kept]
     diagnostics = found.diagnostics
-    return {
-        "weights": dict(zip(names, found.weights.tolist(), strict=False)),
-        "objective": diagnostics.objective,
-        "sources": _sources(kept, found),
-        "screening": _screening(request.sources, found),
-        "gradient_cosine": _rows(diagnostics.gradient_cosine),
-        "gradient_num_images": diagnostics.gradient_num_images,
-        "composition_gap": _gap(diagnostics.composition_gap),
-        "leaderboard": [_standing(place, names) for place in found.leaderboard],
-        "chosen": _standing(found.chosen, names),
-        "ablations": [_ablation(ablation, names) for ablation in diagnostics.ablations],
-        "validation": _validation(found),
-        "confusion_matrix": _confusion_matrix(found),
-        "classes": list(task.classes),
-        "embedding": _embedding(task.labels, found, request.seed),
-        "objective_curve": _curve(diagnostics.objective_curve),
-        "composite_curve": _curve(diagnostics.composite_curve),
-        "advice": diagnostics.advice,
-        "unused_options": list(
-            unused_options(request.method, request.options, len(request.sources))
+    objective = diagnostics.objective
+    document = ResultDocument(
+        weights=dict(zip(names, found.weights.tolist(), strict=False)),
+        objective=None if objective is None else ObjectiveValues(**objective),
+        sources=_sources(kept, found),
+        screening=_screening(request.sources, found),
+        gradient_cosine=_rows(diagnostics.gradient_cosine),
+        gradient_num_images=diagnostics.gradient_num_images,
+        composition_gap=_gap(diagnostics.composition_gap),
+        leaderboard=tuple(_standing(place, names) for place in found.leaderboard),
+        chosen=_standing(found.chosen, names),
+        ablations=tuple(_ablation(ablation, names) for ablation in diagnostics.ablations),
+        validation=_validation(found),
+        confusion_matrix=_confusion_matrix(found),
+        classes=task.classes,
+        embedding=_embedding(task.labels, found, request.seed),
+        objective_curve=_curve(diagnostics.objective_curve),
+        composite_curve=_curve(diagnostics.composite_curve),
+        advice=diagnostics.advice,
+        unused_options=unused_options(request.method, request.options, len(request.sources)),
+        timings_s={stage: round(seconds, 3) for stage, seconds in found.timings_s.items()},
+        lineage=Lineage(
+            backbone_digest=request.backbone_digest,
+            task=request.task,
+            sources=request.sources,
+            composite_digest=composite_digest(found.prompt),
+            method=request.method,
+            seed=request.seed,
+            num_images=len(task.labels),
+            code_version=version("hgprompt"),
         ),
-        "timings_s": {stage: round(seconds, 3) for stage, seconds in found.timings_s.items()},
-        "lineage": {
-            "backbone_digest": request.backbone_digest,
-            "task": request.task.model_dump(mode="json"),
-            "sources": [source.model_dump(mode="json") for source in request.sources],
-            "composite_digest": composite_digest(found.prompt),
-            "method": request.method,
-            "seed": request.seed,
-            "num_images": len(task.labels),
-            "code_version": version("hgprompt"),
-        },
-    }
+    )
+    return document.model_dump(mode="json", exclude_unset=True)
 
 
 def _confusion_matrix(found: FitResult) -> list[list[int]] | None:
@@ -70,139 +86,123 @@ def _confusion_matrix(found: FitResult) -> list[list[int]] | None:
     return matrix.tolist() if len(matrix) <= MAX_CONFUSION_CLASSES else None
 
 
-def _sources(kept: Sequence[SourceRef], found: FitResult) -> list[dict[str, Any]]:
+def _sources(kept: Sequence[SourceRef], found: FitResult) -> tuple[SourceFindings, ...]:
     """What is known of each source alone; nothing if the method looked at none."""
     diagnostics = found.diagnostics
     accuracy = {s.source: s.accuracy for s in found.leaderboard if not s.tuned}
-    documents: list[dict[str, Any]] = []
+    findings: list[SourceFindings] = []
     for i, source in enumerate(kept):
-        document: dict[str, Any] = {}
+        known: dict[str, Any] = {}
         if diagnostics.sources:
-            score = diagnostics.sources[i]
-            document |= {
-                "h_score": score.h_score,
-                "h_score_adjusted": score.h_score_adjusted,
-                "logme": score.logme,
-            }
+            known |= asdict(diagnostics.sources[i])
         if diagnostics.similarities:
-            document["similarity"] = diagnostics.similarities[i]
+            known["similarity"] = diagnostics.similarities[i]
         if i in accuracy:
-            document["validation_accuracy"] = accuracy[i]
-        if document:
-            documents.append(_reference(source) | document)
-    return documents
+            known["validation_accuracy"] = accuracy[i]
+        if known:
+            findings.append(SourceFindings(**dict(source), **known))
+    return tuple(findings)
 
 
-def _screening(sources: Sequence[SourceRef], found: FitResult) -> dict[str, Any] | None:
+def _screening(sources: Sequence[SourceRef], found: FitResult) -> ScreeningFindings | None:
     screening = found.screening
     if screening is None:
         return None
-    return {
-        "num_images": screening.num_images,
-        "looks": [
-            {"num_images": look.num_images, "num_sources": len(look.scores)}
+    return ScreeningFindings(
+        num_images=screening.num_images,
+        looks=tuple(
+            ScreeningLook(num_images=look.num_images, num_sources=len(look.scores))
             for look in screening.looks
-        ],
-        "dropped": [
-            _reference(source) | _dropped(screening, look, i)
+        ),
+        dropped=tuple(
+            _dropped(source, screening, look, look.scores[i])
             for i, source in enumerate(sources)
             for look in screening.looks
             if i in look.scores and i not in look.kept
-        ],
-    }
+        ),
+    )
 
 
-def _dropped(screening: Screening, look: Look, source: int) -> dict[str, Any]:
+def _dropped(source: SourceRef, screening: Screening, look: Look, score: float) -> DroppedSource:
     """Why a look dropped a source: scores on other images than those of the look say nothing."""
     lowest = min(look.scores[i] for i in look.kept)
     stayed = "were kept" if look is screening.looks[-1] else "were looked at again"
-    return {
-        "score": look.scores[source],
-        "num_images": look.num_images,
-        "reason": f"adjusted H-score {look.scores[source]:.3f} on {look.num_images} images; the "
+    return DroppedSource(
+        **dict(source),
+        score=score,
+        num_images=look.num_images,
+        reason=f"adjusted H-score {score:.3f} on {look.num_images} images; the "
         f"{len(look.kept)} sources that {stayed} have {lowest:.3f} or more",
-    }
+    )
 
 
-def _reference(source: SourceRef) -> dict[str, Any]:
-    return {"name": source.name, "version": source.version, "digest": source.digest}
-
-
-def _gap(gap: CompositionGap | None) -> dict[str, Any] | None:
+def _gap(gap: CompositionGap | None) -> GapFindings | None:
     if gap is None:
         return None
-    return {
-        "aligned": _finite(gap.aligned),
-        "unaligned": _finite(gap.unaligned),
-        "num_images": gap.num_images,
-    }
+    return GapFindings(
+        aligned=_finite(gap.aligned), unaligned=_finite(gap.unaligned), num_images=gap.num_images
+    )
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _ablation(ablation: Ablation, names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "name": ablation.name,
-        "accuracy": ablation.standing.accuracy,
-        "ci95": list(ablation.standing.ci95),
-        "difference": ablation.difference,
-        "difference_ci95": list(ablation.difference_ci95),
-        "weights": dict(zip(names, ablation.weights.tolist(), strict=True)),
-    }
+def _ablation(ablation: Ablation, names: Sequence[str]) -> AblationFindings:
+    return AblationFindings(
+        name=ablation.name,
+        accuracy=ablation.standing.accuracy,
+        ci95=ablation.standing.ci95,
+        difference=ablation.difference,
+        difference_ci95=ablation.difference_ci95,
+        weights=dict(zip(names, ablation.weights.tolist(), strict=True)),
+    )
 
 
-def _validation(found: FitResult) -> dict[str, Any]:
+def _validation(found: FitResult) -> ValidationFindings:
     validation = found.validation
-    return {
-        "num_images": validation.num_images,
-        "accuracy": validation.accuracy,
-        "ece": validation.ece,
-        "temperature": found.head.temperature,
-        "reliability": [
-            {
-                "low": each.low,
-                "high": each.high,
-                "count": each.count,
-                "confidence": each.confidence,
-                "accuracy": each.accuracy,
-            }
-            for each in validation.reliability
-        ],
-    }
+    return ValidationFindings(
+        num_images=validation.num_images,
+        accuracy=validation.accuracy,
+        ece=validation.ece,
+        temperature=found.head.temperature,
+        reliability=tuple(ReliabilityBin(**asdict(each)) for each in validation.reliability),
+    )
 
 
-def _embedding(labels: Tensor, found: FitResult, seed: int) -> dict[str, Any] | None:
+def _embedding(labels: Tensor, found: FitResult, seed: int) -> FeatureMap | None:
     """A map of the images by their plain features and by those of the learned ensemble."""
     plain, composite = found.diagnostics.plain_features, found.diagnostics.composite_features
     if plain is None or composite is None:
         return None
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     rows = order[:MAX_PROJECTED_IMAGES].sort().values
-    maps = {
-        name: [[round(x, 4), round(y, 4)] for x, y in t_sne(features[rows], seed=seed).tolist()]
-        for name, features in (("plain", plain), ("composite", composite))
-    }
-    document = {"method": "t-SNE", "composite_of": "hgprompt", "labels": labels[rows].tolist()}
-    return document | maps
+    return FeatureMap(
+        method="t-SNE",
+        composite_of="hgprompt",
+        labels=labels[rows].tolist(),
+        plain=_map(plain[rows], seed),
+        composite=_map(composite[rows], seed),
+    )
 
 
-def _curve(values: Sequence[float]) -> list[list[float]]:
-    return [[i + 1, value] for i, value in enumerate(values)]
+def _map(features: Tensor, seed: int) -> list[tuple[float, float]]:
+    return [(round(x, 4), round(y, 4)) for x, y in t_sne(features, seed=seed).tolist()]
 
 
-def _standing(place: Standing, names: Sequence[str]) -> dict[str, Any]:
-    document: dict[str, Any] = {"method": place.method}
+def _curve(values: Sequence[float]) -> list[tuple[float, float]]:
+    return [(i + 1, value) for i, value in enumerate(values)]
+
+
+def _standing(place: Standing, names: Sequence[str]) -> CandidateStanding:
+    known: dict[str, Any] = {"method": place.method}
     if place.source is not None:
-        document["source"] = names[place.source]
+        known["source"] = names[place.source]
     if place.tuned:
-        document["tuned"] = True
-    return document | {
-        "accuracy": place.accuracy,
-        "ci95": list(place.ci95),
-        "log_loss": place.log_loss,
-    }
+        known["tuned"] = True
+    return CandidateStanding(
+        **known, accuracy=place.accuracy, ci95=place.ci95, log_loss=place.log_loss
+    )
 
 
 def _rows(matrix: Tensor | None) -> list[list[float]] | None:

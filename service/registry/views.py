@@ -1,9 +1,11 @@
 """How ensembles look over HTTP."""
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from ensemble.options import FitOptions, Method
 from jobs.records import (
@@ -15,6 +17,17 @@ from jobs.records import (
     Status,
     TaskRef,
 )
+from jobs.result_document import ResultDocument
+
+
+class _DescribedByItsModel:
+    """The JSON schema of a result document, which is shown as it is stored, whoever wrote it."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, _: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(ResultDocument.__pydantic_core_schema__)
 
 
 class EnsembleView(BaseModel):
@@ -44,7 +57,7 @@ class EnsembleView(BaseModel):
     finished_at: datetime | None = None
     progress: Progress | None = None
     error: FitError | None = None
-    result: dict[str, Any] | None = None
+    result: Annotated[dict[str, Any], _DescribedByItsModel] | None = None
 
     @classmethod
     def of_record(cls, record: EnsembleRecord) -> Self:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.result_parts import RESULT_PARTS
+
 pytestmark = pytest.mark.anyio
 
 
@@ -56,6 +58,16 @@ async def test_every_json_answer_has_a_schema(
                 assert response.get("content"), f"{method} {path} {status}"
                 for content in response["content"].values():
                     assert content["schema"], f"{method} {path} {status}"
+
+
+async def test_the_parts_of_a_result_are_described(
+    document: dict[str, dict[str, dict[str, dict[str, dict[str, object]]]]],
+) -> None:
+    schemas = document["components"]["schemas"]
+    assert list(references(schemas["EnsembleView"]["properties"]["result"])) == [
+        "#/components/schemas/ResultDocument"
+    ]
+    assert set(schemas["ResultDocument"]["properties"]) == set(RESULT_PARTS)
 
 
 async def test_it_has_nothing_that_its_version_of_openapi_has_not(

@@ -21,6 +21,7 @@ from ensemble.projection import t_sne
 from ensemble.prompt_tuning import LabelledPixels
 from jobs.context import FitContext
 from jobs.records import FitRequest, FitSpec, SourceRef, TaskRef
+from jobs.result_document import ResultDocument
 from prompt_store.blobs import BlobStore
 from tests.result_parts import RESULT_PARTS
 from worker import result_document as document_module
@@ -108,7 +109,9 @@ def test_every_part_is_there_and_is_json(
     fit = describe(method, **({"options": options} if options else {}))
 
     document = fit.document
-    assert document.keys() == set(RESULT_PARTS)
+    assert document.keys() == set(RESULT_PARTS) == set(ResultDocument.model_fields)
+    read = ResultDocument.model_validate(document)
+    assert read.model_dump(mode="json", exclude_unset=True) == document
     kept = [NAMES[i] for i in fit.found.kept]
     assert kept == (NAMES if options is None or method in {"none", "vpt"} else kept[:3])
     weights = fit.found.weights.tolist()
