@@ -15,10 +15,10 @@ from starlette.responses import Response, StreamingResponse
 from prompt_store.blobs import BlobStore
 from prompt_store.scratch import scratch_folder
 from service.problems import PRECONDITION_FAILED, Problem, ProblemError, problem_error
+from service.registry.preconditions import entity_tags, etag
 
 CHUNK_BYTES = 256 * 1024
 _SINGLE_RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
-_ENTITY_TAG = re.compile(r'(?:W/)?"([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Content:
     def headers(self) -> dict[str, str]:
         """Headers of every response about it."""
         return {
-            "ETag": f'"{self.digest}"',
+            "ETag": etag(self.digest),
             "Last-Modified": format_datetime(self.created_at, usegmt=True),
             "Accept-Ranges": "bytes",
             "Cache-Control": "no-cache",  # a name may point to other content later
@@ -59,7 +59,8 @@ def content_response(request: Request, blobs: BlobStore, content: Content, spool
         spool: Folder for a temporary copy.
 
     Raises:
-        ProblemError: 412 for a failed `If-Match`, 416 for a range outside the content.
+        ProblemError: 400 for a malformed precondition, 412 for a failed `If-Match`, 416 for a range
+            outside the content.
         PromptStoreError: The blob is missing or damaged.
     """
     early = _precondition(request, content)
@@ -85,23 +86,19 @@ def content_response(request: Request, blobs: BlobStore, content: Content, spool
 
 
 def _precondition(request: Request, content: Content) -> Response | None:
-    wanted = request.headers.get("if-match")
-    if wanted is not None and not _matches(wanted, content.digest):
+    wanted = entity_tags(request.headers, "If-Match")
+    if wanted is not None and not wanted.match(content.digest):
         raise problem_error(
             412,
             "precondition-failed",
             PRECONDITION_FAILED,
-            f"If-Match asks for {wanted}; the content is {content.digest}",
+            f"If-Match asks for {request.headers['if-match']}; the content is {content.digest}",
             field="If-Match",
         )
-    known = request.headers.get("if-none-match")
-    if known is not None and _matches(known, content.digest):
+    known = entity_tags(request.headers, "If-None-Match")
+    if known is not None and known.match(content.digest, weakly=True):
         return Response(status_code=304, headers=content.headers)
     return None
-
-
-def _matches(header: str, digest: str) -> bool:
-    return header.strip() == "*" or digest in _ENTITY_TAG.findall(header)
 
 
 def _range(request: Request, content: Content) -> tuple[int, int]:

@@ -107,6 +107,11 @@ async def test_content_is_conditional_and_partial(
     assert unchanged.headers["etag"] == tag
     assert (await client.get(url, headers={"If-None-Match": '"x"'})).content == data
     assert (await client.get(url, headers={"If-Match": tag})).content == data
+    assert (await client.get(url, headers={"If-None-Match": f"W/{tag}"})).status_code == 304
+    assert (await client.get(url, headers={"If-Match": f"W/{tag}"})).status_code == 412
+    for header in ("If-Match", "If-None-Match"):
+        malformed = await client.get(url, headers={header: "x"})
+        assert (malformed.status_code, malformed.json()["field"]) == (400, header)
     lost = await client.get(url, headers={"If-Match": '"x"'})
     assert (lost.status_code, slug(lost)) == (412, "precondition-failed")
 
