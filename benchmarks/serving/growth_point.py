@@ -44,7 +44,9 @@ def tenants(loaded: LoadedBackbone, count: int) -> Point:
 
     def batch() -> None:
         chosen = [entries[i] for i in rng.integers(0, count, BATCH_SIZE)]
-        forward([Row(p, e, float("inf"), 0.0) for p, e in zip(pixels, chosen, strict=True)])
+        forward(
+            [Row(p, e, float("inf"), 0.0, e.digest) for p, e in zip(pixels, chosen, strict=True)]
+        )
 
     return {**_timed(batch, BATCH_SIZE), "memory_bytes": _grown_bytes(before)}
 

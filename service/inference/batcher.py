@@ -71,7 +71,7 @@ class Batcher:
         self._cost = cost
         self._clock = clock
         self._condition = threading.Condition()
-        self._served: dict[str, float] = {}  # cost of the rows, by party
+        self._served: dict[str, float] = {}  # cost of the rows, by tenant
         self._queues: dict[BatchKey, FairQueue[Row]] = defaultdict(
             lambda: FairQueue[Row](self._served)
         )
@@ -86,10 +86,10 @@ class Batcher:
             if self._closed:
                 return False
             for row in rows:
-                party = row.sharer
-                self._crowding.asked(party)
-                waits = any(queue.has(party) for queue in self._queues.values())
-                self._queues[row.batch_key].push(row, party, 0.0 if waits else self._level)
+                tenant = row.tenant
+                self._crowding.asked(tenant)
+                waits = any(queue.has(tenant) for queue in self._queues.values())
+                self._queues[row.batch_key].push(row, tenant, 0.0 if waits else self._level)
             for stream in self._missing:
                 self._missing[stream] -= len(rows)
             if any(missing <= 0 for missing in self._missing.values()):
@@ -190,9 +190,9 @@ class Batcher:
             return batch
         now_s = self._clock()
         while len(batch.rows) < max_rows and (level := queue.least_served) is not None:
-            party, row = queue.pop(cost=0.0)
+            tenant, row = queue.pop(cost=0.0)
             if row.deadline_s > now_s:
-                queue.charge(party, self._cost(row))
+                queue.charge(tenant, self._cost(row))
                 self._level = level
                 batch.rows.append(row)
             else:

@@ -142,7 +142,7 @@ class Classifier:
             computed = await self.engine.compute(
                 served.digest,
                 [each for each in decoded if isinstance(each, np.ndarray)],
-                party=served.name,
+                tenant=served.name,
                 deadline_s=deadline_s,
                 wants_features=wants_features,
             )

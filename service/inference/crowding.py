@@ -1,4 +1,4 @@
-"""Whether one party crowds out others that ask for little.
+"""Whether one tenant crowds out others that ask for little.
 
 A batch takes as long for each of its rows as for all of them, and a pass that has begun is not
 interrupted. So somebody who fills every batch delays the others although the queue is fair. While
@@ -11,12 +11,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 MEMORY_S = 10.0
-"""How long a party that asks for nothing still counts: its next image should meet a short pass."""
+"""How long a tenant that asks for nothing still counts: its next image should meet a short pass."""
 
 RATIO = 4.0
 """So many times the rows that the others have waiting, on average, are crowding.
 
-Parties that ask for the same at random times differ by less: eight that share 64 rows have 8 each,
+Tenants that ask for the same at random times differ by less: eight that share 64 rows have 8 each,
 give or take 3.
 """
 
@@ -32,20 +32,20 @@ class Crowding:
         self._clock = clock
         self._asked_s: OrderedDict[str, float] = OrderedDict()  # the latest last
 
-    def asked(self, party: str) -> None:
-        """A party asked for something."""
-        self._asked_s[party] = self._clock()
-        self._asked_s.move_to_end(party)
+    def asked(self, tenant: str) -> None:
+        """A tenant asked for something."""
+        self._asked_s[tenant] = self._clock()
+        self._asked_s.move_to_end(tenant)
 
     def crowded(self, waiting: Mapping[str, int]) -> bool:
-        """Whether one party has far more rows waiting than the others that asked lately.
+        """Whether one tenant has far more rows waiting than the others that asked lately.
 
         Args:
-            waiting: Rows of each party that has any.
+            waiting: Rows of each tenant that has any.
         """
         self._forget()
         most = max(waiting.values(), default=0)
-        num_unheard = sum(party not in self._asked_s for party in waiting)
+        num_unheard = sum(tenant not in self._asked_s for tenant in waiting)
         num_others = len(self._asked_s) + num_unheard - 1
         if most <= RATIO or num_others == 0:
             return False

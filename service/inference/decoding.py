@@ -85,19 +85,19 @@ class DecodePool:
         with self._lock:
             return self._queue.num_waiting
 
-    async def pixels(self, data: bytes, party: str) -> np.ndarray:
+    async def pixels(self, data: bytes, tenant: str) -> np.ndarray:
         """Return (3, H, W) uint8; a caller that is cancelled gives up its place.
 
         Args:
             data: The encoded image.
-            party: Whose image it is: parties share the threads by processor time.
+            tenant: Whose image it is: tenants share the threads by processor time.
 
         Raises:
             ImageDecodeError: The bytes are not an image within the limits.
         """
         job = _Job(data, time.monotonic())
         with self._lock:
-            self._queue.push(job, party, self._level)
+            self._queue.push(job, tenant, self._level)
         # One call for each image, not of each image: it takes whichever is next by then.
         self._executor.submit(self._run_next)
         try:
@@ -120,12 +120,12 @@ class DecodePool:
                 self._queue, self._level = FairQueue(), 0.0
         if taken is None:
             return
-        party, job = taken
+        tenant, job = taken
         started_s, started_cpu_s = time.monotonic(), time.thread_time()
         self._run(job)
         decode_s, cpu_s = time.monotonic() - started_s, time.thread_time() - started_cpu_s
         with self._lock:
-            queue.charge(party, cpu_s - charged_s)
+            queue.charge(tenant, cpu_s - charged_s)
             self._mean_s += PACE * (cpu_s - self._mean_s)
         self._report(DecodeReport(started_s - job.submitted_s, decode_s))
 
@@ -133,9 +133,9 @@ class DecodePool:
         """The image whose turn it is, charged with what images cost on average."""
         while (level := self._queue.least_served) is not None:
             self._level = level
-            party, job = self._queue.pop(self._mean_s)
+            tenant, job = self._queue.pop(self._mean_s)
             if job.result.set_running_or_notify_cancel():
-                return party, job
+                return tenant, job
         return None
 
     def _run(self, job: _Job) -> None:

@@ -30,7 +30,7 @@ class EngineClient(Protocol):
         digest: str,
         pixels: Sequence[np.ndarray],
         *,
-        party: str | None = None,
+        tenant: str | None = None,
         deadline_s: float,
         wants_features: bool = False,
     ) -> Computed:
@@ -39,7 +39,7 @@ class EngineClient(Protocol):
         Args:
             digest: The artifact.
             pixels: (3, H, W) each, maybe none; uint8, or float32 and already normalised.
-            party: Whose share of the engine they take; None for the artifact's own.
+            tenant: Whose share of the engine they take; None for the artifact's own.
             deadline_s: On the monotonic clock; a row that has not started by then is not computed.
             wants_features: Whether the outcomes carry features.
 

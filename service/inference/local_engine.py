@@ -68,7 +68,7 @@ class LocalEngine:
         digest: str,
         pixels: Sequence[np.ndarray],
         *,
-        party: str | None = None,
+        tenant: str | None = None,
         deadline_s: float,
         wants_features: bool = False,
     ) -> Computed:
@@ -83,7 +83,7 @@ class LocalEngine:
         submission = self.submit(
             entry,
             pixels,
-            party=party,
+            tenant=tenant,
             deadline_s=deadline_s,
             wants_features=wants_features,
             on_done=on_done,
@@ -99,7 +99,7 @@ class LocalEngine:
         entry: BankEntry,
         pixels: Sequence[np.ndarray],
         *,
-        party: str | None,
+        tenant: str | None,
         deadline_s: float,
         wants_features: bool,
         on_done: Callable[[Computed], None],
@@ -109,7 +109,7 @@ class LocalEngine:
         Args:
             entry: Their artifact, as `Residency.pin` returned it; let go when they are done.
             pixels: As in `EngineClient.compute`.
-            party: As there.
+            tenant: As there.
             deadline_s: As there.
             wants_features: As there.
             on_done: Told what has become of them, once and on the event loop, unless they are
@@ -119,8 +119,9 @@ class LocalEngine:
             EngineStoppedError: The engine takes no more rows.
         """
         now_s = time.monotonic()
+        whose = tenant or entry.digest
         rows = [
-            Row(each, entry, deadline_s, now_s, party, wants_features=wants_features)
+            Row(each, entry, deadline_s, now_s, whose, wants_features=wants_features)
             for each in pixels
         ]
         submission = Submission(entry, rows, on_done)

@@ -39,7 +39,7 @@ class Row:
         entry: The artifact it asked for, pinned by its request.
         deadline_s: On the engine's clock; past it the row is not computed.
         submitted_s: When it was queued, on the same clock.
-        party: Whose share it takes, such as an ensemble's name; None for the artifact's own.
+        tenant: Whose share of the engine it takes: an ensemble's name, or its artifact's digest.
         wants_features: Whether its result carries the features.
         cancelled: Its client is gone; the row is skipped when a batch is formed.
     """
@@ -48,14 +48,9 @@ class Row:
     entry: "BankEntry"
     deadline_s: float
     submitted_s: float
-    party: str | None = None
+    tenant: str
     wants_features: bool = False
     cancelled: bool = False
-
-    @property
-    def sharer(self) -> str:
-        """Who shares the engine with the others: its party, or its artifact's digest."""
-        return self.party or self.entry.digest
 
     @property
     def batch_key(self) -> "BatchKey":

@@ -57,7 +57,7 @@ def warm_up(
         )
         entry = bank.insert(artifact)
         for image, size in batches:
-            compute([Row(image, entry, deadline_s=0.0, submitted_s=0.0) for _ in range(size)])
+            compute([Row(image, entry, 0.0, 0.0, tenant="warm-up") for _ in range(size)])
     gc.collect()
     gc.freeze()
     logger.info(

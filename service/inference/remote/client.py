@@ -59,7 +59,7 @@ class RemoteEngine:
         digest: str,
         pixels: Sequence[np.ndarray],
         *,
-        party: str | None = None,
+        tenant: str | None = None,
         deadline_s: float,
         wants_features: bool = False,
     ) -> Computed:
@@ -72,7 +72,7 @@ class RemoteEngine:
         if self._link is None:
             raise unavailable()
         return await self._link.compute(
-            digest, pixels, party=party, deadline_s=deadline_s, wants_features=wants_features
+            digest, pixels, tenant=tenant, deadline_s=deadline_s, wants_features=wants_features
         )
 
     async def load(self, digest: str) -> None:

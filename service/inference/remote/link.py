@@ -86,7 +86,7 @@ class EngineLink(asyncio.Protocol):
         digest: str,
         pixels: Sequence[np.ndarray],
         *,
-        party: str | None,
+        tenant: str | None,
         deadline_s: float,
         wants_features: bool,
     ) -> Computed:
@@ -106,7 +106,7 @@ class EngineLink(asyncio.Protocol):
         computed: asyncio.Future[Computed] = asyncio.get_running_loop().create_future()
         self._pending[number] = Pending(rows, digest, classes, computed)
         self._send(
-            Compute(number, digest, rows, deadline_s, wants_features, classes is not None, party)
+            Compute(number, digest, rows, deadline_s, wants_features, classes is not None, tenant)
         )
         try:
             return await computed

@@ -68,7 +68,7 @@ class Compute(Message, tag="compute", frozen=True):
         deadline_s: On the system's monotonic clock, which every process reads alike.
         wants_features: Whether the results carry features.
         knows_classes: Whether the front has the artifact's labels already.
-        party: Whose share of the engine they take.
+        tenant: Whose share of the engine they take.
     """
 
     id: Id
@@ -77,7 +77,7 @@ class Compute(Message, tag="compute", frozen=True):
     deadline_s: Annotated[float, msgspec.Meta(ge=0, le=1e15)]  # refuses NaN, which is never due
     wants_features: bool
     knows_classes: bool
-    party: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    tenant: Annotated[str, msgspec.Meta(max_length=256)] | None = None
 
 
 class Cancel(Message, tag="cancel", frozen=True):

@@ -143,7 +143,7 @@ class FrontSession(asyncio.Protocol):
             computation.submission = self._engine.submit(
                 entry,
                 images,
-                party=asked.party,
+                tenant=asked.tenant,
                 deadline_s=asked.deadline_s,
                 wants_features=asked.wants_features,
                 on_done=lambda computed: self._answered(computation, computed),

@@ -22,7 +22,7 @@ def entry(digest: str, shape: tuple[int, int] = (1, 4)) -> BankEntry:
 
 
 def row(digest: str, shape: tuple[int, int] = (1, 4), *, deadline_s: float = FOREVER_S) -> Row:
-    return Row(PIXELS, entry(digest, shape), deadline_s, 0.0)
+    return Row(PIXELS, entry(digest, shape), deadline_s, 0.0, digest)
 
 
 def digests(batch: Batch | None) -> list[str]:
@@ -156,13 +156,13 @@ def test_prompt_shapes_share_the_engine_by_rows_served() -> None:
 
 def test_an_ensemble_gets_no_larger_share_by_its_versions() -> None:
     batcher = Batcher(8, crowded_batch_size=2)
-    batcher.submit([replace(row(f"a{n % 9}"), party="a") for n in range(180)])
-    batcher.submit([replace(row("b"), party="b") for _ in range(20)])
+    batcher.submit([replace(row(f"a{n % 9}"), tenant="a") for n in range(180)])
+    batcher.submit([replace(row("b"), tenant="b") for _ in range(20)])
     first = rows_of(batcher.next_batch())
-    assert len(first) == 2  # as nine parties they would not crowd b out
-    served = Counter(each.party for each in first)
+    assert len(first) == 2  # as nine tenants they would not crowd b out
+    served = Counter(each.tenant for each in first)
     while sum(served.values()) < 40:
-        served.update(each.party for each in rows_of(batcher.next_batch()))
+        served.update(each.tenant for each in rows_of(batcher.next_batch()))
     assert abs(served["a"] - served["b"]) <= 2
 
 

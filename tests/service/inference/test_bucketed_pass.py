@@ -56,7 +56,7 @@ def rows_of(entries: list[BankEntry], count: int, *, floats: bool = False) -> li
     rng = np.random.default_rng(count)
     values = rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
     pixels = values.astype(np.float32) / 100 if floats else values
-    return [Row(each, entries[i % len(entries)], 0.0, 0.0) for i, each in enumerate(pixels)]
+    return [Row(each, entries[i % len(entries)], 0.0, 0.0, "a") for i, each in enumerate(pixels)]
 
 
 @pytest.mark.parametrize("floats", [False, True])

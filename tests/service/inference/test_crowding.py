@@ -10,10 +10,10 @@ class Clock:
         return self.now_s
 
 
-def crowding_of(clock: Clock, *parties: str) -> Crowding:
+def crowding_of(clock: Clock, *tenants: str) -> Crowding:
     crowding = Crowding(clock)
-    for party in parties:
-        crowding.asked(party)
+    for tenant in tenants:
+        crowding.asked(tenant)
     return crowding
 
 
@@ -67,8 +67,8 @@ def test_one_that_waits_for_long_still_counts() -> None:
 
 
 def test_those_who_ask_for_the_same_at_random_do_not_crowd() -> None:
-    parties = [f"p{number}" for number in range(1000)]
-    crowding = crowding_of(Clock(), *parties)
-    assert not crowding.crowded(dict.fromkeys(parties[:50], 1) | {"p0": 4})
-    eight = crowding_of(Clock(), *parties[:8])
-    assert not eight.crowded(dict(zip(parties, [16, 8, 8, 8, 8, 6, 5, 1], strict=False)))
+    tenants = [f"p{number}" for number in range(1000)]
+    crowding = crowding_of(Clock(), *tenants)
+    assert not crowding.crowded(dict.fromkeys(tenants[:50], 1) | {"p0": 4})
+    eight = crowding_of(Clock(), *tenants[:8])
+    assert not eight.crowded(dict(zip(tenants, [16, 8, 8, 8, 8, 6, 5, 1], strict=False)))

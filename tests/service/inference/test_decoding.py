@@ -43,12 +43,12 @@ async def pool(loaded: LoadedBackbone, gate: Gate) -> AsyncIterator[DecodePool]:
 
 
 async def queued(
-    pool: DecodePool, party: str, data: bytes, count: int, done: list[str]
+    pool: DecodePool, tenant: str, data: bytes, count: int, done: list[str]
 ) -> list[asyncio.Task[np.ndarray]]:
-    """Queue images of a party; `done` gets its name once for each that is decoded."""
-    tasks = [asyncio.create_task(pool.pixels(data, party)) for _ in range(count)]
+    """Queue images of a tenant; `done` gets its name once for each that is decoded."""
+    tasks = [asyncio.create_task(pool.pixels(data, tenant)) for _ in range(count)]
     for task in tasks:
-        task.add_done_callback(lambda _: done.append(party))
+        task.add_done_callback(lambda _: done.append(tenant))
     await asyncio.sleep(0)
     return tasks
 

@@ -98,7 +98,7 @@ def pixels(seed: int) -> np.ndarray:
 
 
 def row(seed: int, entry: BankEntry, deadline_s: float = FOREVER_S) -> Row:
-    return Row(pixels(seed), entry, deadline_s, time.monotonic())
+    return Row(pixels(seed), entry, deadline_s, time.monotonic(), entry.digest)
 
 
 def probabilities(outcome: RowOutcome) -> np.ndarray:
@@ -418,7 +418,7 @@ def test_a_row_whose_pixels_are_not_finite_fails_alone(
 ) -> None:
     def floats(seed: int, entry: BankEntry) -> Row:
         values = np.random.default_rng(seed).standard_normal((3, 32, 32), dtype=np.float32)
-        return Row(values, entry, FOREVER_S, time.monotonic())
+        return Row(values, entry, FOREVER_S, time.monotonic(), entry.digest)
 
     with running(loaded.vit) as harness:
         entry = harness.insert("d", make_artifact(1))

@@ -52,7 +52,7 @@ def artifacts(make_artifact: Callable[..., Artifact]) -> list[HostArtifact]:
 
 def rows_of(entries: list[BankEntry], count: int) -> list[Row]:
     values = np.random.default_rng(count).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
-    return [Row(each, entries[i % len(entries)], 0.0, 0.0) for i, each in enumerate(values)]
+    return [Row(each, entries[i % len(entries)], 0.0, 0.0, "a") for i, each in enumerate(values)]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -13,7 +13,7 @@ def test_a_row_costs_its_tokens(loaded: LoadedBackbone) -> None:
     def row(num_prompt_tokens: int) -> Row:
         prompt = torch.zeros(2, num_prompt_tokens, 192) if num_prompt_tokens else None
         entry = BankEntry("x", ("a", "b"), prompt, torch.zeros(2, 192), torch.zeros(2))
-        return Row(np.zeros((3, 32, 32), np.uint8), entry, 0.0, 0.0)
+        return Row(np.zeros((3, 32, 32), np.uint8), entry, 0.0, 0.0, "a")
 
     cost = token_cost(loaded.info)
     assert cost(row(0)) == 1

@@ -6,29 +6,29 @@ from service.inference.fair_queue import FairQueue
 
 @dataclass
 class Item:
-    party: str
+    tenant: str
     cancelled: bool = False
 
 
 def fill(**counts: int) -> FairQueue[Item]:
     queue: FairQueue[Item] = FairQueue()
-    for party, count in counts.items():
+    for tenant, count in counts.items():
         for _ in range(count):
-            queue.push(Item(party), party, 0.0)
+            queue.push(Item(tenant), tenant, 0.0)
     return queue
 
 
 def take(queue: FairQueue[Item], count: int, **cost: float) -> list[str]:
     taken: list[str] = []
     while len(taken) < count and queue.least_served is not None:
-        party, item = queue.pop(0.0)
-        assert party == item.party
-        queue.charge(party, cost.get(party, 1.0))
-        taken.append(party)
+        tenant, item = queue.pop(0.0)
+        assert tenant == item.tenant
+        queue.charge(tenant, cost.get(tenant, 1.0))
+        taken.append(tenant)
     return taken
 
 
-def test_parties_take_turns_whatever_they_have_queued() -> None:
+def test_tenants_take_turns_whatever_they_have_queued() -> None:
     taken = take(fill(greedy=100, modest=5), 10)
     assert taken.count("modest") == 5
 
@@ -41,9 +41,9 @@ def test_turns_are_shared_by_cost_when_it_is_known_afterwards() -> None:
 def test_a_charge_that_was_too_high_is_given_back() -> None:
     queue = fill(a=3, b=3)
     assert queue.least_served == 0.0
-    party, _ = queue.pop(100.0)
+    tenant, _ = queue.pop(100.0)
     assert take(queue, 2) == ["b", "b"]
-    queue.charge(party, -99.5)
+    queue.charge(tenant, -99.5)
     assert take(queue, 1) == ["a"]
     assert sorted(take(queue, 9)) == ["a", "b"]
 
@@ -87,14 +87,14 @@ def test_cancelled_items_do_not_pile_up_while_nobody_takes_any() -> None:
     assert take(queue, 2) == ["a"]
 
 
-def test_a_charge_to_a_party_that_does_not_wait_counts_when_it_does() -> None:
+def test_a_charge_to_a_tenant_that_does_not_wait_counts_when_it_does() -> None:
     queue = fill(b=2)
     queue.charge("a", 1.5)
     queue.push(Item("a"), "a", 0.0)
     assert take(queue, 3) == ["b", "b", "a"]
 
 
-def test_a_party_that_waits_in_two_queues_has_one_account() -> None:
+def test_a_tenant_that_waits_in_two_queues_has_one_account() -> None:
     served: dict[str, float] = {}
     first, second = FairQueue[Item](served), FairQueue[Item](served)
     for _ in range(100):
@@ -111,11 +111,11 @@ def test_a_party_that_waits_in_two_queues_has_one_account() -> None:
     assert served == {"a": 99.0, "b": 99.0}
 
 
-def test_a_party_that_has_been_served_leaves_only_its_account() -> None:
+def test_a_tenant_that_has_been_served_leaves_only_its_account() -> None:
     """Under a load that never ends, what is looked at for each item may not grow."""
     queue = fill(busy=1000)
     for i in range(100):
-        queue.push(Item(f"party-{i}"), f"party-{i}", 0.0)
+        queue.push(Item(f"tenant-{i}"), f"tenant-{i}", 0.0)
     taken = take(queue, 300)
 
     assert taken.count("busy") == 200

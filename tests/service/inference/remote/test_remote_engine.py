@@ -142,11 +142,11 @@ async def test_the_engine_is_told_whose_share_the_images_take(
 ) -> None:
     _, digest = publish("a", seed=1)
     async with open_host(start=False) as host, open_front() as front:
-        named = front.compute(digest, images(1), party="a", deadline_s=now_s())
+        named = front.compute(digest, images(1), tenant="a", deadline_s=now_s())
         waiting = [asyncio.create_task(named)]
         waiting += [asyncio.create_task(front.compute(digest, images(1), deadline_s=now_s()))]
         await eventually(lambda: len(host.local._waiting) == 2)
-        assert {row.sharer for row in host.local._waiting} == {"a", digest}
+        assert {row.tenant for row in host.local._waiting} == {"a", digest}
         host.start()
         await asyncio.gather(*waiting)
 
@@ -401,7 +401,7 @@ async def test_an_answer_that_breaks_the_rules_fails_its_request_at_once(loaded:
 
     front.connection_made(Transport())
     asked = asyncio.create_task(
-        front.compute("d", images(1), party=None, deadline_s=now_s(), wants_features=False)
+        front.compute("d", images(1), tenant=None, deadline_s=now_s(), wants_features=False)
     )
     await asyncio.sleep(0)
     front.data_received(framed(Answer(0, ("x",), ())))  # no outcome, of one image
