@@ -84,8 +84,8 @@ def fit_class_head(features: Tensor, labels: Tensor, num_classes: int) -> ClassH
         heads = _discriminants(features[inside], labels[inside], num_classes, SHRINKAGES)
         for i, (weight, bias) in enumerate(heads):
             held_out[i, ~inside] = features[~inside] @ weight.T + bias
-    known = of_known_class(labels)
-    calibrated = [calibrate(logits[known], labels[known]) for logits in held_out]
+    known, classes = of_known_class(labels), labels.unique()
+    calibrated = [calibrate(logits[known], labels[known], classes) for logits in held_out]
     best = min(range(len(SHRINKAGES)), key=lambda i: calibrated[i][1])
     temperature = calibrated[best][0]
     ((weight, bias),) = _discriminants(features, labels, num_classes, SHRINKAGES[best : best + 1])
@@ -181,20 +181,22 @@ def _within_spectrum(residuals: Tensor) -> tuple[Tensor, Tensor]:
     return eigenvalues, vectors
 
 
-def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+def calibrate(logits: Tensor, labels: Tensor, classes: Tensor) -> tuple[float, float]:
     """Return the temperature (> 0) that suits logits (N, C), and their log-loss at it, in nats.
 
+    `classes` are those that the head has learned, labels (N,) among them.
+
     Guo et al. 2017, "On Calibration of Modern Neural Networks", ICML, with smoothed targets as in
-    Platt 1999: the label has probability 1 - 1 / (N + 2), the other classes that have images share
-    the rest. So logits that are right on all N images have a finite best temperature, not one at
-    which the first error on another image costs thousands of nats. 1 and 0 without images.
+    Platt 1999: the label has probability 1 - 1 / (N + 2), the other classes share the rest, also if
+    all N images are of one. So logits that are right on all N images have a finite best
+    temperature, not one at which the first error on another image costs thousands of nats. 1 and 0
+    without images.
     """
     if len(labels) == 0:
         return 1.0, 0.0
-    present = labels.unique()
     own = logits.gather(1, labels[:, None])[:, 0]
-    others = (logits[:, present].sum(1) - own) / max(1, len(present) - 1)
-    margins = own - others if len(present) > 1 else torch.zeros_like(own)
+    others = (logits[:, classes].sum(1) - own) / max(1, len(classes) - 1)
+    margins = own - others if len(classes) > 1 else torch.zeros_like(own)
     # What moving that much of the target to the others costs, times the temperature.
     smoothing = float(margins.mean()) / (len(labels) + 2)
 

@@ -148,9 +148,21 @@ def tune_prompt(
     steps_per_epoch = math.ceil(len(train) / config.batch_size)
     schedule = _warmup_cosine(optimizer, steps_per_epoch, config)
     order = torch.Generator().manual_seed(config.seed)
+    classes = train.labels.unique().to(device)
 
     def report(epoch: int, train_loss: float | None) -> Epoch:
-        loss, accuracy = _evaluate(vit, prompt, classify, validation, config, should_stop)
+        (features,) = extract_features(
+            vit,
+            validation.pixels,
+            [prompt.detach()],
+            batch_size=config.batch_size,
+            should_stop=should_stop,
+        )
+        with torch.no_grad():
+            logits = classify(features.to(device))
+        labels = validation.labels.to(device)
+        loss = _log_loss(logits, labels, classes, config)
+        accuracy = float((logits.argmax(1) == labels).float().mean())
         done = Epoch(epoch, config.epochs, train_loss, loss, accuracy)
         on_epoch(done)
         return done
@@ -181,6 +193,13 @@ def tune_prompt(
     return TunedPrompt(*kept, best=best, epochs=tuple(epochs))
 
 
+def _log_loss(logits: Tensor, labels: Tensor, classes: Tensor, config: TuningConfig) -> float:
+    """Validation log-loss in nats by which epochs are compared; see `TuningConfig.calibrated`."""
+    if config.calibrated:
+        return calibrate(logits.double(), labels, classes)[1]
+    return float(functional.cross_entropy(logits, labels))
+
+
 def _optimizer(
     prompt: Tensor, weight: Tensor, bias: Tensor, config: TuningConfig
 ) -> torch.optim.Optimizer:
@@ -205,30 +224,3 @@ def _warmup_cosine(
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def _evaluate(
-    vit: PromptedViT,
-    prompt: Tensor,
-    classify: Callable[[Tensor], Tensor],
-    data: LabelledPixels,
-    config: TuningConfig,
-    should_stop: Callable[[], bool],
-) -> tuple[float, float]:
-    """Log-loss in nats and accuracy of `classify` on the features of `data` under `prompt`."""
-    (features,) = extract_features(
-        vit,
-        data.pixels,
-        [prompt.detach()],
-        batch_size=config.batch_size,
-        should_stop=should_stop,
-    )
-    with torch.no_grad():
-        logits = classify(features.to(vit.device))
-    labels = data.labels.to(logits.device)
-    loss = (
-        calibrate(logits.double(), labels)[1]
-        if config.calibrated
-        else float(functional.cross_entropy(logits, labels))
-    )
-    return loss, float((logits.argmax(1) == labels).float().mean())

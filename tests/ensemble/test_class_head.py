@@ -213,9 +213,26 @@ def test_logits_that_are_right_by_chance_are_made_flat() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 1e5 * torch.randn(200, 3, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, 3, (200,), generator=generator)
-    temperature, log_loss = calibrate(logits, labels)
+    temperature, log_loss = calibrate(logits, labels, torch.arange(3))
     assert log_loss == pytest.approx(math.log(3), abs=2e-3)
     assert temperature > 1e6
+
+
+@pytest.mark.parametrize("counts", [(60, 1), (30, 1, 1), (200, 1)])
+def test_a_class_beside_only_images_leaves_room_for_errors(counts: tuple[int, ...]) -> None:
+    """No image of another class can be predicted by a head that knows it."""
+    generator = torch.Generator().manual_seed(0)
+    means = 0.12 * torch.randn(len(counts), 384, generator=generator, dtype=torch.float64)
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    noise = torch.randn(len(labels) + 600, 384, generator=generator, dtype=torch.float64)
+    head = fit_class_head(means[labels] + noise[: len(labels)], labels, len(counts))
+
+    drawn = labels[torch.randint(len(labels), (600,), generator=generator)]
+    logits = head.logits(means[drawn] + noise[len(labels) :])
+
+    losses = functional.cross_entropy(logits, drawn, reduction="none")
+    assert losses.mean() < 0.35
+    assert losses.max() < 10
 
 
 def test_scale_and_offset_of_the_features_do_not_matter() -> None:

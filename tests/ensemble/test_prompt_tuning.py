@@ -170,7 +170,7 @@ def test_calibrated_epochs_are_compared_whatever_their_temperature(
         config = replace(FAST, epochs=1, calibrated=calibrated)
         return start_loss(vit, prompt, train, validation, config, scaled)
 
-    best = calibrate(logits, validation.labels)[1]
+    best = calibrate(logits, validation.labels, torch.arange(2))[1]
     assert of_start(20.0, calibrated=True) == pytest.approx(best, rel=1e-3)
     assert of_start(0.5, calibrated=True) == pytest.approx(best, rel=1e-3)
     too_confident = float(functional.cross_entropy(20 * logits, validation.labels))
