@@ -4,15 +4,16 @@ import sys
 
 from backbones.errors import BackboneError
 from backbones.settings import BackboneSettings
+from configuration.environment import SettingsError
 from ensemble.errors import EnsembleError
 
 
 def main() -> int:
     """Fetch and check the weights, print what identifies them; 1 on failure."""
-    settings = BackboneSettings()
     try:
+        settings = BackboneSettings.read()
         info = settings.load().info
-    except (BackboneError, EnsembleError) as error:
+    except (BackboneError, EnsembleError, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write(f"{info.name} {info.digest} in {settings.cache_dir}\n")

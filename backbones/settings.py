@@ -5,22 +5,20 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backbones.errors import DeviceUnavailableError
 from backbones.info import LoadedBackbone
 from backbones.loading import load_backbone
+from configuration.environment import EnvironmentSettings
 
 
-class BackboneSettings(BaseSettings):
+class BackboneSettings(EnvironmentSettings):
     """Which backbone, where it runs and in which arithmetic fits use it.
 
     `precision` is that of everything that learns: fits and the training of prompts.
     The service does not look at it and has a setting of its own, because answers may be computed
     in less precision than what they are learned in.
     """
-
-    model_config = SettingsConfigDict(env_prefix="HGPROMPT_", frozen=True, extra="ignore")
 
     backbone: str = Field(default="offline-vit-s14", min_length=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"

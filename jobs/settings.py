@@ -2,13 +2,15 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from redis.asyncio.connection import parse_url
+
+from configuration.environment import EnvironmentSettings
 
 Seconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
 
 
-class DeploymentSettings(BaseSettings):
+class DeploymentSettings(EnvironmentSettings):
     """Settings that the service and the workers of one deployment must agree on.
 
     Attributes:
@@ -23,9 +25,7 @@ class DeploymentSettings(BaseSettings):
         progress_ttl_s: How long the event stream of a fit outlives its last event.
     """
 
-    model_config = SettingsConfigDict(env_prefix="HGPROMPT_", frozen=True, extra="ignore")
-
-    redis_url: Annotated[str, Field(pattern=r"^(unix|rediss?)://.+")] = "redis://127.0.0.1:6379/0"
+    redis_url: str = "redis://127.0.0.1:6379/0"
     store_url: str = "file:///var/lib/hgprompt"
     lease_s: Seconds = 30.0
     heartbeat_s: Seconds = 1.5
@@ -34,6 +34,18 @@ class DeploymentSettings(BaseSettings):
     fit_stop_grace_s: Seconds = 20.0
     redis_timeout_s: Seconds = 2.0
     progress_ttl_s: Seconds = 86_400.0
+
+    @field_validator("redis_url")
+    @classmethod
+    def _understood_by_redis(cls, url: str) -> str:
+        try:
+            parse_url(url)
+        except ValueError:  # whose message may quote a part of the password
+            raise ValueError(
+                "is not of the form redis://:password@host:6379/0, rediss://… or "
+                "unix:///path.sock; special characters of a password must be percent-encoded"
+            ) from None
+        return url
 
     @model_validator(mode="after")
     def _beats_fit_into_the_lease(self) -> Self:

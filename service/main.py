@@ -3,10 +3,10 @@
 import sys
 
 from fastapi import FastAPI
-from pydantic import ValidationError
 
 from backbones.errors import BackboneError
 from backbones.info import LoadedBackbone
+from configuration.environment import SettingsError, warn_of_unknown_variables
 from jobs.logs import configure_logging
 from jobs.settings import DeploymentSettings
 from prompt_store.errors import PromptStoreError
@@ -16,7 +16,7 @@ from service.http_server.drain import Drain
 from service.http_server.last_resort import LAST_TRACES_S, PATIENCE_S
 from service.http_server.serving import serve
 from service.processes.service_supervisor import supervise
-from service.settings import ServiceSettings, explained
+from service.settings import ServiceSettings
 from service.tracing import trace_requests
 
 
@@ -44,19 +44,18 @@ def main() -> None:
     """Run the service until SIGTERM; exits with status 1 when it is not configured right."""
     remove_leftovers()
     try:
-        settings = ServiceSettings()
-        deployment = DeploymentSettings()
-    except ValidationError as error:
-        sys.exit(explained(error))
+        settings = ServiceSettings.read()
+        deployment = DeploymentSettings.read()
+    except SettingsError as error:
+        sys.exit(f"service: {error}")
     configure_logging(settings.log_level)
+    warn_of_unknown_variables()
     remove_leftovers(settings.upload_dir)
     if settings.has_fronts:
         sys.exit(supervise(settings))
     try:
         app = build_app(settings, deployment, _load_backbone(settings))
-    except ValidationError as error:
-        sys.exit(explained(error))
-    except (BackboneError, PromptStoreError) as error:
+    except (BackboneError, PromptStoreError, SettingsError) as error:
         sys.exit(f"service: {error}")
     drain: Drain = app.state.parts.drain
     send_last_traces = trace_requests(app)
@@ -72,7 +71,7 @@ def _load_backbone(settings: ServiceSettings) -> LoadedBackbone:
     from service.inference.compute_threads import computing_alone, keep_to_processors  # noqa: PLC0415
     from service.inference.precision import load_serving_backbone  # noqa: PLC0415
 
-    backbone = BackboneSettings()
+    backbone = BackboneSettings.read()
     if settings.classifies:
         keep_to_processors()
         with computing_alone():

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import joblib
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode
 
+from configuration.environment import EnvironmentSettings
 from service.accelerators import has_nvidia_gpu
 from service.host_names import canonical_host, is_loopback, is_unspecified
 
@@ -17,8 +18,11 @@ Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
 Bytes = Annotated[int, Field(ge=1, le=1 << 40)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
+MAX_AUTO_FRONTS = 32
+"""More than these would not help: what they send takes all that one engine process can receive."""
 
-class ServiceSettings(BaseSettings):
+
+class ServiceSettings(EnvironmentSettings):
     """How one service process listens, and how much it takes on.
 
     Attributes:
@@ -63,13 +67,11 @@ class ServiceSettings(BaseSettings):
         upload_dir: Where uploads and downloads are spooled.
         device: Where the backbone runs, as `BackboneSettings` has it.
         front_processes: Processes that speak HTTP and decode, beside one that has the engine; 0 for
-            one process that does everything; "auto" for half the cores where there is a GPU, and
-            for 0 elsewhere.
+            one process that does everything; "auto" for half the cores (32 at most) where there is
+            a GPU, and for 0 elsewhere.
         process_timeout_s: A process of this host that gives no sign of life for longer is replaced.
         runtime_dir: Where the processes of this host have a private folder with their sockets.
     """
-
-    model_config = SettingsConfigDict(env_prefix="HGPROMPT_", frozen=True, extra="ignore")
 
     role: Role = "all"
     host: str = "127.0.0.1"
@@ -160,7 +162,7 @@ class ServiceSettings(BaseSettings):
             return self.front_processes
         if self.device == "cpu" or sys.platform != "linux" or not has_nvidia_gpu():
             return 0
-        return max(1, joblib.cpu_count() // 2)
+        return min(max(1, joblib.cpu_count() // 2), MAX_AUTO_FRONTS)
 
     @property
     def serves_api(self) -> bool:
@@ -171,12 +173,3 @@ class ServiceSettings(BaseSettings):
     def classifies(self) -> bool:
         """Whether classification is served."""
         return self.role in ("all", "classifier")
-
-
-def explained(error: ValidationError) -> str:
-    """Return what is wrong with the settings, a line each."""
-    lines = [
-        f"  HGPROMPT_{'_'.join(map(str, item['loc'])).upper() or '…'}: {item['msg']}"
-        for item in error.errors()
-    ]
-    return "service: the settings are not valid\n" + "\n".join(lines)

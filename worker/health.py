@@ -7,6 +7,7 @@ import sys
 from docket import Docket
 from redis.exceptions import RedisError
 
+from configuration.environment import SettingsError
 from jobs.redis_keys import DOCKET_NAME
 from jobs.settings import DeploymentSettings
 from jobs.worker_names import host_of_worker
@@ -26,7 +27,11 @@ async def beating_workers(settings: DeploymentSettings, host: str) -> list[str]:
 def main() -> int:
     """Say which workers beat; 1 if none does or Redis does not answer."""
     host = socket.gethostname()
-    settings = DeploymentSettings()
+    try:
+        settings = DeploymentSettings.read()
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     try:
         names = asyncio.run(asyncio.wait_for(beating_workers(settings, host), 10.0))
     except (RedisError, OSError, TimeoutError) as error:

@@ -8,10 +8,10 @@ import sys
 import joblib
 import torch
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
 
 from backbones.errors import BackboneError
 from backbones.settings import BackboneSettings
+from configuration.environment import SettingsError, warn_of_unknown_variables
 from ensemble.errors import EnsembleError
 from jobs.ensembles import EnsembleStore
 from jobs.errors import WorkerBrokenError
@@ -39,17 +39,15 @@ def main() -> int:
     """Run a worker until SIGTERM or SIGINT; 1 if it cannot start, or has lost its device."""
     remove_leftovers()
     try:
-        settings, deployment = WorkerSettings(), DeploymentSettings()
-        backbone_settings = BackboneSettings()
+        settings, deployment = WorkerSettings.read(), DeploymentSettings.read()
+        backbone_settings = BackboneSettings.read()
         configure_logging(settings.log_level)
+        warn_of_unknown_variables()
         usable = min(torch.get_num_threads(), joblib.cpu_count())
         torch.set_num_threads(settings.num_threads or usable)
         objects = open_object_store(deployment.store_url)
         backbone = backbone_settings.load()
-    except ValidationError as error:
-        sys.stderr.write(f"the worker's settings are wrong: {error}\n")
-        return 1
-    except (BackboneError, EnsembleError, PromptStoreError) as error:
+    except (BackboneError, EnsembleError, PromptStoreError, SettingsError) as error:
         sys.stderr.write(f"the worker cannot start: {error}\n")
         return 1
     blobs = BlobStore(objects)

@@ -3,10 +3,12 @@
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from configuration.environment import EnvironmentSettings
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(EnvironmentSettings):
     """How a worker process runs.
 
     Attributes:
@@ -16,7 +18,7 @@ class WorkerSettings(BaseSettings):
         metrics_port: TCP port for them; 0 serves none.
     """
 
-    model_config = SettingsConfigDict(env_prefix="HGPROMPT_WORKER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="HGPROMPT_WORKER_")
 
     num_threads: Annotated[int, Field(ge=0, le=1024)] = 0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -28,6 +27,7 @@ from torch import Tensor
 from backbones.errors import BackboneError
 from backbones.info import BackboneInfo, LoadedBackbone
 from backbones.settings import BackboneSettings
+from configuration.environment import SettingsError
 from ensemble.class_head import ClassHead, fit_class_head
 from ensemble.errors import EnsembleError, TooFewImagesError
 from ensemble.features import extract_features
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         EnsembleError,
         ImagesError,
         PromptStoreError,
-        ValidationError,
+        SettingsError,
         OSError,
     ) as error:
         sys.stderr.write(f"hgprompt train-prompt: {error}\n")
@@ -128,7 +128,7 @@ def _output(args: argparse.Namespace) -> Path:
 def _run(args: argparse.Namespace) -> None:
     console = Console(stderr=True)
     started = time.monotonic()
-    backbone = BackboneSettings().load()
+    backbone = BackboneSettings.read().load()
     task = load_task_images(args.task, backbone.info.preprocessing)
     test = load_task_images(args.test, backbone.info.preprocessing) if args.test else None
     if len(task.classes) < 2:  # noqa: PLR2004

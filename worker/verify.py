@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from pydantic import ValidationError
 
+from configuration.environment import SettingsError
 from ensemble.composition import align_tokens, compose, composite_digest, stack_prompts
 from ensemble.errors import EnsembleError
 from jobs.ensembles import EnsembleStore
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("ensemble", metavar="NAME@VERSION", help="version of an ensemble")
     ensemble = parser.parse_args(arguments).ensemble
     try:
-        deployment = DeploymentSettings()
+        deployment = DeploymentSettings.read()
         objects = open_object_store(deployment.store_url)
         blobs = BlobStore(objects)
         store = EnsembleStore(objects, blobs, utc_now, max_attempts=deployment.max_attempts)
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"{ensemble} was tuned: its prompt is not a composite of sources\n")
             return 1
         recomputed = recomputed_digest(artifact, blobs)
-    except (EnsembleError, JobsError, PromptStoreError, ValidationError) as error:
+    except (EnsembleError, JobsError, PromptStoreError, SettingsError) as error:
         sys.stderr.write(f"cannot verify {ensemble}: {error}\n")
         return 1
     stated = artifact.metadata.get("composite_digest")

@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from service.processes.assignment import Assignment
@@ -25,17 +26,19 @@ class ChildSpec:
         program: Command; the assignment is added as its last argument.
         grace_s: How long it may take to end after SIGTERM before it is killed.
         listener_fds: Sockets to hand on.
+        environment: Variables that it has beside those of the supervisor, unless that has them.
     """
 
     name: str
     program: tuple[str, ...]
     grace_s: float
     listener_fds: tuple[int, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def python_module(name: str) -> tuple[str, ...]:
-    """Return the command that runs a module with this interpreter."""
-    return (sys.executable, "-m", name)
+    """Return the command that runs a module, though one of its name be in the working folder."""
+    return (sys.executable, "-P", "-m", name)
 
 
 class Child:
@@ -87,6 +90,7 @@ class Child:
                 stdin=DEVNULL,
                 pass_fds=(its, *spec.listener_fds),
                 process_group=0,
+                env={**spec.environment, **os.environ},
             )
         except BaseException:
             os.close(mine)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import uvloop
 from prometheus_client import CollectorRegistry, ProcessCollector
-from pydantic import ValidationError
 
 from backbones.errors import BackboneError
 from backbones.info import LoadedBackbone
 from backbones.settings import BackboneSettings
+from configuration.environment import SettingsError
 from jobs.ensembles import EnsembleStore
 from jobs.logs import configure_logging
 from jobs.settings import DeploymentSettings
@@ -30,7 +30,7 @@ from service.metrics.inference import InferenceMetrics
 from service.processes.assignment import Assignment, assignment
 from service.processes.parent import die_with_parent
 from service.processes.pulse import beating
-from service.settings import ServiceSettings, explained
+from service.settings import ServiceSettings
 
 
 def main() -> None:
@@ -42,11 +42,9 @@ def main() -> None:
     keep_to_processors()
     try:
         with computing_alone():
-            loaded = load_serving_backbone(BackboneSettings(), settings.serving_precision)
-        objects = open_object_store(DeploymentSettings().store_url)
-    except ValidationError as error:
-        sys.exit(explained(error))
-    except (BackboneError, PromptStoreError) as error:
+            loaded = load_serving_backbone(BackboneSettings.read(), settings.serving_precision)
+        objects = open_object_store(DeploymentSettings.read().store_url)
+    except (BackboneError, PromptStoreError, SettingsError) as error:
         sys.exit(f"service: {error}")
     uvloop.run(_serve(assigned, settings, loaded, objects))
 

@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 MARGIN_S = 5.0
 """What a child gets beyond its own deadlines before it is killed."""
 
+FRONT_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "TOKIO_WORKER_THREADS": "2"}
+"""A front multiplies no matrices and asks little of the store, yet NumPy's library and the store's
+would start a thread for each processor in every one: with 32 processors more than a thousand."""
+
 MAX_SOCKET_PATH_BYTES = 107  # sun_path of <sys/un.h>, with its zero
 
 
@@ -126,7 +130,7 @@ def _fronts(settings: ServiceSettings, listeners: Sequence[socket.socket]) -> li
     descriptors = tuple(listener.fileno() for listener in listeners)
     program = python_module("service.processes.front")
     return [
-        ChildSpec(front_name(index), program, grace_s, descriptors)
+        ChildSpec(front_name(index), program, grace_s, descriptors, FRONT_ENVIRONMENT)
         for index in range(settings.num_fronts)
     ]
 

@@ -130,6 +130,14 @@ def test_a_gpu_gets_a_front_for_two_processors_unless_told_otherwise(
     assert not ServiceSettings(role="api").has_fronts
 
 
+def test_a_large_machine_gets_no_more_fronts_than_an_engine_can_serve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settings_module, "has_nvidia_gpu", lambda: True)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 192)
+    assert ServiceSettings().num_fronts == settings_module.MAX_AUTO_FRONTS == 32
+
+
 def test_processors_that_it_may_not_use_do_not_count(one_processor: None) -> None:
     del one_processor
     assert ServiceSettings().decode_threads == 1

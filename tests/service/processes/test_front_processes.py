@@ -65,6 +65,18 @@ def num_descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
+def test_libraries_of_a_front_start_no_thread_for_each_processor(
+    serve: Callable[..., Host],
+) -> None:
+    host = serve()
+    host.wait_until_ready()
+    for pid in host.pids("front"):
+        variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        assert {"OPENBLAS_NUM_THREADS=1", "TOKIO_WORKER_THREADS=2"} <= set(variables)
+    (engine,) = host.pids("engine")
+    assert "OPENBLAS_NUM_THREADS=1" not in Path(f"/proc/{engine}/environ").read_text()
+
+
 def test_fronts_answer_as_one_process_does_and_leak_nothing(
     serve: Callable[..., Host],
     open_client: Any,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.processes.child import ChildSpec
+from service.processes.child import Child, ChildSpec, python_module
 from service.processes.restarts import RestartPolicy
 from service.processes.supervisor import GaveUpError, Supervisor
 
@@ -56,6 +56,31 @@ if (folder / f"{told.name}.slow").exists():
 
 def spec(name: str, grace_s: float = 10.0) -> ChildSpec:
     return ChildSpec(name, (sys.executable, "-c", CHILD), grace_s)
+
+
+async def output_of(spec: ChildSpec, folder: Path, capfd: pytest.CaptureFixture[str]) -> str:
+    child = await Child.start(spec, str(folder), BEAT_S, asyncio.Event())
+    assert await child.ended() == f"{spec.name} exited with 0"
+    return capfd.readouterr().out
+
+
+async def test_a_child_gets_its_variables_unless_they_are_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SET", "before")
+    shown = "import os; print(os.environ['SET'], os.environ['NEW'], 'PATH' in os.environ)"
+    variables = {"SET": "now", "NEW": "too"}
+    child = ChildSpec("a", (sys.executable, "-c", shown), 1.0, environment=variables)
+    assert await output_of(child, tmp_path, capfd) == "before too True\n"
+
+
+async def test_a_module_in_the_working_folder_is_not_taken_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "this.py").write_text("print('of the working folder')")
+    monkeypatch.chdir(tmp_path)
+    told = await output_of(ChildSpec("a", python_module("this"), 1.0), tmp_path, capfd)
+    assert told.startswith("The Zen of Python")
 
 
 class Running:

@@ -1,0 +1,1 @@
+"""How processes read their settings from `HGPROMPT_…` environment variables."""

@@ -1,0 +1,60 @@
+"""Settings read from environment variables, and what is said of those that are wrong.
+
+No value is ever quoted: a Redis URL holds a password, and what a process says at its start ends in
+logs and in the output of health checks.
+"""
+
+import difflib
+import logging
+import os
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from configuration.variables import KNOWN_VARIABLES, PREFIX
+
+logger = logging.getLogger(__name__)
+
+
+class SettingsError(Exception):
+    """Environment variables have values that are not understood; names each of them."""
+
+
+class EnvironmentSettings(BaseSettings):
+    """Base of all settings: frozen, each field in the variable of its name."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    @classmethod
+    def read(cls) -> Self:
+        """Read them from the environment.
+
+        Raises:
+            SettingsError: A value is not valid.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            prefix = cls.model_config.get("env_prefix", "")
+            lines = [
+                f"  {prefix}{'_'.join(map(str, item['loc'])).upper() or '…'}: {item['msg']}"
+                for item in error.errors()
+            ]
+            raise SettingsError("the settings are not valid\n" + "\n".join(lines)) from None
+
+
+def warn_of_unknown_variables(environment: Mapping[str, str] = os.environ) -> None:
+    """Log a warning for each variable that looks like a setting and is none: a slip of the pen.
+
+    It is no error, since others may set such names too: Kubernetes describes a service that is
+    called hgprompt in `HGPROMPT_SERVICE_HOST` and more.
+    """
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in KNOWN_VARIABLES:
+            near = difflib.get_close_matches(name, KNOWN_VARIABLES, n=1)
+            meant = f"; is {near[0]} meant?" if near else ""
+            logger.warning("%s is not a setting and is ignored%s", name, meant)

@@ -1,0 +1,78 @@
+import logging
+
+import pytest
+
+from backbones.settings import BackboneSettings
+from configuration.environment import (
+    EnvironmentSettings,
+    SettingsError,
+    warn_of_unknown_variables,
+)
+from configuration.variables import KNOWN_VARIABLES
+from jobs.settings import DeploymentSettings
+from service.settings import ServiceSettings
+from worker.settings import WorkerSettings
+
+CLASSES: list[type[EnvironmentSettings]] = [
+    BackboneSettings,
+    DeploymentSettings,
+    ServiceSettings,
+    WorkerSettings,
+]
+
+
+def variables(settings: type[EnvironmentSettings]) -> set[str]:
+    prefix = settings.model_config.get("env_prefix", "")
+    return {f"{prefix}{name}".upper() for name in settings.model_fields}
+
+
+def test_the_variables_of_all_settings_are_known() -> None:
+    of_the_client = {"HGPROMPT_URL", "HGPROMPT_DATA_DIR"}
+    assert set().union(*map(variables, CLASSES)) | of_the_client == KNOWN_VARIABLES
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "value"),
+    [
+        (DeploymentSettings, "HGPROMPT_REDIS_URL", "redis//:hunter2@h:6379/0"),
+        (DeploymentSettings, "HGPROMPT_REDIS_URL", "redis://:hunter2#x@h:6379/0"),
+        (DeploymentSettings, "HGPROMPT_REDIS_URL", "redis://:hunter2@h:99999999/0"),
+        (DeploymentSettings, "HGPROMPT_REDIS_URL", "http://:hunter2@h/0"),
+        (DeploymentSettings, "HGPROMPT_LEASE_S", "hunter2"),
+        (BackboneSettings, "HGPROMPT_PRECISION", "hunter2"),
+        (ServiceSettings, "HGPROMPT_ROLE", "hunter2"),
+        (WorkerSettings, "HGPROMPT_WORKER_NUM_THREADS", "hunter2"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_variable_and_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, settings: type[EnvironmentSettings], name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        settings.read()
+    assert f"  {name}: " in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://:pass%23word@h:6379/0",
+        "rediss://user:password@[::1]:6380/1",
+        "unix:///run/redis.sock",
+        "unix://:password@/run/redis.sock?db=2",
+    ],
+)
+def test_redis_urls_of_all_kinds_are_understood(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("HGPROMPT_REDIS_URL", url)
+    assert DeploymentSettings.read().redis_url == url
+
+
+def test_what_is_no_setting_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    environment = {"HGPROMPT_MAX_QEUE": "secret", "HGPROMPT_PORT": "1", "PATH": "/"}
+    with caplog.at_level(logging.WARNING):
+        warn_of_unknown_variables(environment)
+    assert caplog.messages == [
+        "HGPROMPT_MAX_QEUE is not a setting and is ignored; is HGPROMPT_MAX_QUEUE meant?",
+    ]
