@@ -202,7 +202,8 @@ class Lineage(_Part):
     Attributes:
         sources: All that the request named, also those that were dropped.
         composite_digest: Of the composite prompt's values.
-        num_images: Labelled images of the task.
+        num_images: Labelled images of the task, without copies.
+        num_copies: Images that were left out, equal to another one of their class pixel by pixel.
         code_version: Version of the worker.
     """
 
@@ -213,6 +214,7 @@ class Lineage(_Part):
     method: Method
     seed: int
     num_images: Count
+    num_copies: Count
     code_version: str
 
 

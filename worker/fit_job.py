@@ -147,7 +147,7 @@ class FitJob:
                 self.backbone.info.preprocessing,
                 limits=stored_limits(path.stat().st_size),
                 on_image=on_image,
-            )
+            ).without_copies()
 
 
 @contextmanager

@@ -75,6 +75,7 @@ def result_document(request: FitRequest, task: TaskImages, found: FitResult) -> 
             method=request.method,
             seed=request.seed,
             num_images=len(task.labels),
+            num_copies=task.num_copies,
             code_version=version("hgprompt"),
         ),
     )

@@ -49,6 +49,23 @@ def test_a_folder_and_its_zip_are_the_same_task(
     assert rows == {bytes(image.numpy().tobytes()) for image in zipped.pixels}
 
 
+def test_copies_are_left_out_within_a_class_but_not_between_classes(
+    backbone: LoadedBackbone, make_folder: Callable[..., tuple[Path, tuple[str, ...]]]
+) -> None:
+    path, _ = make_folder(a=3, b=2)
+    for copy in ("a/copy.png", "a/other.png", "b/copy.png"):
+        shutil.copy(path / "a" / "001.png", path / copy)
+    task = load_task_images(path, backbone.info.preprocessing)
+    assert (len(task.labels), task.num_copies) == (8, 0)
+
+    distinct = task.without_copies()
+
+    assert (distinct.labels.tolist(), distinct.num_copies) == ([0, 0, 0, 1, 1, 1], 2)
+    assert distinct.classes == task.classes
+    assert torch.equal(distinct.pixels[:3], task.pixels[:3])
+    assert distinct.without_copies() is distinct
+
+
 def test_an_image_that_cannot_be_decoded_is_named(
     backbone: LoadedBackbone, make_folder: Callable[..., tuple[Path, tuple[str, ...]]]
 ) -> None:
