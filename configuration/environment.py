@@ -1,6 +1,6 @@
 """Settings read from environment variables, and what is said of those that are wrong.
 
-No value is ever quoted: a Redis URL holds a password, and what a process says at its start ends in
+A value that holds a password (`SECRET`) is never quoted: what a process says at its start ends in
 logs and in the output of health checks.
 """
 
@@ -16,6 +16,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from configuration.variables import KNOWN_VARIABLES, PREFIX
 
 logger = logging.getLogger(__name__)
+
+SECRET = object()
+"""Among the metadata of a field: its value holds a password, and is not quoted."""
 
 
 class SettingsError(Exception):
@@ -39,12 +42,29 @@ class EnvironmentSettings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            prefix = cls.model_config.get("env_prefix", "")
-            lines = [
-                f"  {prefix}{'_'.join(map(str, item['loc'])).upper() or '…'}: {item['msg']}"
-                for item in error.errors()
-            ]
-            raise SettingsError("the settings are not valid\n" + "\n".join(lines)) from None
+            raise SettingsError("the settings are not valid\n" + cls._explained(error)) from None
+
+    @classmethod
+    def _explained(cls, error: ValidationError) -> str:
+        """What is wrong, a line for each variable."""
+        reasons: dict[str, list[str]] = {}
+        for item in error.errors():
+            reason = item["msg"].removeprefix("Value error, ")
+            # A value of several types is wrong in as many ways, of one variable.
+            reasons.setdefault(str(item["loc"][0]) if item["loc"] else "", []).append(reason)
+        return "\n".join(
+            f"  {cls._shown(name)}{' / '.join(messages)}" for name, messages in reasons.items()
+        )
+
+    @classmethod
+    def _shown(cls, name: str) -> str:
+        """A field as its variable with its value; nothing for what is wrong with several."""
+        if not name:
+            return ""
+        variable = f"{cls.model_config.get('env_prefix', '')}{name}".upper()
+        field = cls.model_fields[name]
+        is_secret = SECRET in field.metadata
+        return f"{variable}: " if is_secret else f"{variable}={os.environ.get(variable)!r}: "
 
 
 def warn_of_unknown_variables(environment: Mapping[str, str] = os.environ) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 from redis.asyncio.connection import parse_url
 
-from configuration.environment import EnvironmentSettings
+from configuration.environment import SECRET, EnvironmentSettings
 
 Seconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
 
@@ -25,7 +25,7 @@ class DeploymentSettings(EnvironmentSettings):
         progress_ttl_s: How long the event stream of a fit outlives its last event.
     """
 
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: Annotated[str, SECRET] = "redis://127.0.0.1:6379/0"
     store_url: str = "file:///var/lib/hgprompt"
     lease_s: Seconds = 30.0
     heartbeat_s: Seconds = 1.5
@@ -52,7 +52,7 @@ class DeploymentSettings(EnvironmentSettings):
         # A fit is run again only after two heartbeats were missed on top of an expired lease.
         if self.heartbeat_s > self.lease_s / 8:
             raise ValueError(
-                f"heartbeat_s={self.heartbeat_s} must be at most an eighth of "
-                f"lease_s={self.lease_s}"
+                f"HGPROMPT_HEARTBEAT_S={self.heartbeat_s:g} must be at most an eighth of "
+                f"HGPROMPT_LEASE_S={self.lease_s:g}"
             )
         return self

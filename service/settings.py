@@ -124,7 +124,7 @@ class ServiceSettings(EnvironmentSettings):
     def _only_loopback_is_safe(self) -> Self:
         if not self.allow_insecure_bind and not is_loopback(self.host):
             raise ValueError(
-                f"host={self.host} is not a loopback address and the service has no "
+                f"HGPROMPT_HOST={self.host} is not a loopback address and the service has no "
                 "authentication: anyone who reaches it may read and delete everything; set "
                 "HGPROMPT_ALLOW_INSECURE_BIND=true if only trusted clients can reach it"
             )
@@ -134,7 +134,7 @@ class ServiceSettings(EnvironmentSettings):
     def _fronts_need_linux(self) -> Self:
         if self.num_fronts and sys.platform != "linux":
             raise ValueError(
-                f"front_processes={self.num_fronts} needs Linux (memfd_create, prctl); "
+                f"HGPROMPT_FRONT_PROCESSES={self.num_fronts} needs Linux (memfd_create, prctl); "
                 f"this is {sys.platform}"
             )
         return self

@@ -44,14 +44,25 @@ def test_the_variables_of_all_settings_are_known() -> None:
         (WorkerSettings, "HGPROMPT_WORKER_NUM_THREADS", "hunter2"),
     ],
 )
-def test_a_wrong_value_is_named_by_its_variable_and_not_quoted(
+def test_a_wrong_value_is_quoted_unless_it_holds_a_password(
     monkeypatch: pytest.MonkeyPatch, settings: type[EnvironmentSettings], name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
         settings.read()
-    assert f"  {name}: " in str(caught.value)
-    assert "hunter2" not in str(caught.value)
+    _, line = str(caught.value).split("\n")
+    shown = "" if name == "HGPROMPT_REDIS_URL" else f"={value!r}"
+    assert line.startswith(f"  {name}{shown}: ")
+    assert ("hunter2" in line) == bool(shown)
+
+
+def test_a_value_that_is_wrong_in_two_ways_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGPROMPT_FRONT_PROCESSES", "-1")
+    with pytest.raises(SettingsError) as caught:
+        ServiceSettings.read()
+    _, line = str(caught.value).split("\n")
+    reasons = "Input should be 'auto' / Input should be greater than or equal to 0"
+    assert line == f"  HGPROMPT_FRONT_PROCESSES='-1': {reasons}"
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,21 @@ from service.settings import ServiceSettings
     [
         ("HOST", "0.0.0.0", "HGPROMPT_ALLOW_INSECURE_BIND"),  # noqa: S104
         ("HOST", "example.org", "not a loopback address"),
-        ("ALLOWED_HOSTS", "a.example,http://b.example", "HGPROMPT_ALLOWED_HOSTS: "),
+        (
+            "ALLOWED_HOSTS",
+            "a.example,http://b.example",
+            "HGPROMPT_ALLOWED_HOSTS='a.example,http://b.example': ",
+        ),
         ("ALLOWED_HOSTS", "a.example:8000", "'a.example:8000' is neither a host name nor an IP"),
         ("ALLOWED_HOSTS", "*.example.org", "'*.example.org' is neither"),
         ("ALLOWED_HOSTS", "a.example,", "'' is neither"),
         ("PORT", "70000", "HGPROMPT_PORT"),
         ("ROLE", "worker", "HGPROMPT_ROLE"),
-        ("HEARTBEAT_S", "29", "heartbeat_s"),
+        (
+            "HEARTBEAT_S",
+            "29",
+            "  HGPROMPT_HEARTBEAT_S=29 must be at most an eighth of HGPROMPT_LEASE_S=30",
+        ),
         ("BACKBONE", "no-such-model", "no-such-model"),
         ("STORE_URL", "ftp://x/y", "ftp://x/y"),
     ],
