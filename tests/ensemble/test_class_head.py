@@ -138,6 +138,21 @@ def test_a_head_that_is_right_on_all_images_is_not_sure_beyond_their_number(
     assert head.logits(strange).softmax(1).max() < 0.9
 
 
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_logits_that_are_right_alike_become_as_sure_as_their_number_allows(
+    num_classes: int,
+) -> None:
+    """By the rule above, whatever is known of classes without images."""
+    labels = torch.arange(12) % num_classes
+    logits = 1.0 + functional.one_hot(labels, 5).double()
+    logits[:, num_classes:] = -1e4
+
+    temperature, _ = calibrate(logits, labels, torch.arange(num_classes))
+
+    doubt = 1 - (logits / temperature).softmax(1).max(1).values
+    assert doubt.tolist() == pytest.approx([1 / 14] * 12, rel=0.04)
+
+
 def test_classes_without_images_do_not_count_in_the_calibration() -> None:
     features, labels = problem(60, 12, 2, signal=3.0)
 
@@ -188,6 +203,15 @@ def test_a_fold_has_as_many_of_one_class_as_of_another_of_its_size(labels: list[
         assert of_size.setdefault(size, of_class) == of_class
     for fold in folds.unique():
         assert (folds != fold).any()  # a head is fitted on something
+
+
+def test_folds_do_not_follow_the_order_of_the_images() -> None:
+    """Archives hold related images side by side, and images may come in rounds of five."""
+    folds = _folds(torch.zeros(100, dtype=torch.int64))
+
+    assert int((folds == torch.arange(100) % 5).sum()) < 40
+    assert int((folds.roll(-1) == (folds + 1) % 5).sum()) < 40
+    assert torch.equal(folds, _folds(torch.zeros(100, dtype=torch.int64)))
 
 
 @pytest.mark.parametrize(("num_each", "num_classes"), [(2, 10), (2, 2), (3, 10), (4, 10)])
@@ -243,6 +267,18 @@ def test_scale_and_offset_of_the_features_do_not_matter() -> None:
     torch.testing.assert_close(
         other.logits(1e4 * features - 7), head.logits(features), rtol=1e-6, atol=1e-6
     )
+
+
+def test_the_scale_does_not_matter_with_one_image_a_class_either() -> None:
+    """There is no spread within a class to measure by, nor an image to calibrate on."""
+    features, labels = problem(4, 6, 4)
+
+    head, other = fit_class_head(features, labels, 4), fit_class_head(1e4 * features, labels, 4)
+
+    torch.testing.assert_close(
+        other.logits(1e4 * features), head.logits(features), rtol=1e-6, atol=1e-6
+    )
+    assert (head.logits(features).argmax(1) == labels).all()
 
 
 @pytest.mark.parametrize("distance", [0.0, 1.0, 1e3])

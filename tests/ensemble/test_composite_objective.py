@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from ensemble.composite_objective import (
     FIRST_RADIUS,
     CompositeObjective,
+    CompositePoint,
+    CompositeSolution,
     move_along,
     nearest_on_simplex,
     refine_weights,
@@ -204,6 +207,56 @@ def test_a_heavy_penalty_leads_to_where_it_is_smallest(objective: CompositeObjec
     torch.testing.assert_close(
         found.weights, torch.full((4,), 0.25, dtype=torch.float64), atol=0.02, rtol=0
     )
+
+
+class Parabola:
+    """J of two sources: 1 at `best`, the first one's weight, and lower by the distance squared."""
+
+    def __init__(self, best: float) -> None:
+        self.best = best
+        self.tried: list[float] = []
+
+    def evaluate(self, weights: Tensor) -> CompositePoint:
+        self.tried.append(float(weights[0]))
+        value = 1 - (float(weights[0]) - self.best) ** 2
+        return CompositePoint(weights, torch.zeros(0), value, 0.0, value)
+
+    def gradient(self, point: CompositePoint) -> Tensor:
+        slope = -2 * (float(point.weights[0]) - self.best)
+        return torch.tensor([slope, 0.0], dtype=torch.float64)
+
+    def refined(self, start: float, steps: int) -> CompositeSolution:
+        weights = torch.tensor([start, 1 - start], dtype=torch.float64)
+        begun = self.evaluate(weights)
+        self.tried.clear()
+        return refine_weights(cast("CompositeObjective", self), begun, steps=steps)
+
+
+def test_a_step_that_went_too_far_is_cut_back_to_the_top_of_the_parabola() -> None:
+    objective = Parabola(best=0.55)
+
+    found = objective.refined(0.5, steps=1)
+
+    assert objective.tried == pytest.approx([0.5 + FIRST_RADIUS, 0.55])
+    assert found.weights.tolist() == pytest.approx([0.55, 0.45])
+    assert found.curve == pytest.approx((0.9975, 0.9975, 1.0))
+
+
+def test_steps_that_gain_as_much_as_promised_become_longer() -> None:
+    objective = Parabola(best=4.0)
+
+    objective.refined(0.0, steps=2)
+
+    assert objective.tried == pytest.approx([FIRST_RADIUS, 3 * FIRST_RADIUS])
+
+
+def test_a_slope_that_promises_next_to_nothing_is_not_tried() -> None:
+    objective = Parabola(best=0.5001)
+
+    found = objective.refined(0.5, steps=3)
+
+    assert objective.tried == []
+    assert (found.num_gradients, found.num_accepted) == (1, 0)
 
 
 def test_one_source_leaves_nothing_to_choose(objective: CompositeObjective) -> None:

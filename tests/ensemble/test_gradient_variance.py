@@ -42,6 +42,16 @@ def test_penalty_is_the_literal_formula(num_sources: int, size: int, seed: int) 
     assert value >= -1e-9
 
 
+def test_penalty_of_a_hundred_sources_is_the_literal_formula_too() -> None:
+    """Their mean variance is small: what keeps it from 0 may not count."""
+    u = torch.rand(100, 20, generator=torch.Generator().manual_seed(0))
+    weights = torch.full((100,), 0.01, dtype=torch.float64)
+
+    value = float(GradientVariancePenalty(u)(weights))
+
+    assert value == pytest.approx(float(literal_penalty(u, weights)), rel=1e-7)
+
+
 def test_penalty_is_that_of_prompts_of_any_shape() -> None:
     u = torch.rand(3, 2, 4, 5, generator=torch.Generator().manual_seed(0))
     weights = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)

@@ -1,16 +1,25 @@
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ensemble import prompt_tuning
 from ensemble.class_head import ClassHead, calibrate, fit_class_head
 from ensemble.errors import FitStoppedError
 from ensemble.features import extract_features
-from ensemble.prompt_tuning import Epoch, LabelledPixels, TunedPrompt, TuningConfig, tune_prompt
+from ensemble.prompt_tuning import (
+    Epoch,
+    LabelledPixels,
+    TunedPrompt,
+    TuningConfig,
+    cross_entropy,
+    tune_prompt,
+)
 from ensemble.prompted_vit import PromptedViT, init_prompt
 
 ToyTask = Callable[..., LabelledPixels]
@@ -191,6 +200,150 @@ def start_loss(
         vit, prompt, train, validation, num_classes=2, config=config, initial_head=head
     )
     return tuned.epochs[0].validation_loss
+
+
+def test_of_epochs_that_are_equally_good_the_first_is_returned(
+    vit: PromptedViT, toy_task: ToyTask
+) -> None:
+    still = TuningConfig(epochs=5, prompt_learning_rate=0.0, head_learning_rate=0.0, patience=2)
+
+    tuned = tune(vit, toy_task, still)
+
+    assert len({epoch.validation_loss for epoch in tuned.epochs}) == 1
+    assert tuned.best.epoch == 0
+    assert len(tuned.epochs) == 3  # two were no better
+
+
+def test_both_rates_rise_to_their_peaks_and_fall_to_zero_along_a_cosine(
+    vit: PromptedViT, toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[torch.optim.Optimizer] = []
+    rates: list[tuple[float, float]] = []
+    make = prompt_tuning._optimizer
+
+    def spy(*arguments: Any) -> torch.optim.Optimizer:
+        made.append(make(*arguments))
+        return made[0]
+
+    def loss(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        of_prompt, of_head = (group["lr"] for group in made[0].param_groups)
+        rates.append((of_prompt, of_head))
+        return cross_entropy(logits, labels, rows)
+
+    monkeypatch.setattr(prompt_tuning, "_optimizer", spy)
+
+    tune_prompt(
+        vit,
+        start_prompt(),
+        toy_task(40, seed=1),  # three steps an epoch, the last of 8 images
+        toy_task(20, seed=2),
+        num_classes=2,
+        config=TuningConfig(
+            epochs=5,
+            batch_size=16,
+            prompt_learning_rate=0.02,
+            head_learning_rate=0.3,
+            warmup_epochs=2.0,
+            patience=5,
+        ),
+        loss_function=loss,
+    )
+
+    shares = [step / 6 for step in range(1, 7)]
+    shares += [0.5 * (1 + math.cos(math.pi * step / 9)) for step in range(9)]
+    assert [of_prompt for of_prompt, _ in rates] == pytest.approx([0.02 * s for s in shares])
+    assert [of_head for _, of_head in rates] == pytest.approx([0.3 * s for s in shares])
+
+
+def test_steps_are_those_of_gradient_descent_with_momentum_and_decay(
+    vit: PromptedViT, toy_task: ToyTask
+) -> None:
+    train, start = toy_task(12, seed=1), start_prompt()
+    (features,) = extract_features(vit, train.pixels, [start], batch_size=6)
+    center, scale = features.mean(0), features.std(0, correction=0)
+    leaves = [start, torch.zeros(2, 32), torch.zeros(2)]
+    velocities = [torch.zeros_like(leaf) for leaf in leaves]
+    order = torch.Generator().manual_seed(7)
+    batches = [rows for _ in range(2) for rows in torch.randperm(12, generator=order).split(6)]
+    for rows, share in zip(batches, (1.0, 1.0, 0.75, 0.25), strict=True):
+        prompt, weight, bias = (leaf.clone().requires_grad_() for leaf in leaves)
+        logits = (vit(train.pixels[rows], prompt) - center) / scale @ weight.T + bias
+        loss = functional.cross_entropy(logits, train.labels[rows])
+        gradients = torch.autograd.grad(loss, (prompt, weight, bias))
+        for i, rate in enumerate((0.05, 0.1, 0.1)):
+            velocities[i] = 0.9 * velocities[i] + gradients[i] + 0.3 * leaves[i]
+            leaves[i] = leaves[i] - rate * share * velocities[i]
+
+    tuned = tune_prompt(
+        vit,
+        start,
+        train,
+        train,
+        num_classes=2,
+        config=TuningConfig(
+            epochs=2,
+            batch_size=6,
+            optimizer="sgd",
+            prompt_learning_rate=0.05,
+            head_learning_rate=0.1,
+            weight_decay=0.3,
+            warmup_epochs=0.5,
+            seed=7,
+        ),
+    )
+
+    assert tuned.best.epoch == 2
+    torch.testing.assert_close(tuned.prompt, leaves[0], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(tuned.head_weight, leaves[1] / scale, rtol=1e-3, atol=1e-5)
+
+
+def test_weights_decay_under_adamw_too(vit: PromptedViT, toy_task: ToyTask) -> None:
+    free, decayed = (
+        tune(vit, toy_task, replace(FAST, epochs=2, weight_decay=decay)) for decay in (0.0, 2.0)
+    )
+
+    assert decayed.prompt.norm() < 0.95 * free.prompt.norm()
+
+
+def test_the_training_loss_is_the_mean_over_the_images(vit: PromptedViT, toy_task: ToyTask) -> None:
+    """Also where the last batch is smaller than the others."""
+    losses: list[Tensor] = []
+
+    def loss(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        losses.append(functional.cross_entropy(logits, labels, reduction="none").detach())
+        return cross_entropy(logits, labels, rows)
+
+    tuned = tune_prompt(
+        vit,
+        start_prompt(),
+        toy_task(35, seed=1),
+        toy_task(20, seed=2),
+        num_classes=2,
+        config=replace(FAST, epochs=1),
+        loss_function=loss,
+    )
+
+    assert [len(of_batch) for of_batch in losses] == [32, 3]
+    assert tuned.epochs[1].train_loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+
+
+def test_training_images_that_are_all_the_same_give_finite_losses(
+    vit: PromptedViT, toy_task: ToyTask
+) -> None:
+    """Their features have no spread to scale by."""
+    task = toy_task(24, seed=1)
+    same = LabelledPixels(task.pixels[:1].expand_as(task.pixels), task.labels)
+
+    tuned = tune_prompt(
+        vit,
+        start_prompt(),
+        same,
+        toy_task(20, seed=2),
+        num_classes=2,
+        config=replace(FAST, epochs=2),
+    )
+
+    assert all(math.isfinite(epoch.validation_loss) for epoch in tuned.epochs)
 
 
 def test_every_epoch_is_told_as_it_ends(vit: PromptedViT, toy_task: ToyTask) -> None:

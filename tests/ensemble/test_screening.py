@@ -95,6 +95,19 @@ def test_the_best_by_the_score_on_some_training_images_are_kept(
     assert screening.kept == result.kept == tuple(sorted(best))
 
 
+def test_the_shrinkage_of_the_fit_is_that_of_the_scores(
+    fit: Fit, vit: PromptedViT, sources: list[Tensor], images: LabelledPixels
+) -> None:
+    few = LabelledPixels(images.pixels[:40], images.labels[:40])
+    train, _ = stratified_split(few.labels, 0.3, 0)
+    features = [vit(few.pixels[train], source) for source in sources[:3]]
+    expected = [float(adjusted_h_score(f, few.labels[train], shrinkage=0.6)) for f in features]
+
+    result = fit(images=few, sources=sources[:3], options=FitOptions(max_sources=2, shrinkage=0.6))
+
+    assert screening_of(result).scores == pytest.approx(expected, rel=1e-3)
+
+
 def test_of_very_many_most_are_dropped_on_fewer_images(
     fit: Fit, vit: PromptedViT, sources: list[Tensor], images: LabelledPixels
 ) -> None:

@@ -2,14 +2,17 @@
 
 import warnings
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ensemble import simplex
 from ensemble.errors import DegenerateFeaturesError, NonFiniteError, ShapeError
 from ensemble.gradient_variance import GradientVariancePenalty
 from ensemble.hscore import adjusted_h_score
@@ -149,6 +152,32 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
     assert torch.equal(first.weights, second.weights)
     assert first.curve == second.curve
+
+
+def test_it_starts_from_the_middle_the_two_best_sources_and_a_point_that_the_seed_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features, labels = planted([1.0, 3.0, 0.5, 2.0], num_images=60)
+    penalty = GradientVariancePenalty(torch.ones(4, 3))
+    starts: list[tuple[list[float], tuple[float, ...]]] = []
+
+    def spy(_problem: Any, start: NDArray[np.float64], stages: tuple[float, ...]) -> None:
+        starts.append((start.tolist(), stages))
+
+    monkeypatch.setattr(simplex, "_ascend", spy)
+    for seed in (3, 3, 4):
+        solve_weights(
+            features, labels, shrinkage=RHO, penalty=penalty, penalty_weight=0.01, seed=seed
+        )
+
+    (middle, best, second, drawn, annealed), again, other = starts[:5], starts[5:10], starts[10:]
+    assert middle == ([0.25] * 4, (1.0,))
+    assert best == ([0.0, 0.0, 1.0, 0.0], (1.0,))
+    assert second == ([1.0, 0.0, 0.0, 0.0], (1.0,))
+    assert annealed == ([0.25] * 4, (0.0, 1.0))
+    assert sum(drawn[0]) == pytest.approx(1)
+    assert again == starts[:5]
+    assert other[3][0] != drawn[0]
 
 
 def test_permuting_the_sources_permutes_the_weights() -> None:

@@ -7,7 +7,7 @@ import pytest
 from jobs import store_keys
 from jobs.ensembles import EnsembleStore
 from jobs.errors import FenceLostError, FitEndedError, FitHeldError, FitNotFoundError
-from jobs.records import FitAttempt, FitError, FitId, FitResultDocs
+from jobs.records import FitAttempt, FitError, FitId, FitResultDocs, FitState
 from prompt_store.objects import ObjectStore
 from tests.jobs.conftest import MakeSpec, MakeStore
 
@@ -70,7 +70,7 @@ def test_of_many_ends_at_once_one_counts(store: EnsembleStore, make_spec: MakeSp
 
 
 def test_a_success_is_published_with_its_documents(
-    store: EnsembleStore, make_spec: MakeSpec
+    store: EnsembleStore, objects: ObjectStore, make_spec: MakeSpec
 ) -> None:
     fit_id = store.create(make_spec("fashion")).fit_id
     outcome = store.publish_result(fit_id, store.claim_attempt(fit_id, "worker"), DOCS)
@@ -78,6 +78,7 @@ def test_a_success_is_published_with_its_documents(
     assert outcome.artifact_digest.startswith("sha256:c7c5c1d70c5dec4416")
     assert store.result(outcome) == DOCS.result
     assert store.outcome(fit_id) == outcome
+    assert not objects.list(store_keys.OPEN_FOLDER)
 
 
 def test_publishing_the_same_outcome_again_is_harmless(
@@ -144,6 +145,23 @@ def test_a_cancelled_fit_can_be_neither_claimed_nor_finished_nor_cancelled(
     with pytest.raises(FitEndedError):
         store.cancel(fit_id)
     assert store.outcome(fit_id) == outcome
+
+
+def test_a_fit_that_is_cancelled_while_it_is_claimed_is_not_run(
+    store: EnsembleStore, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit_id = store.create(make_spec("fashion")).fit_id
+    look = store.state
+
+    def cancelled_after_a_look(each: FitId) -> FitState:
+        found = look(each)
+        monkeypatch.undo()
+        store.cancel(each)
+        return found
+
+    monkeypatch.setattr(store, "state", cancelled_after_a_look)
+    with pytest.raises(FitEndedError, match="ended while it was being claimed"):
+        store.claim_attempt(fit_id, "worker")
 
 
 def test_a_fit_that_does_not_exist_can_be_neither_claimed_nor_cancelled(

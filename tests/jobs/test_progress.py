@@ -47,7 +47,8 @@ def test_a_beat_lasts_for_the_lease(deployment: Deployment) -> None:
 
     on_board(deployment, scenario)
     with deployment.redis() as redis:
-        assert 0 < redis.pttl(beat_key(FIT)) <= deployment.settings.lease_s * 1000
+        lease_ms = deployment.settings.lease_s * 1000
+        assert 0.5 * lease_ms < redis.pttl(beat_key(FIT)) <= lease_ms
 
 
 def test_a_fit_that_beats_again_in_time_is_not_silent(deployment: Deployment) -> None:
@@ -77,7 +78,8 @@ def test_events_are_read_from_where_the_reader_left_off(deployment: Deployment) 
 
     on_board(deployment, scenario)
     with deployment.redis() as redis:
-        assert 0 < redis.ttl(events_key(FIT)) <= deployment.settings.progress_ttl_s
+        ttl_s = deployment.settings.progress_ttl_s
+        assert 0.5 * ttl_s < redis.ttl(events_key(FIT)) <= ttl_s
 
 
 def test_redis_refuses_what_comes_after_the_outcome_or_a_newer_attempt(
@@ -112,7 +114,9 @@ def test_one_sweeper_of_a_deployment_has_the_turn(deployment: Deployment) -> Non
     async def scenario(board: ProgressBoard) -> None:
         assert await board.take_sweep("a")
         assert not await board.take_sweep("b")
-        await asyncio.sleep(deployment.settings.sweep_interval_s)
+        await asyncio.sleep(0.5 * deployment.settings.sweep_interval_s)
+        assert not await board.take_sweep("b")
+        await asyncio.sleep(0.5 * deployment.settings.sweep_interval_s)
         assert await board.take_sweep("a")
 
     on_board(deployment, scenario)

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -51,6 +52,22 @@ def test_a_fit_whose_message_is_lost_is_queued_again(
         redis.delete("hgprompt:fits:stream")
         assert redis.hget(f"hgprompt:fits:runs:{waiting}", "state") in ("queued", b"queued")
     assert sweep(deployment) == (1, 1)
+
+
+def test_a_fit_that_ends_while_it_is_listened_for_is_not_queued(
+    deployment: Deployment, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending, waiting = (deployment.store.create(make_spec(n)).fit_id for n in "ab")
+    silent = ProgressBoard.silent
+
+    async def end_one(board: ProgressBoard, fit_ids: Sequence[FitId]) -> list[FitId]:
+        found = await silent(board, fit_ids)
+        deployment.store.cancel(ending)
+        return found
+
+    monkeypatch.setattr(ProgressBoard, "silent", end_one)
+    assert sweep(deployment) == (1, 1)
+    assert list(deployment.store.unfinished()) == [waiting]
 
 
 def test_nothing_unfinished_is_nothing_to_do(deployment: Deployment) -> None:

@@ -91,6 +91,7 @@ def test_ten_thousand_classes_fit() -> None:
     ("change", "reason"),
     [
         ({"weights": np.array([0.5, 0.6])}, r"minimum 0.5 and sum 1.1; .*sum 1 within 1e-06"),
+        ({"weights": np.array([0.5, 0.50001])}, r"sum 1.00001; .*sum 1 within 1e-06"),
         ({"weights": np.array([1.5, -0.5])}, "minimum -0.5"),
         ({"weights": np.array([np.nan, 1])}, r"weights\[0\] is nan; every value must be finite"),
         ({"weights": np.ones(1)}, r"weights has shape \[1\]; expected \[2\], for 2 sources"),

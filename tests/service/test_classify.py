@@ -387,6 +387,23 @@ async def test_requests_of_many_ensembles_share_a_batch(
     assert len(gate.sizes) <= 3
 
 
+async def test_the_versions_of_an_ensemble_take_one_share_of_the_engine(
+    client: httpx.AsyncClient, publish: Publish, image: Images, gate: Gate
+) -> None:
+    for seed in (1, 2):
+        publish("zoo", seed=seed)
+    calls = [
+        asyncio.create_task(client.post(f"/v1/ensembles/zoo@{version}/classify", content=image()))
+        for version in (1, 2)
+    ]
+    await gate.reached()
+    await wait_until(lambda: num_with_the_engine(client) == 2)
+    waiting = client._transport.app.state.classifier.engine._waiting
+    assert {row.tenant for row in waiting} == {"zoo"}
+    gate.open.set()
+    assert [(await call).status_code for call in calls] == [200, 200]
+
+
 async def test_cancelling_one_request_leaves_its_batch_mates_alone(
     client: httpx.AsyncClient, publish: Publish, image: Images, gate: Gate
 ) -> None:

@@ -91,6 +91,22 @@ def test_a_fit_publishes_an_artifact_and_describes_it(
     assert result["lineage"]["num_images"] == 30
 
 
+def test_copies_of_an_image_count_once(
+    run: Run,
+    make_spec: MakeSpec,
+    make_folder: Callable[..., tuple[Path, tuple[str, ...]]],
+    put_task: Callable[..., TaskRef],
+) -> None:
+    path, _ = make_folder(cyan=10, magenta=10)
+    copies = {f"cyan__{i}.png": (path / "cyan" / "003.png").read_bytes() for i in range(6)}
+
+    once, again = (run(make_spec(task=put_task(path, **more))).result for more in ({}, copies))
+
+    assert (again["lineage"]["num_images"], again["lineage"]["num_copies"]) == (20, 6)
+    for part in ("leaderboard", "weights", "validation", "confusion_matrix"):
+        assert again[part] == once[part]
+
+
 def test_the_result_of_a_learned_ensemble_is_complete(run: Run, make_spec: MakeSpec) -> None:
     result = json.loads(run(make_spec()).result_json())
 
@@ -150,6 +166,37 @@ def test_the_same_fit_gives_the_same_bytes(
     assert results[0] == results[1]
 
 
+def test_an_artifact_names_the_sources_that_were_kept(
+    backbone: LoadedBackbone, blobs: BlobStore, claim: Claim, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    request = claim(make_spec()).request
+    task = load_task_images(tmp_path / "task", backbone.info.preprocessing)
+    prompts = load_sources(request.sources, blobs, backbone)
+    found = fit_ensemble(
+        backbone.vit,
+        [prompts[0], prompts[2]],
+        LabelledPixels(task.pixels, task.labels),
+        num_classes=3,
+        method="mean",
+    )
+
+    artifact = build_artifact(request, task, replace(found, kept=(0, 2)))
+
+    assert [(s.name, s.weight) for s in artifact.sources] == [("one", 0.5), ("three", 0.5)]
+
+
+def test_the_seed_of_the_request_decides_what_is_held_out(
+    run: Run, make_spec: MakeSpec, put_task: Callable[..., TaskRef]
+) -> None:
+    spec = make_spec(method="none", sources=(), task=put_task())
+
+    first, same, other = (
+        json.loads(run(spec.model_copy(update={"seed": seed})).result_json()) for seed in (4, 4, 5)
+    )
+
+    assert first["validation"] == same["validation"] != other["validation"]
+
+
 def test_one_source_and_identical_sources_can_be_published(
     run: Run,
     make_spec: MakeSpec,
@@ -185,6 +232,12 @@ def test_an_artifact_has_the_weights_of_the_candidate_it_serves(
     artifact = build_artifact(request, task, found)
 
     assert artifact.weights.tolist() == [source.weight for source in artifact.sources] == [0, 1, 0]
+    for stored, fitted in (
+        (artifact.prompt_embeddings, second.prompt),
+        (artifact.head_weight, second.head.weight),
+        (artifact.head_bias, second.head.bias),
+    ):
+        assert torch.equal(torch.from_numpy(stored), fitted.float())
     assert (artifact.metadata["method"], artifact.metadata["chosen"]) == ("hgprompt", "single")
     described = result_document(request, task, found)
     assert described["chosen"]["source"] == "two"
@@ -266,6 +319,26 @@ def test_it_stops_while_it_reads_the_images(
     context.stop("ended")
 
     with pytest.raises(FitStoppedError, match="after 1 images were read"):
+        FitJob(backbone, blobs, lambda: backbone)(context)
+
+
+def test_it_stops_while_it_computes(
+    backbone: LoadedBackbone,
+    blobs: BlobStore,
+    claim: Claim,
+    make_spec: MakeSpec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = claim(make_spec())
+    report = context.report_progress
+
+    def stop_at_features(stage: str, *arguments: Any, **more: Any) -> None:
+        report(stage, *arguments, **more)
+        if stage == "features":
+            context.stop("ended")
+
+    monkeypatch.setattr(context, "report_progress", stop_at_features)
+    with pytest.raises(FitStoppedError, match="forward passes"):
         FitJob(backbone, blobs, lambda: backbone)(context)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ensemble.candidates import Candidate
 from ensemble.class_head import fit_class_head
@@ -131,6 +132,12 @@ def test_the_penalty_is_left_out_of_the_refinement_too(make_session: MakeSession
     ablations = by_name(found)
     torch.testing.assert_close(ablations[PENALTY].weights, refined.weights)
     assert torch.equal(ablations[ALIGNMENT].weights, found.weights)
+    summed = torch.einsum("m,mnd->nd", found.weights, torch.stack(features).double())
+    rows = fit.validation_rows
+    logits = fit_class_head(summed, fit.labels, 2).held_out_logits[rows]
+    assert ablations[COMPOSING].standing.log_loss == pytest.approx(
+        float(functional.cross_entropy(logits, fit.labels[rows])), rel=1e-4
+    )
 
 
 def test_a_fit_of_the_exact_objective_is_compared_with_the_feature_sum(

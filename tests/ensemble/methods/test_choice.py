@@ -81,7 +81,7 @@ def test_the_winner_is_left_for_any_that_is_better_beyond_chance_the_favoured_to
 
 
 def test_images_that_no_head_can_know_do_not_hide_who_is_better() -> None:
-    ours, better = candidate("hgprompt", range(6)), candidate("single", range(0))
+    ours, better = candidate("hgprompt", range(4)), candidate("single", range(0))
     # Seven images of class 0, and classes of one image each, which both get wrong.
     labels = torch.cat([LABELS[:7], torch.arange(2, 195)])
     wide = [
@@ -123,7 +123,9 @@ def test_a_tuned_candidate_is_served_if_it_is_at_least_as_good_held_out() -> Non
     start = candidate("hgprompt", range(90, 120))
     better = candidate("hgprompt", range(90, 110), tuned=True)
     worse = candidate("hgprompt", range(90, 130), tuned=True)
+    equal = candidate("hgprompt", range(90, 120), tuned=True)
 
     assert after_tuning(start, [better, start]) is better
     assert after_tuning(start, [start, worse]) is start
+    assert after_tuning(start, [start, equal]) is equal
     assert after_tuning(start, [start]) is start

@@ -16,10 +16,13 @@ from ensemble.fit_session import FitSession
 from ensemble.gradient_variance import GradientVariancePenalty
 from ensemble.hscore import adjusted_h_score, h_score
 from ensemble.leaderboard import standing
+from ensemble.methods import hgprompt
 from ensemble.methods.choice import choose, cross_fitted_log_loss
+from ensemble.methods.findings import SourceScore
 from ensemble.methods.hgprompt import (
     GRADIENT_IMAGES,
     _advice,  # pyright: ignore[reportPrivateUsage]
+    _gradient_rows,  # pyright: ignore[reportPrivateUsage]
     draw_train_rows,
     fit_hgprompt,
 )
@@ -244,6 +247,62 @@ def test_no_prompt_is_served_where_every_prompt_predicts_worse(make_session: Mak
     labels = make_session().labels
     assert found.chosen is none
     assert choose([others[0]], [none], labels) is others[0]
+
+
+def test_four_compete_by_log_loss_one_of_them_the_source_of_the_highest_evidence(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    competed: list[list[tuple[Method, int | None]]] = []
+
+    def spy(favoured: list[Candidate], *more: Any) -> Candidate:
+        competed.append([(c.standing.method, c.standing.source) for c in favoured])
+        return choose(favoured, *more)
+
+    def scores(*_: object) -> tuple[SourceScore, ...]:
+        evidence = (0.1, 0.2, 0.3, 0.9, 0.4)
+        return tuple(SourceScore(1 - each, 1 - each, each) for each in evidence)
+
+    monkeypatch.setattr(hgprompt, "choose", spy)
+    monkeypatch.setattr(hgprompt, "score_sources", scores)
+
+    fit_hgprompt(make_session())
+
+    assert competed == [[("hgprompt", None), ("none", None), ("mean", None), ("single", 3)]]
+
+
+def test_the_candidate_that_was_chosen_is_served_whoever_is_best_held_out(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worst(_favoured: object, candidates: list[Candidate], _labels: Tensor) -> Candidate:
+        return ranked(candidates)[-1]
+
+    monkeypatch.setattr(hgprompt, "choose", worst)
+
+    found = fit_hgprompt(make_session())
+
+    assert found.chosen is found.candidates[-1]
+
+
+def test_the_seed_draws_the_images_of_the_gradients(make_session: MakeSession) -> None:
+    fit = make_session()
+
+    one, same, other = (_gradient_rows(replace(fit, seed=seed)) for seed in (1, 1, 2))
+
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_gradients_are_of_images_whose_class_has_another_one(
+    make_session: MakeSession,
+) -> None:
+    """A head that has not seen the only one of a class says nothing of its error."""
+    fit = make_session()
+    labels = torch.arange(80) + 10  # one image of each class
+    labels[fit.train_rows[:6]] = 0
+
+    rows = _gradient_rows(replace(fit, labels=labels))
+
+    assert rows.tolist() == fit.train_rows[:6].tolist()
 
 
 def erring(fit: FitSession, method: Method, wrong: Tensor, *, surely: bool = True) -> Candidate:

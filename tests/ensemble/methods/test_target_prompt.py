@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ensemble.errors import FitStoppedError
 from ensemble.fit_session import FitSession
+from ensemble.methods import target_prompt as target_prompt_module
 from ensemble.methods.target_prompt import (
     prompt_similarities,
     target_prompt,
@@ -103,6 +104,24 @@ def test_held_out_images_have_no_say(make_session: MakeSession) -> None:
 
     assert torch.equal(prompt, target_prompt(replace(fit, pixels=pixels, labels=labels)))
     assert not torch.equal(prompt, target_prompt(make_session(seed=1)))
+
+
+@pytest.mark.usefixtures("short_embedding")
+def test_the_seed_decides_the_order_of_the_images_too(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = make_session(FitOptions(prompt_learning_rate=0.05))
+    start = random_prompt(fit)
+
+    def same_start(_fit: FitSession) -> Tensor:
+        return start
+
+    monkeypatch.setattr(target_prompt_module, "random_prompt", same_start)
+
+    one, same, other = (target_prompt(replace(fit, seed=seed)) for seed in (1, 1, 2))
+
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
 
 
 def test_it_can_be_stopped(make_session: MakeSession) -> None:

@@ -11,7 +11,7 @@ from ensemble.fit_session import FitSession
 from ensemble.methods.none import fit_none
 from ensemble.methods.panda import fit_panda
 from ensemble.methods.single import single_candidates
-from ensemble.methods.tuning import tuning_config, with_tuning
+from ensemble.methods.tuning import tuning_config, tuning_start, with_tuning
 from ensemble.methods.vpt import fit_vpt
 from ensemble.options import FitOptions
 from ensemble.prompt_tuning import tune_prompt
@@ -74,6 +74,22 @@ def test_an_epoch_has_ten_steps_if_it_can(
 ) -> None:
     fit = replace(make_session(OPTIONS), train_rows=torch.arange(num_images))
     assert tuning_config(fit).batch_size == batch_size
+
+
+def test_the_candidate_that_is_named_is_tuned_although_another_is_better(
+    make_session: MakeSession,
+) -> None:
+    candidates = singles(make_session())
+    best, *others = ranked(candidates)
+
+    assert tuning_start(candidates) is best
+    assert tuning_start(candidates, others[-1]) is others[-1]
+
+
+def test_images_are_taken_in_an_order_that_the_seed_of_the_fit_decides(
+    make_session: MakeSession,
+) -> None:
+    assert [tuning_config(make_session(OPTIONS, seed=seed)).seed for seed in (0, 5)] == [0, 5]
 
 
 def test_all_epochs_are_run_although_nothing_gets_better(make_session: MakeSession) -> None:

@@ -129,3 +129,18 @@ def test_retry_after_follows_the_pace_of_the_engine() -> None:
     for _ in range(50):
         admission.observe(1, 1000.0)
     assert retry_after_s() == MAX_RETRY_S
+
+
+def test_the_pace_is_that_of_an_image_and_one_slow_batch_hardly_changes_it() -> None:
+    admission = Admission(max_images=2, max_bytes=10)
+
+    def retry_after_s() -> float:
+        with admission.images("a", 2), pytest.raises(QueueFullError) as caught:
+            admission.images("b", 1).__enter__()
+        return caught.value.retry_after_s
+
+    for _ in range(100):
+        admission.observe(8, 40.0)  # 5 s an image, and two images wait
+    assert retry_after_s() == pytest.approx(10.0, rel=0.01)
+    admission.observe(1, 25.0)
+    assert 11.0 < retry_after_s() < 20.0

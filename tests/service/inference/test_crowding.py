@@ -72,3 +72,12 @@ def test_those_who_ask_for_the_same_at_random_do_not_crowd() -> None:
     assert not crowding.crowded(dict.fromkeys(tenants[:50], 1) | {"p0": 4})
     eight = crowding_of(Clock(), *tenants[:8])
     assert not eight.crowded(dict(zip(tenants, [16, 8, 8, 8, 8, 6, 5, 1], strict=False)))
+
+
+def test_one_that_asks_again_does_not_keep_the_others_in_memory() -> None:
+    clock = Clock()
+    crowding = crowding_of(clock, "greedy", "modest")
+    clock.now_s += MEMORY_S - 1
+    crowding.asked("greedy")
+    clock.now_s += 2
+    assert not crowding.crowded({"greedy": 1000})

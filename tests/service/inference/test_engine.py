@@ -241,6 +241,26 @@ def test_a_failed_batch_is_reported_to_its_rows_and_the_next_one_runs(
         hook.remove()
 
 
+def test_an_image_that_fails_in_every_batch_makes_the_engine_no_less_healthy(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    forward = Forward(EagerPass(loaded.vit))
+    guilty: list[Row] = []
+
+    def compute(rows: list[Row]) -> list[ComputedRow]:
+        if any(each in guilty for each in rows):
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(rows)
+
+    with running(loaded.vit, compute=compute) as harness:
+        entry = harness.insert("d", make_artifact(1))
+        for _ in range(UNHEALTHY_AFTER_FAILURES + 1):
+            guilty.append(row(1, entry))
+            outcomes = harness.classify([row(0, entry), guilty[-1]])
+            assert [type(outcome) for outcome in outcomes] == [RowResult, EngineFailedError]
+            assert harness.engine.healthy
+
+
 def test_a_device_that_is_lost_for_good_still_gives_each_row_an_outcome(
     loaded: LoadedBackbone, make_artifact: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:

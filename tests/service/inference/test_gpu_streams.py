@@ -118,3 +118,23 @@ def test_a_batcher_hands_the_next_batch_out_while_one_is_computed() -> None:
         assert second.gets_nothing()
         batcher.computed(0, failed=False)
         assert digests(second.gets()) == ["d"]
+
+
+def test_rows_that_come_together_fill_a_batch_as_those_that_come_one_by_one() -> None:
+    ahead_s = 0.0
+    batcher = Batcher(4, streams=GpuStreams(), clock=lambda: ahead_s)
+    with two_streams(batcher) as (first, second):
+        batcher.submit([row("a"), row("a")])
+        first.ask()
+        first.gets()
+        ahead_s = 3600.0
+        batcher.computed(0, failed=False)
+        batcher.submit([row("b"), row("b")])
+        first.ask()
+        first.gets()
+
+        second.ask()
+        batcher.submit([row("c")])
+        assert second.gets_nothing()
+        batcher.submit([row("c"), row("c"), row("c")])
+        assert digests(second.gets()) == ["c"] * 4

@@ -300,6 +300,21 @@ async def test_what_is_idle_makes_room_when_the_device_is_out_of_memory(
     assert tries == ["1", "2", "3", "3"]
 
 
+async def test_what_could_not_be_copied_to_the_device_need_not_be_read_again(
+    make_residency: MakeResidency, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residency = make_residency(on_device=1, in_memory=4)
+    for digest in "12":
+        await use(residency, digest)
+    await settled(residency)
+    with monkeypatch.context() as full:
+        full.setattr(residency._bank, "insert", _out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            await use(residency, "1")
+    await use(residency, "1")
+    assert shelf.loads == ["1", "2"]
+
+
 async def test_a_thread_of_the_engine_makes_room_of_what_is_idle(
     make_residency: MakeResidency, shelf: Shelf, registry: CollectorRegistry
 ) -> None:

@@ -260,6 +260,44 @@ async def test_a_success_shows_behind_and_before_versions_that_did_not_succeed(
     assert calls == looks
 
 
+async def test_an_answer_is_trusted_from_when_it_was_asked_for(
+    resolver: Resolver,
+    clock: Clock,
+    publish: Publish,
+    ensembles: EnsembleStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A version may have succeeded just after a slow store has looked."""
+    publish("zoo", seed=1)
+    current = ensembles.current
+
+    def slow(name: str, *, known: FitId | None = None) -> FitId:
+        found = current(name, known=known)
+        clock.now_s += 0.2
+        return found
+
+    with monkeypatch.context() as slowly:
+        slowly.setattr(ensembles, "current", slow)
+        assert (await resolver.resolve(NameReference("zoo", None))).version == 1
+    publish("zoo", seed=2)
+    clock.now_s += 0.1
+    assert (await resolver.resolve(NameReference("zoo", None))).version == 2
+
+
+async def test_a_key_says_nothing_of_the_version_that_another_alias_gives_it(
+    resolver: Resolver, publish: Publish, ensembles: EnsembleStore
+) -> None:
+    publish("zoo", seed=1)
+    publish("zoo", seed=2)
+    versions: list[list[int]] = []
+    for alias in ("prod", "trial"):
+        point(ensembles, alias, v1=0.5, v2=0.5)
+        reference = AliasReference("zoo", alias)
+        versions.append([(await resolver.resolve(reference, str(n))).version for n in range(400)])
+    alike = sum(one == other for one, other in zip(*versions, strict=True))
+    assert 150 < alike < 250
+
+
 async def test_a_split_alias_is_drawn_for_each_request_or_kept_by_key(
     publish: Publish, ensembles: EnsembleStore
 ) -> None:

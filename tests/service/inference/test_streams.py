@@ -152,6 +152,21 @@ def test_close_ends_the_streams_that_wait_for_one_that_computes_alone() -> None:
         assert second.batches.get(timeout=10) is None
 
 
+def test_close_ends_the_streams_that_left_the_last_row_to_the_first() -> None:
+    batcher = Batcher(8, streams=CoreStreams(2))
+    with two_streams(batcher) as (first, second):
+        batcher.submit([row("a")])
+        second.ask()
+        assert second.gets_nothing()
+        batcher.close()
+        assert second.gets_nothing()
+        first.ask()
+        assert len(first.gets().rows) == 1
+        first.ask()
+        assert first.batches.get(timeout=10) is None
+        assert second.batches.get(timeout=10) is None
+
+
 @pytest.mark.parametrize("num_waiting", [1, 5, 100])
 def test_one_stream_takes_everything_and_shares_nothing(num_waiting: int) -> None:
     waiting = Waiting(num_waiting, largest=8, came_to_idle=True)
@@ -165,6 +180,18 @@ def test_the_other_streams_leave_a_lone_batch_to_the_first() -> None:
     assert streams.turn(2, three, 0.0) == UNTIL_CALLED
     assert streams.turn(0, three, 0.0) == Share(3, exclusive=True)
     assert streams.turn(2, four, 0.0) == Share(1, exclusive=False)
+
+
+def test_a_stream_that_is_free_does_not_end_the_turn_of_one_that_computes_alone() -> None:
+    streams, one = CoreStreams(2), Waiting(1, largest=8, came_to_idle=True)
+    share = streams.turn(0, one, 0.0)
+    assert share == Share(1, exclusive=True)
+    streams.start(0, share, 1, 0.0)
+    assert not streams.release(1)
+    assert streams.turn(1, one, 0.0) == UNTIL_CALLED
+    assert streams.release(0)
+    two = Waiting(2, largest=8, came_to_idle=True)
+    assert streams.turn(1, two, 0.0) == Share(1, exclusive=False)
 
 
 def test_rows_that_the_first_stream_leaves_are_taken_by_one_that_left_them_to_it() -> None:
