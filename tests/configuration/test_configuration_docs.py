@@ -57,8 +57,21 @@ def test_every_variable_of_the_client_is_documented() -> None:
     assert documented("Client").keys() == declared.keys() - elsewhere
 
 
+def test_every_variable_of_the_compose_files_is_documented_with_its_default() -> None:
+    asked: dict[str, str] = {}
+    for path in (ROOT / "docker-compose.yml", *(ROOT / "docker").glob("*.yaml")):
+        found = re.findall(r"\$\{(HGPROMPT_\w+):([-?])(.*?)\}", path.read_text())
+        asked |= {name: default for name, kind, default in found if kind == "-"}
+        asked |= {name: "" for name, kind, _ in found if kind == "?"}
+    of_processes = {name for section in SECTIONS for name in documented(section)}
+    shown = documented("Docker Compose")
+    assert shown.keys() == asked.keys() - of_processes
+    for name in shown.keys() - {"HGPROMPT_REDIS_PASSWORD", "HGPROMPT_OTLP_ENDPOINT"}:
+        assert shown[name] == f"`{asked[name]}`"
+
+
 def test_nothing_else_is_documented() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     sections = re.findall(r"^## (.+)$", page, re.MULTILINE)
-    assert sections == [*SECTIONS, "Client"]
+    assert sections == [*SECTIONS, "Client", "Docker Compose"]
     assert len(ROW.findall(page)) == sum(len(documented(section)) for section in sections)
