@@ -8,13 +8,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from service.body_members import known_members
 from service.errors import problem_of
 from service.inference import errors as inference
 from service.metrics.requests import REFUSAL
 from service.oip.errors import is_oip, oip_response
 from service.openapi import allowed_methods
 from service.problems import Problem, ProblemError
-from service.validation import validation_problem
+from service.validation import unknown_places, validation_problem
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     if isinstance(error, RequestValidationError):
-        problem = validation_problem(error)
+        problem = validation_problem(error, known_members(request, unknown_places(error)))
     elif isinstance(error, HTTPException):
         problem = http_problem(request, error)
     else:

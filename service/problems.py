@@ -24,7 +24,7 @@ class FieldProblem(BaseModel):
 
     field: str
     detail: str
-    limit: float | None = None
+    limit: int | float | str | None = None
 
 
 class ProblemDocument(BaseModel):
@@ -37,7 +37,7 @@ class ProblemDocument(BaseModel):
     status: int
     detail: str
     field: str | None = None
-    limit: float | str | None = None
+    limit: int | float | str | None = None
     errors: list[FieldProblem] | None = None
 
 
