@@ -74,7 +74,7 @@ def create_app(
     app.state.refresh = _nothing_to_refresh
     app.state.scrape = partial(_scrape, app)
     metrics = RequestMetrics(app.state.metrics, parts.drain)
-    app.add_middleware(RefuseCrossSite)
+    app.add_middleware(RefuseCrossSite, allowed=parts.settings.allowed_hosts)
     if parts.settings.checks_hosts:
         app.add_middleware(RefuseUnknownHost, known=parts.settings.known_hosts)
     app.add_middleware(CloseGently, drain=parts.drain)

@@ -150,3 +150,62 @@ async def test_a_request_may_have_no_host_but_not_an_unknown_one_among_several(
     }
     await RefuseUnknownHost(answer, ())(scope, receive, send)
     assert sent[0]["status"] == expected
+
+
+async def changed_from(client: httpx.AsyncClient, origin: str, **headers: str) -> int:
+    path = "/v1/ensembles/zoo/cancel"  # as a form sends it, which asks no leave first
+    answer = await client.post(path, headers={"Origin": origin, **headers})
+    if answer.status_code == 403:
+        problem = answer.json()
+        assert (problem["field"], problem["limit"]) == ("Origin", "same-origin")
+        assert repr(origin) in problem["detail"]
+    return answer.status_code
+
+
+async def test_without_fetch_metadata_the_origin_of_a_change_must_be_its_own(
+    client: httpx.AsyncClient,
+) -> None:
+    local = {"Host": "localhost:8000"}
+    for origin in (
+        "http://evil.com",
+        "http://evil.com:8000",
+        "null",
+        "",
+        "http://localhost",  # another server of this machine
+        "http://localhost:3000",
+        "http://localhost:8000.evil.com",
+        "http://localhost:8000@evil.com",
+        "localhost:8000",
+    ):
+        assert await changed_from(client, origin, **local) == 403, origin
+    for origin, host in (
+        ("http://localhost:8000", "localhost:8000"),
+        ("https://LocalHost:8000", "localhost:8000"),
+        ("http://127.0.0.1:8000", "127.0.0.1:8000"),
+        ("http://[::1]:8000", "[::1]:8000"),
+        ("http://localhost", "localhost"),
+    ):
+        assert await changed_from(client, origin, Host=host) == 404, origin
+    read = await client.get("/v1/prompts", headers={"Origin": "http://evil.com"})
+    assert read.status_code == 200
+
+
+async def test_clients_that_are_no_browsers_and_better_knowledge_need_no_origin(
+    client: httpx.AsyncClient,
+) -> None:
+    assert (await client.post("/v1/ensembles/zoo/cancel")).status_code == 404
+    behind = {"Sec-Fetch-Site": "same-origin"}  # a proxy may change `Host`
+    assert await changed_from(client, "http://localhost:3000", **behind) == 404
+
+
+async def test_pages_of_a_host_that_is_allowed_may_change_something(open_client: Opener) -> None:
+    async with open_client(allowed_hosts="prompts.example.org") as client:
+        assert await changed_from(client, "https://Prompts.example.org", Host="localhost") == 404
+        assert await changed_from(client, "https://example.org", Host="localhost") == 403
+
+
+async def test_beyond_loopback_the_origin_is_compared_too(open_client: Opener) -> None:
+    async with open_client(host="0.0.0.0", allow_insecure_bind=True) as client:  # noqa: S104
+        host = {"Host": "10.0.0.7:8000"}
+        assert await changed_from(client, "http://10.0.0.7:8000", **host) == 404
+        assert await changed_from(client, "http://evil.com", **host) == 403
