@@ -4,6 +4,7 @@ import time
 
 from opentelemetry import trace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http_server.drain import Drain
@@ -55,7 +56,11 @@ class RequestMetrics:
 
 
 class MeasureRequests:
-    """ASGI middleware that counts and times requests by route template, never by path."""
+    """ASGI middleware that counts and times requests by route template, never by path.
+
+    A stream of events lasts as long as what it tells of: once begun it is not in flight any more,
+    and it is counted but not timed.
+    """
 
     def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
         self._app = app
@@ -66,13 +71,15 @@ class MeasureRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 0
+        status, is_stream = 0, False
 
         async def noting_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_stream
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, is_stream = message["status"], _is_stream(message)
                 _name_span(scope)
+                if is_stream:
+                    self._metrics.in_flight.dec()
             await send(message)
 
         started_s = time.perf_counter()
@@ -84,15 +91,20 @@ class MeasureRequests:
             scope[REFUSAL] = "internal"
             raise
         finally:
-            self._metrics.in_flight.dec()
-            self._record(scope, status, time.perf_counter() - started_s)
+            if not is_stream:
+                self._metrics.in_flight.dec()
+                elapsed_s = time.perf_counter() - started_s
+                self._metrics.seconds.labels(_route(scope)).observe(elapsed_s)
+            self._count(scope, status)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        method, route = _method(scope), _route(scope)
-        self._metrics.requests.labels(method, route, str(status)).inc()
-        self._metrics.seconds.labels(route).observe(seconds)
+    def _count(self, scope: Scope, status: int) -> None:
+        self._metrics.requests.labels(_method(scope), _route(scope), str(status)).inc()
         if REFUSAL in scope:
             self._metrics.refused.labels(scope[REFUSAL]).inc()
+
+
+def _is_stream(start: Message) -> bool:
+    return Headers(raw=start["headers"]).get("content-type", "").startswith("text/event-stream")
 
 
 def _route(scope: Scope) -> str:

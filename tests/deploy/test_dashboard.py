@@ -83,6 +83,33 @@ def test_every_metric_is_on_the_dashboard(expressions: list[str], root: Path) ->
         assert {f"{name}{suffix}" for suffix in SAMPLES[kind]} & shown, name
 
 
+CLASSIFICATION = (
+    "/v1/ensembles/{reference}/classify",
+    "/v2/models/{model}/infer",
+    "/v2/models/{model}/versions/{version}/infer",
+)
+NOT_TIMED = ("/v1/ensembles/{name}/events", "/metrics", "/livez", "/readyz")
+OTHERS = ("/v1/prompts", "/v1/ensembles/{name}", "/v2/models/{model}", "/v2", "(unmatched)")
+
+
+def shows(expression: str, route: str) -> bool:
+    """Whether a query takes a route's series; Prometheus anchors its patterns."""
+    negated, pattern = re.search(r'route([=!])~"([^"]*)"', expression).groups()
+    return bool(re.fullmatch(pattern, route)) == (negated == "=")
+
+
+def test_times_of_classifications_are_those_of_every_route_that_classifies(
+    panels: list[dict[str, Any]],
+) -> None:
+    asked = {panel["title"]: [t["expr"] for t in panel["targets"]] for panel in panels}
+    for expression in asked["Time to answer a classification"]:
+        assert all(shows(expression, route) for route in CLASSIFICATION)
+        assert not any(shows(expression, route) for route in (*OTHERS, *NOT_TIMED))
+    (others,) = asked["Time to answer, other routes"]
+    assert all(shows(others, route) for route in OTHERS)
+    assert not any(shows(others, route) for route in (*CLASSIFICATION, *NOT_TIMED))
+
+
 def test_panels_have_their_own_ids_and_places(panels: list[dict[str, Any]]) -> None:
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()
