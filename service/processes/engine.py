@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import uvloop
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
 from backbones.errors import BackboneError
 from backbones.info import LoadedBackbone
@@ -39,6 +39,7 @@ def main() -> None:
     die_with_parent(assigned.parent_pid)
     settings = ServiceSettings()
     configure_logging(settings.log_level, process=assigned.name)
+    disable_created_metrics()  # as the fronts do
     keep_to_processors()
     try:
         with computing_alone():

@@ -36,7 +36,7 @@ async def scraped(client: httpx.AsyncClient) -> Families:
     return {
         asked_for(family.name, family.type): family.type
         for family in text_string_to_metric_families(text)
-        if family.name.startswith("hgprompt_") and not family.name.endswith("_created")
+        if family.name.startswith("hgprompt_")
     }
 
 

@@ -138,6 +138,7 @@ def test_fronts_answer_as_one_process_does_and_leak_nothing(
         ("engine", "front-0", "front-1"), 1.0
     )
     assert metric(host, "hgprompt_resident_artifacts") == {"engine": 2.0}
+    assert "_created" not in host.http.get(f"{host.url}/metrics").text
     assert metric(host, "process_resident_memory_bytes").keys() == {"engine", "front-0", "front-1"}
     computed = metric(host, "hgprompt_batch_size_sum")
     assert computed["engine"] >= 2100
