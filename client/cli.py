@@ -1,7 +1,9 @@
 """The `hgprompt` command."""
 
+import errno
 import importlib.metadata
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -9,6 +11,9 @@ import typer
 
 from client.commands import aliases, classify, ensembles, local, prompts, tasks
 from client.errors import ClientError, ServiceUnreachableError
+
+_OUTPUT_LOST = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
+"""What writing to standard output fails with: the disk is full or broken, the reader gone."""
 
 app = typer.Typer(
     name="hgprompt",
@@ -64,11 +69,31 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name that cannot be written is no crash
     try:
-        app(prog_name="hgprompt")
+        try:
+            app(prog_name="hgprompt")
+        finally:
+            _flush()
     except ServiceUnreachableError as exc:
         sys.exit(f"hgprompt: {one_line(exc)}; is the service running? (hgprompt up)")
     except ClientError as exc:
         sys.exit(f"hgprompt: {one_line(exc)}")
+    except OSError as exc:
+        if exc.errno not in _OUTPUT_LOST:
+            raise
+        _give_up_stdout()
+        sys.exit(1 if exc.errno == errno.EPIPE else f"hgprompt: cannot write: {exc.strerror}")
+
+
+def _flush() -> None:
+    """Writes what is left; the interpreter would tell of a failure in lines of its own."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # there may be none
+        sys.stdout.flush()
+
+
+def _give_up_stdout() -> None:
+    """Lets the interpreter, which tries once more at exit, write what is left to nowhere."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_line(exc: Exception) -> str:

@@ -294,6 +294,48 @@ def test_what_the_terminal_cannot_write_is_replaced(server: "ScriptedServer") ->
     assert "gr??e" in done.stdout
 
 
+@pytest.mark.parametrize("num_items", [1, 1000])  # written at the end, and before it
+@pytest.mark.parametrize("command", [("ls",), ("show", "mix", "--json"), ("rm", "mix")])
+def test_a_full_disk_is_one_line(
+    server: "ScriptedServer", command: tuple[str, ...], num_items: int
+) -> None:
+    reply = {"items": num_items * [QUEUED], "next_cursor": None}
+    match command[0]:
+        case "ls":
+            server.will_answer(reply)
+        case "show":
+            server.will_answer({**QUEUED, "name": "x" * num_items * 100})
+        case _:
+            server.will_answer("", 204)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "client", "ensembles", *command, "--url", server.url],
+            cwd=Path(__file__).parents[2],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.stderr == "hgprompt: cannot write: No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_a_reader_that_has_gone_is_no_line(server: "ScriptedServer") -> None:
+    server.will_answer({"items": [QUEUED], "next_cursor": None})
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "client", "ensembles", "ls", "--url", server.url],
+        cwd=Path(__file__).parents[2],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_arguments_of_a_worker_command_are_forwarded_with_its_exit_status() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "client", "train-prompt", "--name", "x", "--no-such-option"],
