@@ -3,7 +3,11 @@
 import logging
 import sys
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
+
+_FOR_TERMINALS = ("color_message",)
+"""What uvicorn adds to some of its records: the message once more, with escape sequences."""
 
 
 def configure_logging(level: str, **fields: str) -> None:
@@ -20,6 +24,7 @@ def configure_logging(level: str, **fields: str) -> None:
             rename_fields={"levelname": "level", "name": "logger"},
             timestamp=True,
             static_fields=fields,
+            reserved_attrs=(*RESERVED_ATTRS, *_FOR_TERMINALS),
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
