@@ -158,7 +158,7 @@ def _tell(
     with story.step("fit", "Learning which mixture of these prompts suits the task"):
         ensemble, result = _fit(console, client, task, sources)
     with story.step("inspect", "What it found"):
-        print_findings(console, result)
+        print_findings(console, result, ensemble.method)
     images = held_out_images(task, options.num_images, SEED)
     with story.step("classify", f"Classifying {len(images)} held-out images over HTTP"):
         outcome = classify_held_out(console, client, f"{ensemble.name}@{ensemble.version}", images)

@@ -23,6 +23,9 @@ METHOD_LABELS = {
     "h_ensemble": "H-ensemble",
     "logme": "best by LogME",
 }
+LEARNING_METHODS = frozenset({"hgprompt", "h_ensemble"})
+"""Methods that learn the weights; those of the others are even, of one source or by a rule."""
+
 SOURCE_LABELS = {
     "single": "best single ({})",
     "panda": "PANDA from {}",
@@ -32,10 +35,11 @@ SOURCE_LABELS = {
 """Where the source is known; of the single ones only the best and the one that is served."""
 
 
-def print_findings(console: Console, result: FitResult) -> None:
-    """Prints weights, leaderboard and verdict."""
+def print_findings(console: Console, result: FitResult, method: str | None) -> None:
+    """Prints weights, leaderboard and verdict of a fit by `method`."""
     if result.weights:
-        console.print(Text("Learned weights (alpha)", style="bold"))
+        heading = "Learned weights (alpha)" if method in LEARNING_METHODS else "Weights"
+        console.print(Text(heading, style="bold"))
         print_weights(console, result.weights)
         console.print()
     console.print(Text("Validation accuracy", style="bold"))

@@ -16,6 +16,9 @@ Precision = Literal["auto", "fp32", "bf16"]
 SOURCE_FREE_METHODS: frozenset[Method] = frozenset({"none", "vpt"})
 """Methods that use no source prompt and may be asked for without any."""
 
+LEARNING_METHODS: frozenset[Method] = frozenset({"hgprompt", "h_ensemble"})
+"""Methods that learn the weights; those of the others are even, of one source or by a rule."""
+
 TUNING_METHODS: frozenset[Method] = frozenset({"vpt", "panda"})
 """Methods that are nothing without tuning, and so need `tuning_epochs` of at least 1."""
 

@@ -3,6 +3,7 @@
 import json
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,7 @@ def fit(  # noqa: PLR0917  one parameter an option
             task=task,
             sources=parse_sources(sources),
             method=method,
-            options=dict(parse_option(text) for text in option or []),
+            options=parse_options(option or []),
             seed=seed,
         )
         console.print(f"{ensemble.name}@{ensemble.version} {ensemble.status}")
@@ -76,6 +77,17 @@ def parse_sources(text: str) -> str | list[str]:
     if not all(sources):
         raise typer.BadParameter(f"--sources {text!r} has an empty name")
     return sources
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, object]:
+    """Reads every KEY=VALUE."""
+    options: dict[str, object] = {}
+    for text in texts:
+        key, value = parse_option(text)
+        if key in options:
+            raise typer.BadParameter(f"--option {key!r} is given twice")
+        options[key] = value
+    return options
 
 
 def parse_option(text: str) -> tuple[str, object]:
@@ -117,7 +129,7 @@ def show_result(console: Console, ensemble: Ensemble) -> None:
     """Prints what a fit found, if it has ended well."""
     if ensemble.result is not None:
         console.print()
-        print_findings(console, ensemble.result)
+        print_findings(console, ensemble.result, ensemble.method)
 
 
 @app.command("ls")

@@ -4,6 +4,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ensemble.options import LEARNING_METHODS
 from jobs.records import EnsembleRecord
 from service.report.charts import curves, reliability, scatter
 from service.report.charts.numbers import number
@@ -23,6 +24,7 @@ def render_report(record: EnsembleRecord) -> str:
         .get_template("page.html.j2")
         .render(
             record=record,
+            learns_weights=record.method in LEARNING_METHODS,
             data=data,
             chosen=next((e for e in data.leaderboard or () if e.label == data.chosen_label), None),
             finished_at=record.outcome.finished_at if record.outcome else None,

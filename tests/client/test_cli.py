@@ -162,6 +162,7 @@ def test_a_fit_that_fails_is_one_line_and_status_1(run: Run, server: "ScriptedSe
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (("--option", "align=true", "--option", "align=false"), "--option 'align' is given twice"),
         (("--option", "epochs"), "--option 'epochs' is not KEY=VALUE"),
         (("--option", "penalty_weight=NaN"), "--option 'penalty_weight=NaN' is no JSON"),
         (("--option", "seed=1e400"), "--option 'seed=1e400' is no JSON"),

@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from client.fit_summary import (
+    LEARNING_METHODS,
     METHOD_LABELS,
     chosen_label,
     condensed,
@@ -15,6 +16,7 @@ from client.fit_summary import (
     print_weights,
 )
 from client.replies import FitResult, LeaderboardRow
+from ensemble import options
 from ensemble.options import Method
 
 RESULT = FitResult.model_validate(
@@ -72,12 +74,20 @@ def test_the_leaderboard_is_sorted_and_shows_the_best_single_source(console: Con
 
 def test_the_candidate_that_is_served_is_among_them_with_its_accuracy(console: Console) -> None:
     chosen = {"method": "single", "source": "count", "tuned": False}
-    print_findings(console, RESULT.model_copy(update={"chosen": chosen}))
+    print_findings(console, RESULT.model_copy(update={"chosen": chosen}), "hgprompt")
     text = lines(console)
     (served,) = (line for line in text if "single source (count) *" in line)
     assert "50.0%  40.0% - 60.0%" in served
     assert any("best single (fashion) " in line for line in text)
     assert "Chosen: single source count (*), 50.0% held out" in text
+
+
+@pytest.mark.parametrize("method", [*get_args(Method), None])
+def test_weights_are_called_learned_where_they_are(console: Console, method: str | None) -> None:
+    print_findings(console, RESULT, method)
+    learned = method in LEARNING_METHODS
+    assert lines(console)[0] == ("Learned weights (alpha)" if learned else "Weights")
+    assert options.LEARNING_METHODS == LEARNING_METHODS
 
 
 def test_condensing_keeps_everything_that_is_no_single_source() -> None:

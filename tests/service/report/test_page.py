@@ -6,6 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
+from jobs.ensembles import EnsembleStore
+from jobs.records import FitId
+from service.report.page import render_report
 from tests.result_parts import RESULT_PARTS
 
 pytestmark = pytest.mark.anyio
@@ -109,6 +112,28 @@ async def test_the_report_shows_every_part(
     ):
         assert text in page, text
     assert "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("hgprompt", "prompt's learned share"),
+        ("h_ensemble", "prompt's learned share"),
+        ("mean", "prompt's share"),
+        ("spot", "prompt's share"),
+    ],
+)
+def test_weights_are_called_learned_where_they_are(
+    ensembles: EnsembleStore,
+    publish: Callable[..., tuple[FitId, str]],
+    result: Result,
+    method: str,
+    words: str,
+) -> None:
+    fit_id, _ = publish("zoo")
+    record = ensembles.record(fit_id)
+    page = render_report(record.model_copy(update={"result": result, "method": method}))
+    assert words in page
 
 
 @pytest.mark.parametrize("part", RESULT_PARTS)
