@@ -60,6 +60,11 @@ class _InMemoryParser(MultiPartParser):
     has_ended = False
     """Whether the closing boundary came; Starlette passes over a part that is cut short."""
 
+    @property
+    def part_name(self) -> str:
+        """Of the part that is being read."""
+        return self._current_part.field_name
+
     def on_end(self) -> None:
         self.has_ended = True
 
@@ -118,7 +123,7 @@ async def _multipart(headers: Headers, body: AsyncIterator[bytes], max_images: i
         try:
             form = await parser.parse()
         except MultiPartException as error:
-            raise _refused(error.message, max_images) from error
+            raise _refused(error.message, parser.part_name, max_images) from error
     try:
         images: list[bytes] = []
         for name, part in form.multi_items():
@@ -167,12 +172,14 @@ async def _in_pieces(body: AsyncIterator[bytes], piece_bytes: int) -> AsyncGener
             yield arrived[start : start + piece_bytes]
 
 
-def _refused(message: str, max_images: int) -> ProblemError:
+def _refused(message: str, part_name: str, max_images: int) -> ProblemError:
     """What the parser refuses, in words that do not need its own limits to be known."""
     if message.startswith("Too many files"):
         return _too_many(max_images)
     if message.startswith("Too many fields"):
-        return _malformed(f"a part is not a file; each must be a file named {FIELD!r}")
+        return _malformed(
+            f"part {part_name[:64]!r} is not a file; each must be a file named {FIELD!r}"
+        )
     return _malformed(message)
 
 

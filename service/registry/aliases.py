@@ -13,7 +13,13 @@ from prompt_store.errors import PreconditionFailedError
 from prompt_store.manifests import Page
 from prompt_store.names import NAME_PATTERN
 from prompt_store.splits import MAX_VERSIONS, Share, Split, Version
-from service.registry.preconditions import WriteCondition, entity_tags, etag, lost
+from service.registry.preconditions import (
+    WriteCondition,
+    entity_tags,
+    etag,
+    header_parameter,
+    lost,
+)
 
 AliasPath = Annotated[
     str, Path(pattern=f"^{NAME_PATTERN}$", description="Lower-case name, not only digits")
@@ -25,6 +31,11 @@ READ: dict[int | str, dict[str, Any]] = {
     304: {"description": "The alias is still as `If-None-Match` says"},
 }
 """`responses` of a route that reads an alias."""
+
+IF_CHANGED: dict[str, Any] = {
+    "parameters": [header_parameter("If-None-Match", "304 if the alias still has this `ETag`")]
+}
+"""Its `openapi_extra`."""
 
 
 class AliasTarget(BaseModel):

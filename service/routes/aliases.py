@@ -11,6 +11,7 @@ from prompt_store.manifests import Page
 from service.bounded_route import BoundedRoute
 from service.parts import Parts, PartsDep
 from service.registry.aliases import (
+    IF_CHANGED,
     READ,
     AliasPath,
     AliasTarget,
@@ -59,7 +60,7 @@ def alias_router(kind: Aliased) -> APIRouter:
         kind.check_name(parts, name)
         return page_of(kind.book(parts).page(name, cursor, limit))
 
-    @router.get(ALIAS, response_model=AliasView, responses=READ)
+    @router.get(ALIAS, response_model=AliasView, responses=READ, openapi_extra=IF_CHANGED)
     def get_alias(name: NamePath, alias: AliasPath, request: Request, parts: PartsDep) -> Response:
         """Where an alias points now."""
         return read_alias(kind.book(parts), name, alias, request.headers)

@@ -257,7 +257,8 @@ async def test_a_part_that_is_no_file_is_told_so(
     fields = [(name, (None, "3")) for name in names]
     refused = await client.post(URL, files=[("images", image(1)), *fields])
     assert (refused.status_code, slug(refused)) == (400, "malformed-images")
-    assert refused.json()["detail"] == "a part is not a file; each must be a file named 'images'"
+    detail = f"part {names[0]!r} is not a file; each must be a file named 'images'"
+    assert refused.json()["detail"] == detail
     assert refused.json()["field"] == "images"
 
 

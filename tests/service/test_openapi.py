@@ -47,6 +47,21 @@ async def test_every_operation_may_answer_with_a_problem_and_has_its_own_name(
     assert len(set(names)) == len(names)
 
 
+async def test_an_operation_that_answers_304_takes_the_header_for_it(
+    document: dict[str, dict[str, dict[str, dict[str, object]]]],
+) -> None:
+    found = [
+        operation
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        if "304" in operation["responses"]
+    ]
+    assert len(found) >= 8  # files, and the aliases of prompts and of ensembles
+    for operation in found:
+        headers = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
+        assert "If-None-Match" in headers, operation["operationId"]
+
+
 async def test_every_json_answer_has_a_schema(
     document: dict[str, dict[str, dict[str, dict[str, dict[str, dict[str, object]]]]]],
 ) -> None:
