@@ -14,6 +14,7 @@ from prompt_store.names import Name
 from service.parts import Parts
 from service.problems import ProblemError, problem_error
 from service.registry.fit_memory import fit_bytes
+from service.registry.json_types import only, only_types_of
 
 MAX_LOGITS = 20_000_000
 """Images times classes: each candidate of a fit keeps one float64 for each of them."""
@@ -42,8 +43,8 @@ class EnsembleCreate(BaseModel):
         "one, which the answer lists as `left_out`",
     )
     method: Method = "hgprompt"
-    options: FitOptions = FitOptions()
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    options: Annotated[FitOptions, only_types_of(FitOptions)] = FitOptions()
+    seed: Annotated[int, Field(ge=0, lt=2**63), only(int)] = 0
 
 
 def resolve_fit(parts: Parts, wanted: EnsembleCreate) -> FitSpec:

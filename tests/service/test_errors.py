@@ -184,6 +184,24 @@ async def test_a_body_that_no_route_reads_may_have_any_media_type(
             f"task {json.dumps(['t'] * 17)[:80]}… should be a valid string",
             None,
         ),
+        ({"seed": True}, "seed", "seed true should be a valid integer", None),
+        ({"seed": "3"}, "seed", "seed '3' should be a valid integer", None),
+        *(
+            (
+                {"options": {name: value}},
+                f"options.{name}",
+                f"options.{name} {written} should be a valid {kind}",
+                None,
+            )
+            for name, value, written, kind in (
+                ("tuning_epochs", "3", "'3'", "integer"),
+                ("max_sources", True, "true", "integer"),
+                ("shrinkage", "0.5", "'0.5'", "number"),
+                ("penalty_weight", False, "false", "number"),
+                ("align", 1, "1", "boolean"),
+                ("ablations", "yes", "'yes'", "boolean"),
+            )
+        ),
         ({"name": "A@1"}, "name", f"name 'A@1' does not match {NAME_PATTERN}", None),
     ],
 )
@@ -208,6 +226,17 @@ async def test_a_wrong_value_has_its_callers_name_and_its_limit(
         int if field != "options.shrinkage" else float,
     )
     assert problem["detail"].startswith(first["detail"])
+
+
+async def test_an_integer_may_be_written_as_any_number(client: httpx.AsyncClient) -> None:
+    """As JSON Schema has it; and a number as an integer."""
+    options = {"tuning_epochs": 3.0, "max_sources": 2.0, "penalty_weight": 1}
+    body = {"name": "zoo", "task": "t", "sources": "all", "seed": 7.0, "options": options}
+    answer = await client.post("/v1/ensembles", json=body)
+    assert answer.json()["type"] == "urn:hgprompt:problem:unknown-task"
+    body["seed"] = 7.5
+    answer = await client.post("/v1/ensembles", json=body)
+    assert answer.json()["field"] == "seed"
 
 
 async def test_a_wrong_query_parameter_has_its_limit(client: httpx.AsyncClient) -> None:
