@@ -1,5 +1,8 @@
 """The report of made-up results whose right answers are known."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +223,29 @@ def test_later_tasks_are_told_apart(results: ResultsFolder, tmp_path: Path) -> N
 def test_equal_results_give_equal_files(results: ResultsFolder, tmp_path: Path) -> None:
     one, two = (write_report(results, tmp_path / name) for name in ("one", "two"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
+ROOT = Path(__file__).parents[3]
+DRAW = """
+import sys
+from pathlib import Path
+import numpy as np
+from benchmarks.suite.plots import plot_critical_difference
+names = ["hgprompt", "none", "single", "mean", "h_ensemble", "logme"]
+accuracies = np.random.default_rng(0).random((6, 20)) + np.linspace(0, 0.6, 6)[:, None]
+plot_critical_difference(names, accuracies, Path(sys.argv[1]), title="made up")
+"""
+
+
+def test_equal_results_give_equal_files_in_every_interpreter(tmp_path: Path) -> None:
+    """The order of a set of names depends on PYTHONHASHSEED, which is random unless it is set."""
+    paths = [tmp_path / f"{seed}.svg" for seed in (1, 2)]
+    for path in paths:
+        environment = os.environ | {"PYTHONHASHSEED": path.stem}
+        program = [sys.executable, "-c", DRAW, str(path)]
+        subprocess.run(program, cwd=ROOT, env=environment, check=True)
+    one, two = (path.read_bytes() for path in paths)
+    assert one == two
 
 
 def test_a_single_method_has_a_report_without_comparisons(
