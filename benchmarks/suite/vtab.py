@@ -47,6 +47,8 @@ class VtabTasks:
     ) -> TargetTask:
         """Decode a data set's pool and at most `max_test_images` of its test images.
 
+        The digest covers every listed file, those that are not decoded too: all are read once.
+
         Raises:
             SuiteError: A list or an image is missing or invalid; the message names it.
         """
@@ -54,12 +56,11 @@ class VtabTasks:
         pool, test = read_pool(root), _read_list(root / _TEST_LIST)
         num_classes = 1 + max(label for _, label in [*pool, *test])
         rows = draw_test_rows(len(test), max_test_images).tolist()
-        listing = "\n".join(f"{path} {label}" for path, label in [*pool, ("test", 0), *test])
         return TargetTask(
             name=name,
             pool=_decode(root, pool, num_classes, preprocessing),
             test=_decode(root, [test[row] for row in rows], num_classes, preprocessing),
-            digest=f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}",
+            digest=_digest(root, pool, test),
         )
 
 
@@ -115,6 +116,25 @@ def _read_list(path: Path) -> list[tuple[str, int]]:
     return entries
 
 
+def _digest(root: Path, pool: list[tuple[str, int]], test: list[tuple[str, int]]) -> str:
+    """Return `sha256:<hex>` over paths, labels and the bytes of all images, one file at a time."""
+    sha256 = hashlib.sha256()
+    for half in (pool, test):
+        sha256.update(b"%d images\n" % len(half))
+        for name, label in half:
+            sha256.update(f"{name} {label}\n".encode())
+            sha256.update(_file_digest(root / name))
+    return f"sha256:{sha256.hexdigest()}"
+
+
+def _file_digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
 def _decode(
     root: Path, entries: list[tuple[str, int]], num_classes: int, preprocessing: Preprocessing
 ) -> TaskImages:
@@ -136,4 +156,8 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SuiteError(f"{path} cannot be read: {error}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> SuiteError:
+    return SuiteError(f"{path} cannot be read: {error}")

@@ -73,6 +73,29 @@ def test_the_two_lists_stand_for_the_joint_one(vtab: Path, preprocessing: Prepro
     assert len(apart.test.labels) == 4
 
 
+def test_the_digest_covers_what_the_images_show(vtab: Path, preprocessing: Preprocessing) -> None:
+    """Of the pool, and of test images whether they are drawn or not."""
+    digests = [VtabTasks(vtab).load("dtd", preprocessing, 4).digest]
+    assert VtabTasks(vtab).load("dtd", preprocessing, 4).digest == digests[0]
+    halves = ["train800/000000", "val200/000003", *(f"test/{row:06d}" for row in range(9))]
+    for half in halves:
+        path = vtab / "dtd" / "images" / f"{half}.jpg"
+        Image.new("RGB", SIZE, (255, 0, 0)).save(path)
+        digests.append(VtabTasks(vtab).load("dtd", preprocessing, 4).digest)
+    assert len(set(digests)) == 1 + len(halves)
+
+
+def test_changed_images_are_not_mixed_into_old_results(
+    vtab: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--vtab", str(vtab), "--prompts", str(prompts), "--out", str(tmp_path / "results")]
+    part = ["--target", "dtd", "--method", "none", "--shots", "full", "--tuning-epochs", "0"]
+    assert main(["run", *arguments, *part, "--seed", "0"]) == 0
+    Image.new("RGB", SIZE, (255, 0, 0)).save(vtab / "dtd" / "images" / "test" / "000000.jpg")
+    assert main(["run", *arguments, *part, "--seed", "1"]) != 0
+    assert "choose another --out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("line", "error"),
     [
