@@ -14,6 +14,7 @@ from benchmarks.suite.variants import OURS, SIMPLE
 
 LOGME = "logme"
 SERVED = "served"
+RULE = "lowest cross-fitted log-loss of learned, none, mean and LogME's source"
 
 _EVIDENCE: dict[str, Callable[[Place], float]] = {
     "held-out accuracy": lambda place: place.accuracy,
@@ -48,18 +49,19 @@ def _candidate_accuracies(panel: Panel) -> dict[str, Floats]:
     for task, seeds in panel.records.get(OURS, {}).items():
         evident = panel.records.get(LOGME, {}).get(task, {})
         cells = [
-            candidates_by_kind(record, evident[seed].chosen.source)
+            (record, candidates_by_kind(record, evident[seed].chosen.source))
             for seed, record in seeds.items()
-            if _is_complete(record) and seed in evident
+            if is_complete(record) and seed in evident
         ]
-        for kind in cells[0] if cells else ():
-            mean = np.mean([cell[kind].test_accuracy for cell in cells])
+        for kind in cells[0][1] if cells else ():
+            mean = np.mean([record.tested(places[kind]) for record, places in cells])
             by_kind.setdefault(kind, []).append(float(mean))
     # Rounded as in `Panel.accuracies`, so that a tie is one.
     return {kind: np.array(values).round(9) for kind, values in by_kind.items()}
 
 
-def _is_complete(record: CellRecord) -> bool:
+def is_complete(record: CellRecord) -> bool:
+    """Whether all the kinds of candidates are there; older fits left some out."""
     return {OURS, *SIMPLE} <= {place.method for place in record.leaderboard if not place.tuned}
 
 
@@ -80,18 +82,20 @@ def candidates_by_kind(record: CellRecord, evident: str | None) -> dict[str, Pla
         "learned ensemble": first[OURS],
         "source of the highest LogME": by_evidence,
         "best single held out": first["single"],
-        "single source of the lowest cross-fitted log-loss": min(
-            (p for p in untuned if p.method == "single"), key=lambda p: p.cross_fit_log_loss
+        "single source of the lowest cross-fitted log-loss": surest(
+            *(p for p in untuned if p.method == "single")
         ),
         "best of all held out": untuned[0],
-        "lowest cross-fitted log-loss of learned, none, mean and LogME's source": min(
-            (first[OURS], first["none"], first["mean"], by_evidence),
-            key=lambda p: p.cross_fit_log_loss,
-        ),
-        "lowest cross-fitted log-loss of all": min(untuned, key=lambda p: p.cross_fit_log_loss),
+        RULE: surest(first[OURS], first["none"], first["mean"], by_evidence),
+        "lowest cross-fitted log-loss of all": surest(*untuned),
         SERVED: record.chosen,
         "best of all on the test images": max(untuned, key=lambda p: p.test_accuracy),
     }
+
+
+def surest(*places: Place) -> Place:
+    """Return the candidate of the lowest cross-fitted log-loss."""
+    return min(places, key=lambda place: place.cross_fit_log_loss)
 
 
 def evidence_table(panels: Sequence[Panel]) -> str | None:

@@ -134,6 +134,18 @@ class CellRecord(_Record):
         packed = np.frombuffer(base64.b64decode(self.test_correct), np.uint8)
         return np.unpackbits(packed, count=self.num_test).astype(bool)
 
+    def untuned(self, method: str) -> Place | None:
+        """Return the best untuned candidate of a method; None if there is none."""
+        places = (p for p in self.leaderboard if p.method == method and not p.tuned)
+        return next(places, None)
+
+    def tested(self, place: Place) -> float:
+        """Return a candidate's test accuracy in full: leaderboards are written with six decimals.
+
+        With those, 1/300 thrice is not as much as 0, 1/300 and 2/300.
+        """
+        return round(place.test_accuracy * self.num_test) / self.num_test
+
 
 class FailureRecord(_Record):
     """A cell whose fit refused its input; it is tried again by the next run."""

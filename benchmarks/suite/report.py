@@ -6,6 +6,7 @@ from benchmarks.suite import evidence, never_worse, plots, sections
 from benchmarks.suite.cells import Cell
 from benchmarks.suite.errors import SuiteError
 from benchmarks.suite.intervals import friedman_p
+from benchmarks.suite.learned_weights import learned_weights_table
 from benchmarks.suite.markdown import folded
 from benchmarks.suite.panel import Panel, make_panel
 from benchmarks.suite.provenance import missing_section, provenance_section
@@ -16,9 +17,11 @@ from benchmarks.suite.task_groups import SEEN
 from benchmarks.suite.variants import make_variants
 
 _READING = """\
-Accuracies are on test images that chose nothing. Means are over tasks, after the seeds of a task
-have been averaged; a table compares its methods on the tasks and seeds that all of them finished,
-and a paired difference is over those that both finished.
+Accuracies are on test images that no fit saw. The rule by which `hgprompt` chooses among its
+candidates was settled, and later changed, with test accuracies of this project's tasks in sight,
+and so were parts of the head's calibration and of tuning. Means are over tasks, after the seeds of
+a task have been averaged; a table compares its methods on the tasks and seeds that all of them
+finished, and a paired difference is over those that both finished.
 Intervals are 95 %. Over tasks they are t-intervals of the paired differences with the tasks as
 units; they say what to expect of another task like these, and are not corrected for the number of
 comparisons. In brackets: tasks won, tied, lost."""
@@ -34,6 +37,14 @@ t-interval over the seeds, which is about other training images and wide with fe
 _LATER = """\
 Only tasks whose test images had not been looked at when the choice among candidates was first
 settled. When it was changed later they had been, and the test images are the same for all seeds."""
+
+_LEARNED = """\
+The learned ensemble of each fit of `hgprompt`, served or not, minus mixtures of other weights
+(those of `h_ensemble`, equal ones) and no prompt: the same sources, images and head, nothing tuned
+and nothing chosen. *Rule minus rule*: of the learned ensemble, no prompt, the uniform mean and
+LogME's source the one of the lowest cross-fitted log-loss, minus the same with the candidate of
+`h_ensemble` in the learned one's place. Where `hgprompt` above gains more over `h_ensemble` than
+this table does, the gain is that of choosing among candidates and not of the weights."""
 
 _EVIDENCE = """\
 How well what a fit knows ranks its candidates: Spearman's rank correlation with the test accuracy
@@ -87,6 +98,9 @@ def _shots_section(panels: list[Panel], out: Path, files: list[Path]) -> list[st
     differences = sections.difference_table(panels)
     if differences is not None:
         parts += ["### Paired differences", differences]
+    learned = learned_weights_table(panels)
+    if learned is not None:
+        parts += ["### What the learned weights are worth", _LEARNED, learned]
     later = [p for panel in panels if (p := panel.without(SEEN)).common_tasks(p.variants)]
     differences = sections.difference_table(later)
     if differences is not None and len(later[0].common_tasks(later[0].variants)) > 1:
