@@ -83,7 +83,8 @@ class FitDesk:
 
         Args:
             spec: What to fit.
-            idempotency_digest: Kept with the request, so that `store.request_with` finds it.
+            idempotency_digest: Of the caller's idempotency key. A request that came with the same
+                one is returned instead of another.
 
         Raises:
             QueueUnavailableError: Redis is away; nothing was recorded.

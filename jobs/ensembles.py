@@ -5,6 +5,8 @@ Whatever Redis forgets can be derived from here. The number of an attempt is its
 publications can still race; then the create-only `outcome.json` decides, so there is exactly one.
 """
 
+import logging
+
 from jobs import store_keys as keys
 from jobs.catalogue import EnsembleCatalogue
 from jobs.errors import (
@@ -31,9 +33,11 @@ from prompt_store.aliases import AliasBook
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import Clock
 from prompt_store.documents import put_document
-from prompt_store.errors import PreconditionFailedError
+from prompt_store.errors import CorruptDocumentError, PreconditionFailedError
 from prompt_store.objects import ObjectStore
 from prompt_store.version_series import Expected, whatever
+
+logger = logging.getLogger(__name__)
 
 MARK = b"{}"
 
@@ -65,10 +69,25 @@ class EnsembleStore(EnsembleCatalogue):
         self._max_attempts = max_attempts
 
     def create(self, spec: FitSpec, idempotency_digest: str | None = None) -> FitRequest:
-        """Make a request durable as the next version of its ensemble."""
+        """Make a request durable as the next version of its ensemble.
+
+        Args:
+            spec: What is asked for.
+            idempotency_digest: That of the caller's idempotency key. If a request of this ensemble
+                came with the same key, also one that has been deleted since, that one is returned.
+        """
         self._objects.put_new(keys.name_key(spec.name), MARK)
+        looked_at = 0
         while True:
+            # The tail is read before the key is looked for: a request with the same key that takes
+            # the number after this tail makes our own creation fail, an earlier one is found.
             tail = self._numbers.settled_tail(spec.name)
+            if idempotency_digest is not None:
+                versions = range(looked_at + 1, tail.number + 1)
+                earlier = self._request_among(spec.name, versions, idempotency_digest)
+                if earlier is not None:
+                    return earlier
+                looked_at = tail.number
             request = FitRequest(
                 **spec.fields(),
                 version=tail.number + 1,
@@ -211,6 +230,23 @@ class EnsembleStore(EnsembleCatalogue):
         if outcome is None:
             raise FitEndedError(f"{fit_id} has already ended")
         return outcome
+
+    def _request_among(
+        self, name: str, versions: range, idempotency_digest: str
+    ) -> FitRequest | None:
+        """The request that came with an idempotency key, if it is among some versions.
+
+        Damaged ones are passed over and logged.
+        """
+        for version in reversed(versions):
+            try:
+                entry = self._numbers.entry(FitId(name, version))
+            except CorruptDocumentError as error:
+                logger.error("passed over: %s", error)  # noqa: TRY400
+                continue
+            if isinstance(entry, FitRequest) and entry.idempotency_digest == idempotency_digest:
+                return entry
+        return None
 
     def _lives(self, name: str, version: int) -> bool:
         return not self._numbers.deleted(FitId(name, version))

@@ -9,7 +9,7 @@ from jobs.ensembles import EnsembleStore
 from jobs.errors import FenceLostError, FitEndedError, FitHeldError, FitNotFoundError
 from jobs.records import FitAttempt, FitError, FitId, FitResultDocs, FitState
 from prompt_store.objects import ObjectStore
-from tests.jobs.conftest import MakeSpec, MakeStore
+from tests.jobs.conftest import MakeSpec, MakeStore, ReopenDamaged
 
 DOCS = FitResultDocs(b"artifact", {"chosen": "hgprompt"})
 MISSING = FitId("fashion", 9)
@@ -28,6 +28,34 @@ def test_of_many_at_once_each_gets_a_version(store: EnsembleStore, make_spec: Ma
     assert sorted(request.version for request in made) == list(range(1, 17))
     for request in made:
         assert store.request(request.fit_id).seed == request.seed
+
+
+KEY, OTHER_KEY = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
+
+
+def test_one_idempotency_key_makes_one_fit(store: EnsembleStore, make_spec: MakeSpec) -> None:
+    """Though the first try was only slow when the second one took over."""
+    store.create(make_spec("fashion"), OTHER_KEY)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda n: store.create(make_spec("fashion", seed=n), KEY), range(16)))
+    assert {request.fit_id for request in made} == {FitId("fashion", 2)}
+    assert store.versions("fashion") == (1, 2)
+    assert store.create(make_spec("fashion")).version == 3
+    store.cancel(FitId("fashion", 1))
+    store.cancel(FitId("fashion", 2))
+    store.cancel(FitId("fashion", 3))
+    store.delete("fashion")
+    assert store.create(make_spec("fashion"), KEY) == made[0]
+
+
+def test_a_damaged_request_keeps_no_key_from_being_used(
+    store: EnsembleStore, make_spec: MakeSpec, reopen_damaged: ReopenDamaged
+) -> None:
+    damaged = store.create(make_spec("fashion"), OTHER_KEY).fit_id
+    store.claim_attempt(damaged, "worker")
+    afresh = reopen_damaged(damaged)
+    assert afresh.create(make_spec("fashion"), KEY).version == 2
+    assert afresh.create(make_spec("fashion"), KEY).version == 2
 
 
 def test_of_many_claims_at_once_the_newest_is_the_fence(
