@@ -80,15 +80,17 @@ class BlobStore:
         Raises:
             NotFoundError, DigestMismatchError, StoreUnavailableError: As `get_bytes`.
             StoreFullError: There is no room for it at `path`.
+            StoreUnavailableError: `path` cannot be written.
         """
-        with _room_for(digest, path):
+        with _writable(digest, path):
             descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
         try:
-            with _room_for(digest, path), os.fdopen(descriptor, "wb") as file:
+            with _writable(digest, path), os.fdopen(descriptor, "wb") as file:
                 actual = self._digest_of_stored(digest, file.write)
             if actual != digest:
                 raise _damaged(digest, actual)
-            Path(temporary).replace(path)
+            with _writable(digest, path):
+                Path(temporary).replace(path)
         finally:
             with suppress(FileNotFoundError):  # it has become `path`
                 Path(temporary).unlink()
@@ -131,13 +133,14 @@ def _key(digest: str) -> str:
 
 
 @contextmanager
-def _room_for(digest: str, path: Path) -> Generator[None]:
+def _writable(digest: str, path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise StoreFullError(f"no room for a copy of blob {digest} in {path.parent}") from error
+        copy = f"a copy of blob {digest} in {path.parent}"
+        if error.errno in NO_ROOM:
+            raise StoreFullError(f"no room for {copy}") from error
+        raise StoreUnavailableError(f"cannot write {copy}: {error.strerror}") from error
 
 
 def _damaged(digest: str, actual: str) -> DigestMismatchError:

@@ -27,6 +27,7 @@ from prompt_store.errors import (
     InvalidPromptError,
     NotFoundError,
     StoreFullError,
+    StoreUnavailableError,
 )
 from prompt_store.objects import NO_ROOM
 from prompt_store.scratch import scratch_folder
@@ -139,7 +140,7 @@ class FitJob:
             if context.should_stop():
                 raise FitStoppedError(f"stopped after {num_images} images were read")
 
-        with _room_to_unpack() as folder:
+        with _folder_to_unpack() as folder:
             path = folder / "task"
             self.blobs.fetch_to(context.request.task.digest, path)
             return load_task_images(
@@ -151,14 +152,14 @@ class FitJob:
 
 
 @contextmanager
-def _room_to_unpack() -> Generator[Path]:
+def _folder_to_unpack() -> Generator[Path]:
     try:
         with scratch_folder() as folder:
             yield folder
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise StoreFullError(f"no room to unpack the task: {error}") from error
+    except OSError as error:  # of this worker's disk: nothing that the fit could be blamed for
+        if error.errno in NO_ROOM:
+            raise StoreFullError(f"no room to unpack the task: {error}") from error
+        raise StoreUnavailableError(f"the task cannot be unpacked: {error}") from error
 
 
 def load_sources(

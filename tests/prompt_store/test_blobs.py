@@ -10,6 +10,7 @@ from prompt_store.errors import (
     NameInvalidError,
     NotFoundError,
     StoreFullError,
+    StoreUnavailableError,
 )
 from prompt_store.names import digest_of
 
@@ -109,3 +110,9 @@ def test_no_room_for_a_copy_is_told_as_such(
     with pytest.raises(StoreFullError, match=f"no room for a copy of blob {DIGEST} in {tmp_path}"):
         blobs.fetch_to(DIGEST, tmp_path / "out")
     assert list(tmp_path.glob("out*")) == []
+
+
+def test_a_copy_that_cannot_be_written_is_told_as_such(blobs: BlobStore, tmp_path: Path) -> None:
+    blobs.put_bytes(CONTENT)
+    with pytest.raises(StoreUnavailableError, match=f"cannot write a copy of blob {DIGEST} in"):
+        blobs.fetch_to(DIGEST, tmp_path / "no-such-folder" / "out")

@@ -1,6 +1,7 @@
 import errno
 import io
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +31,7 @@ from prompt_store.errors import (
     InvalidPromptError,
     NotFoundError,
     StoreFullError,
+    StoreUnavailableError,
 )
 from worker.fit_job import EXPECTED_ERRORS, FitJob, build_artifact, load_sources
 from worker.result_document import result_document
@@ -359,6 +361,22 @@ def blob_path(folder: Path, digest: str) -> Path:
     """The file that holds a blob."""
     (path,) = folder.rglob(digest.removeprefix("sha256:"))
     return path
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE])
+def test_a_scratch_disk_that_cannot_be_written_is_no_failure(
+    run: Run, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """It is the worker's: another one, or this one later, may compute the fit."""
+    spec = make_spec()
+
+    def on_a_bad_disk(**_: object) -> str:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", on_a_bad_disk)
+    with pytest.raises(StoreUnavailableError, match="the task cannot be unpacked") as caught:
+        run(spec)
+    assert not isinstance(caught.value, (StoreFullError, *EXPECTED_ERRORS))
 
 
 @pytest.mark.parametrize("what", ["source", "task"])
