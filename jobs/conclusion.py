@@ -12,6 +12,7 @@ from jobs.errors import (
     FenceLostError,
     FitEndedError,
     FitNotFoundError,
+    InputsUnavailableError,
     NotRecordedError,
 )
 from jobs.failures import UNEXPECTED, describe_failure
@@ -72,11 +73,15 @@ async def record_failure(
     expected: tuple[type[Exception], ...],
     patience: Patience,
 ) -> FitOutcome | None:
-    """Record what the handler raised, unless running the fit again may help."""
+    """Record what the handler raised; None if it came too late, or the store would not take it.
+
+    Raises:
+        InputsUnavailableError: It is no failure of the fit, which is to run again later.
+    """
     log = _log(fit_id, attempt)
     if isinstance(error, StoreUnavailableError):
-        logger.warning("the store was away, the fit will run again: %s", error, extra=log)
-        return None
+        logger.warning("the fit will run again, its inputs are away: %s", error, extra=log)
+        raise InputsUnavailableError(str(error)) from error
     # The inputs of a request that was acknowledged are never deleted: if they are not found, the
     # store may be away, and then so is the fit itself. Waiting for it would hide that.
     delays_s = () if isinstance(error, NotFoundError) else PUBLISH_RETRY_DELAYS_S

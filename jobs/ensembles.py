@@ -6,6 +6,7 @@ publications can still race; then the create-only `outcome.json` decides, so the
 """
 
 import logging
+from datetime import timedelta
 
 from jobs import store_keys as keys
 from jobs.catalogue import EnsembleCatalogue
@@ -23,6 +24,7 @@ from jobs.records import (
     FitError,
     FitId,
     FitOutcome,
+    FitRelease,
     FitRequest,
     FitResultDocs,
     FitSpec,
@@ -32,7 +34,7 @@ from jobs.records import (
 from prompt_store.aliases import AliasBook
 from prompt_store.blobs import BlobStore
 from prompt_store.clock import Clock
-from prompt_store.documents import put_document
+from prompt_store.documents import get_document, put_document
 from prompt_store.errors import CorruptDocumentError, PreconditionFailedError
 from prompt_store.objects import ObjectStore
 from prompt_store.version_series import Expected, whatever
@@ -40,6 +42,8 @@ from prompt_store.version_series import Expected, whatever
 logger = logging.getLogger(__name__)
 
 MARK = b"{}"
+UNREAD_FOR = timedelta(hours=1)
+"""As long as a finished fit waits for the store, a fit may wait for inputs that cannot be read."""
 
 
 class EnsembleStore(EnsembleCatalogue):
@@ -157,7 +161,23 @@ class EnsembleStore(EnsembleCatalogue):
 
     def release_attempt(self, fit_id: FitId, attempt: FitAttempt) -> None:
         """Hand an attempt back unfinished, so that it does not count as lost."""
-        put_document(self._objects, keys.release_key(fit_id, attempt.attempt), attempt)
+        self._release(fit_id, attempt, could_not_read=False)
+
+    def release_unread(self, fit_id: FitId, attempt: FitAttempt) -> None:
+        """Hand back an attempt that could not read the fit's inputs.
+
+        If it began an hour or more after the first such attempt it counts as lost all the same, so
+        that a fit whose inputs can never be read is dead in the end.
+
+        Raises:
+            FitNotFoundError: There is no such fit.
+        """
+        first = self._first_unread(fit_id)
+        if first is not None and attempt.started_at - first.started_at >= UNREAD_FOR:
+            log = {"fit": str(fit_id), "attempt": attempt.attempt}
+            logger.warning("counted as lost: its inputs have been away for an hour", extra=log)
+            return
+        self._release(fit_id, attempt, could_not_read=True)
 
     def publish(self, fit_id: FitId, fence: int, outcome: FitOutcome) -> FitOutcome:
         """Record the end of the fit, and return it as it is recorded.
@@ -230,6 +250,30 @@ class EnsembleStore(EnsembleCatalogue):
         if outcome is None:
             raise FitEndedError(f"{fit_id} has already ended")
         return outcome
+
+    def _release(self, fit_id: FitId, attempt: FitAttempt, *, could_not_read: bool) -> None:
+        release = FitRelease(
+            attempt=attempt.attempt,
+            worker=attempt.worker,
+            started_at=attempt.started_at,
+            could_not_read=could_not_read,
+        )
+        put_document(self._objects, keys.release_key(fit_id, attempt.attempt), release)
+
+    def _first_unread(self, fit_id: FitId) -> FitRelease | None:
+        for number in sorted(self.state(fit_id).released):
+            release = self._release_of(fit_id, number)
+            if release is not None and release.could_not_read:
+                return release
+        return None
+
+    def _release_of(self, fit_id: FitId, attempt: int) -> FitRelease | None:
+        """How an attempt was handed back; None if that is damaged."""
+        try:
+            return get_document(self._objects, keys.release_key(fit_id, attempt), FitRelease)
+        except CorruptDocumentError as error:
+            logger.error("passed over: %s", error)  # noqa: TRY400
+            return None
 
     def _request_among(
         self, name: str, versions: range, idempotency_digest: str

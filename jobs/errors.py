@@ -52,6 +52,10 @@ class NotRecordedError(JobsError):
     """The store was away, or full, when an outcome was to be recorded."""
 
 
+class InputsUnavailableError(JobsError):
+    """What a fit is computed from could not be read or unpacked now; running it later may help."""
+
+
 class FitHeldError(JobsError):
     """Another worker is running the fit at this moment."""
 

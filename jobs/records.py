@@ -143,6 +143,16 @@ class FitAttempt(_Record):
     started_at: AwareDatetime
 
 
+class FitRelease(FitAttempt):
+    """An attempt that was handed back unfinished.
+
+    Attributes:
+        could_not_read: Whether that was because the fit's inputs could not be read or unpacked.
+    """
+
+    could_not_read: bool = False
+
+
 class FitError(_Record):
     """Why a fit did not succeed, in the words of RFC 9457."""
 
@@ -235,7 +245,7 @@ class FitState:
 
     Attributes:
         attempt: The newest attempt; 0 while none has begun.
-        released: Attempts handed back unfinished by a worker that was told to stop.
+        released: Attempts handed back unfinished.
         ended: Whether an outcome was recorded.
     """
 

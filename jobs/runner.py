@@ -6,16 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from jobs.conclusion import Patience, record_failure, record_result
 from jobs.context import FitContext, StopReason
 from jobs.ensembles import EnsembleStore
 from jobs.errors import (
+    STORE_AWAY,
     FitEndedError,
     FitHeldError,
     FitNotFoundError,
+    InputsUnavailableError,
+    JobsError,
     NotRecordedError,
     QueueUnavailableError,
 )
@@ -28,6 +31,9 @@ from jobs.tracing import record_attempt
 from prompt_store.errors import StoreUnavailableError
 
 logger = logging.getLogger(__name__)
+
+REST_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+"""How long a worker takes no fit after so many in a row whose inputs it could not read."""
 
 FitHandler = Callable[[FitContext], FitResultDocs]
 Answer = FitResultDocs | BaseException | None
@@ -66,6 +72,7 @@ class FitRunner:
     observer: FitObserver
     released: list[FitId] = field(default_factory=list[FitId])
     broken: Exception | None = None
+    _unread_in_a_row: int = 0
 
     async def run(self, fit_id: FitId) -> None:
         """Run one delivery of a fit to its end, if it is there to be run."""
@@ -77,20 +84,22 @@ class FitRunner:
             async with kept_alive(context, self.board, self.store, self.settings) as reporter:
                 answer, reason = await self._handle(context)
                 await reporter.send(context.take_reports())
-                outcome, is_taken = None, True
+                outcome, put_off = None, None
                 patience = self._patience(context, reporter)
                 try:
                     outcome = await self._record(fit_id, attempt, answer, reason, patience)
-                except NotRecordedError:
-                    is_taken = False
+                except (NotRecordedError, InputsUnavailableError) as error:
+                    put_off = error
                 reason = context.stop_reason
             observed.end = _end(outcome, reason)
         if outcome is None and reason == "shutdown":
             self.released.append(fit_id)
             await self._release(fit_id, attempt, reporter)
-        elif not is_taken and reason is None:  # no worker was lost; the next sweep queues it again
-            await self._release(fit_id, attempt, reporter)
+        elif put_off is not None and reason is None:
+            # No worker was lost; the next sweep queues it again.
+            await self._release(fit_id, attempt, reporter, put_off)
         await self._sign_off(fit_id, attempt, outcome)
+        await self._rest(put_off)
 
     @contextmanager
     def _observed(self, context: FitContext) -> Generator["_Observed"]:
@@ -187,12 +196,34 @@ class FitRunner:
         self.broken = error
         self.stopping.set()
 
-    async def _release(self, fit_id: FitId, attempt: FitAttempt, reporter: Reporter) -> None:
+    async def _release(
+        self,
+        fit_id: FitId,
+        attempt: FitAttempt,
+        reporter: Reporter,
+        why: JobsError | None = None,
+    ) -> None:
+        unread = isinstance(why, InputsUnavailableError)
+        release = self.store.release_unread if unread else self.store.release_attempt
         try:
-            await asyncio.to_thread(self.store.release_attempt, fit_id, attempt)
-        except StoreUnavailableError as error:
+            await asyncio.to_thread(release, fit_id, attempt)
+        except STORE_AWAY as error:
             logger.warning("counted as lost: %s", error, extra={"fit": str(fit_id)})
         await reporter.send([Progress(status="queued", attempt=attempt.attempt)])
+
+    async def _rest(self, put_off: JobsError | None) -> None:
+        """Wait before the next fit, if this worker could not read the last one's inputs.
+
+        It may be the only one that cannot, so meanwhile the fits are left to others.
+        """
+        if not isinstance(put_off, InputsUnavailableError):
+            self._unread_in_a_row = 0
+            return
+        rest_s = REST_S[min(self._unread_in_a_row, len(REST_S) - 1)]
+        self._unread_in_a_row += 1
+        logger.warning("next fit in %g s: %s", rest_s, put_off, extra={"worker": self.worker_name})
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), rest_s)
 
     async def _sign_off(
         self, fit_id: FitId, attempt: FitAttempt | None, outcome: FitOutcome | None

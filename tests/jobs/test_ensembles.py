@@ -1,6 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -8,6 +8,7 @@ from jobs import store_keys
 from jobs.ensembles import EnsembleStore
 from jobs.errors import FenceLostError, FitEndedError, FitHeldError, FitNotFoundError
 from jobs.records import FitAttempt, FitError, FitId, FitResultDocs, FitState
+from prompt_store.blobs import BlobStore
 from prompt_store.objects import ObjectStore
 from tests.jobs.conftest import MakeSpec, MakeStore, ReopenDamaged
 
@@ -157,6 +158,25 @@ def test_an_attempt_that_was_handed_back_is_not_lost(
         assert claimed.attempt == number
         store.release_attempt(fit_id, claimed)
     assert store.publish_result(fit_id, store.claim_attempt(fit_id, "worker"), DOCS).attempt == 4
+
+
+def test_a_fit_whose_inputs_can_never_be_read_is_dead_after_an_hour(
+    objects: ObjectStore, make_spec: MakeSpec
+) -> None:
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    store = EnsembleStore(objects, BlobStore(objects), lambda: now, max_attempts=2)
+    fit_id = store.create(make_spec("fashion")).fit_id
+    store.release_attempt(fit_id, store.claim_attempt(fit_id, "told to exit"))
+    now += timedelta(days=1)
+    for _ in range(4):
+        store.release_unread(fit_id, store.claim_attempt(fit_id, "worker"))
+        now += timedelta(minutes=15)
+    assert store.state(fit_id).lost == 0
+    for lost in (1, 2):
+        store.release_unread(fit_id, store.claim_attempt(fit_id, "worker"))
+        assert store.state(fit_id).lost == lost
+    with pytest.raises(FitEndedError, match="dead after 2 lost attempts"):
+        store.claim_attempt(fit_id, "worker")
 
 
 def test_a_cancelled_fit_can_be_neither_claimed_nor_finished_nor_cancelled(

@@ -17,7 +17,7 @@ from jobs.errors import FitNotFoundError, WorkerBrokenError
 from jobs.records import FitAttempt, FitId, FitOutcome, FitResultDocs, FitSpec
 from jobs.runner import FitHandler
 from jobs.worker import run_worker
-from prompt_store.errors import NotFoundError, StoreFullError
+from prompt_store.errors import NotFoundError, StoreFullError, StoreUnavailableError
 from tests.jobs.conftest import Deployment, MakeSpec, until
 
 DOCS = FitResultDocs(b"artifact", {})
@@ -321,6 +321,51 @@ def test_a_fit_whose_inputs_are_not_found_while_the_store_is_away_runs_again(
             assert (outcome.status, outcome.attempt) == ("succeeded", 2)
 
     asyncio.run(scenario())
+
+
+def test_a_fit_whose_inputs_cannot_be_read_for_a_while_loses_no_worker(
+    deployment: Deployment, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.runner.REST_S", (0.05,))
+    refusals = deployment.settings.max_attempts + 1
+
+    def handler(context: FitContext) -> FitResultDocs:
+        if context.attempt <= refusals:
+            raise StoreUnavailableError("cannot read sha256/00: Input/output error")
+        return DOCS
+
+    async def scenario() -> None:
+        async with working(deployment, handler) as desk:
+            outcome = await outcome_of(desk, make_spec("fashion"))
+            assert (outcome.status, outcome.attempt) == ("succeeded", refusals + 1)
+            assert desk.store.state(FitId("fashion", 1)).lost == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_cannot_read_leaves_the_fits_to_others_and_exits_when_told_to(
+    deployment: Deployment, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.runner.REST_S", (600.0,))
+    tried: list[str] = []
+
+    def cannot_read(context: FitContext) -> FitResultDocs:
+        tried.append(context.request.name)
+        raise StoreUnavailableError("the task cannot be unpacked: Read-only file system")
+
+    async def scenario() -> None:
+        async with working(deployment, cannot_read) as desk:
+            fit_ids = [(await desk.submit(make_spec(name))).fit_id for name in ("one", "two")]
+            await asyncio.to_thread(until, lambda: tried)
+            async with working(deployment, lambda _: DOCS):
+                for fit_id in fit_ids:
+                    async for _ in desk.events(fit_id):
+                        pass
+        outcomes = [deployment.store.outcome(fit_id) for fit_id in fit_ids]
+        assert [outcome and outcome.status for outcome in outcomes] == ["succeeded"] * 2
+        assert len(tried) == 1
+
+    asyncio.run(asyncio.wait_for(scenario(), 60.0))  # a tenth of the rest
 
 
 def test_a_fit_whose_inputs_are_gone_for_good_fails(
