@@ -72,6 +72,10 @@ class WorkerBrokenError(JobsError):
     """A fit left the worker's process unable to run another; the message says how."""
 
 
+class HandlerStuckError(JobsError):
+    """A fit's handler did not stop when it was told to, so its thread goes on."""
+
+
 class FitRefusedError(JobsError):
     """A fit handler raises this to end its fit as `failed` with a message meant for the user.
 

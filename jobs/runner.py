@@ -17,6 +17,7 @@ from jobs.errors import (
     FitEndedError,
     FitHeldError,
     FitNotFoundError,
+    HandlerStuckError,
     InputsUnavailableError,
     JobsError,
     NotRecordedError,
@@ -32,6 +33,7 @@ from prompt_store.errors import StoreUnavailableError
 
 logger = logging.getLogger(__name__)
 
+LOOK_INTERVAL_S = 0.5
 REST_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """How long a worker takes no fit after so many in a row whose inputs it could not read."""
 
@@ -58,7 +60,8 @@ class FitRunner:
         stopping: Once set, the running fit is asked to stop and is handed back.
         observer: Told of each attempt.
         released: Fits handed back; they are to be queued again.
-        broken: The fatal exception, once there was one.
+        broken: Why this process can run no more fits: a fatal exception, or a handler that did not
+            stop when it was told to.
     """
 
     handler: FitHandler
@@ -143,17 +146,23 @@ class FitRunner:
     async def _handle(self, context: FitContext) -> tuple[Answer, StopReason | None]:
         """Run the handler; what came of it, and why it was asked to stop if it was."""
         answer = asyncio.wrap_future(_in_thread(self.handler, context))
-        stopping = asyncio.create_task(self.stopping.wait())
+        told = asyncio.create_task(self._until_told_to_stop(context))
         try:
-            await asyncio.wait({answer, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({answer, told}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                context.stop("shutdown")
                 await asyncio.wait({answer}, timeout=self.settings.fit_stop_grace_s)
             return answer.result() if answer.done() else None, context.stop_reason
         finally:
-            stopping.cancel()
+            told.cancel()
             if not answer.done():
                 context.stop("shutdown")  # so that an abandoned thread stops at last
+
+    async def _until_told_to_stop(self, context: FitContext) -> None:
+        """Return once the handler has been told to stop, for whatever reason."""
+        while not (self.stopping.is_set() or context.should_stop()):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), LOOK_INTERVAL_S)
+        context.stop("shutdown")  # unless there is another reason
 
     async def _record(
         self,
@@ -168,6 +177,10 @@ class FitRunner:
         if isinstance(answer, self.fatal):
             self._break(answer, fit_id, attempt)
             return None
+        if answer is None and not self.stopping.is_set():
+            grace_s = self.settings.fit_stop_grace_s
+            stuck = HandlerStuckError(f"{fit_id} went on for {grace_s:g} s after it was to stop")
+            self._break(stuck, fit_id, attempt)
         if answer is None or reason is not None:
             return None
         return await record_failure(self.store, fit_id, attempt, answer, self.expected, patience)
@@ -190,7 +203,7 @@ class FitRunner:
         return Patience(is_over, tell)
 
     def _break(self, error: Exception, fit_id: FitId, attempt: FitAttempt) -> None:
-        """Stop the worker; the fit counts as lost by it, since it may be what broke it."""
+        """Stop the worker; a fit that has not ended counts as lost by it: it may be the cause."""
         log = {"fit": str(fit_id), "attempt": attempt.attempt, "worker": self.worker_name}
         logger.critical("this process can run no more fits", exc_info=error, extra=log)
         self.broken = error

@@ -20,7 +20,8 @@ class DeploymentSettings(EnvironmentSettings):
         heartbeat_s: A running fit reports this often, and notices a cancel within it.
         max_attempts: A fit that killed this many workers is declared dead.
         sweep_interval_s: How often unfinished fits that nobody holds are queued again.
-        fit_stop_grace_s: How long a running fit may take to stop when its worker is told to exit.
+        fit_stop_grace_s: How long a running fit may take to stop when it is told to, before its
+            worker exits without it.
         redis_timeout_s: The longest that one exchange with Redis may take.
         progress_ttl_s: How long the event stream of a fit outlives its last event.
     """

@@ -41,14 +41,16 @@ async def run_worker(
         settings: The deployment's settings.
         stopping: Set it to return: the running fit is asked to stop and goes back to the queue, and
             its attempt does not count as lost. A handler that does not notice `should_stop()`
-            within `fit_stop_grace_s` is abandoned in its thread; the process should then exit.
+            within `fit_stop_grace_s`, whatever the reason to stop, is abandoned in its thread; the
+            process should then exit.
         expected: Exceptions whose messages are written for users.
         fatal: Exceptions after which no fit can run in this process, such as that of a lost GPU.
             The fit is left to another process, as if this one had been killed.
         observer: Told of each attempt.
 
     Raises:
-        WorkerBrokenError: The handler raised one of `fatal`; the process should exit.
+        WorkerBrokenError: The handler raised one of `fatal`, or did not stop though its fit was
+            cancelled or taken over; the process should exit.
     """
     name = new_worker_name()
     async with FitQueue(settings) as queue, ProgressBoard(settings) as board:

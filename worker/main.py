@@ -36,7 +36,7 @@ FATAL_ERRORS = (torch.AcceleratorError,)
 
 
 def main() -> int:
-    """Run a worker until SIGTERM or SIGINT; 1 if it cannot start, or has lost its device."""
+    """Run a worker until SIGTERM or SIGINT; 1 if it cannot start, or can run no more fits."""
     remove_leftovers()
     try:
         settings, deployment = WorkerSettings.read(), DeploymentSettings.read()

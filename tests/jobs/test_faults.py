@@ -275,6 +275,21 @@ def test_a_handler_that_ignores_the_shutdown_is_abandoned(
     assert deployment.store.state(fit).released == {1}
 
 
+def test_a_worker_whose_handler_ignores_a_cancel_exits_to_be_started_anew(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    worker = deployment.worker()
+    (fit,) = submit(deployment, make_spec("deaf", 60_000))
+    deployment.begun(fit)
+    cancel(deployment, fit)
+    (after,) = submit(deployment, make_spec("quick"))
+    assert worker.exits(timeout_s=deployment.settings.fit_stop_grace_s + 5.0) == 1
+    assert f"{fit} went on for 1 s after it was to stop" in worker.log.read_text()
+    deployment.worker()
+    assert ends(deployment, after) == "succeeded"
+    assert deployment.status(fit) == "cancelled"
+
+
 @pytest.mark.parametrize("fault", ["kill_redis", "hang_redis"])
 def test_a_worker_exits_when_told_to_whatever_redis_does(
     deploy: Callable[..., Deployment], make_spec: MakeSpec, fault: str
