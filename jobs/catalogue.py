@@ -118,6 +118,8 @@ class EnsembleCatalogue:
     def latest_succeeded(self, name: str, *, known: FitId | None = None) -> FitId | None:
         """The newest version that succeeded, which is the one that serves; None if none has.
 
+        A version whose outcome is damaged is passed over and logged.
+
         Args:
             name: The ensemble.
             known: A version that was the answer once. If nothing was asked for since, this costs
@@ -128,11 +130,8 @@ class EnsembleCatalogue:
             since = self._numbers.tail_at(FitId(name, versions[-1])).since
             if since >= known.version:
                 return self.latest_succeeded(name)
-        for version in reversed(versions):
-            outcome = self.outcome(FitId(name, version))
-            if outcome is not None and outcome.status == "succeeded":
-                return FitId(name, version)
-        return known
+        fit_ids = (FitId(name, version) for version in reversed(versions))
+        return next(filter(self._succeeded, fit_ids), known)
 
     def current(self, name: str, *, known: FitId | None = None) -> FitId:
         """What the bare name means: the newest version that succeeded, else the newest.
@@ -225,6 +224,14 @@ class EnsembleCatalogue:
             raise EnsembleDeletedError(f"ensemble {name!r} has been deleted")
         return tail
 
+    def _succeeded(self, fit_id: FitId) -> bool:
+        try:
+            outcome = self.outcome(fit_id)
+        except CorruptDocumentError as error:
+            logger.error("passed over: %s", error, extra={"fit": str(fit_id)})  # noqa: TRY400
+            return False
+        return outcome is not None and outcome.status == "succeeded"
+
     def _is_deletion(self, fit_id: FitId) -> bool:
         """Whether a request lost its number to a deletion; False if that cannot be told."""
         try:
@@ -239,15 +246,15 @@ class EnsembleCatalogue:
         """
         try:
             self.check_living(fit_id)
-            prompts = self.request(fit_id).prompts
+            if prompt not in self.request(fit_id).prompts:
+                return False
+            outcome = self.outcome(fit_id)
         except FitNotFoundError:
             return False
         except CorruptDocumentError as error:
             logger.error("taken to need %s: %s", prompt, error)  # noqa: TRY400
             return True
-        outcome = self.outcome(fit_id)
-        may_serve = outcome is None or outcome.status == "succeeded"
-        return may_serve and prompt in prompts
+        return outcome is None or outcome.status == "succeeded"
 
     def _exists(self, key: str) -> bool:
         return self._objects.size(key) is not None

@@ -32,6 +32,7 @@ DIGEST = "sha256:" + "0" * 64
 MakeSpec = Callable[..., FitSpec]
 MakeStore = Callable[..., EnsembleStore]
 ReopenDamaged = Callable[[FitId], EnsembleStore]
+Damage = Callable[[str], None]
 Found = TypeVar("Found")
 
 
@@ -245,11 +246,17 @@ def store(make_store: MakeStore) -> EnsembleStore:
 
 
 @pytest.fixture
-def reopen_damaged(make_store: MakeStore, tmp_path: Path) -> ReopenDamaged:
+def damage(tmp_path: Path) -> Damage:
+    """Leave half of what is stored under a key."""
+    return lambda key: leave_half(tmp_path / "store" / key)
+
+
+@pytest.fixture
+def reopen_damaged(make_store: MakeStore, damage: Damage) -> ReopenDamaged:
     """Leave half of a fit's request, and make a store that has read nothing before."""
 
     def reopen(fit_id: FitId) -> EnsembleStore:
-        leave_half(tmp_path / "store" / store_keys.request_key(fit_id))
+        damage(store_keys.request_key(fit_id))
         return make_store(max_attempts=3)
 
     return reopen

@@ -8,7 +8,7 @@ from jobs.errors import FitNotFoundError
 from jobs.records import FitError, FitId, FitResultDocs
 from prompt_store.errors import CorruptDocumentError
 from prompt_store.objects import ObjectStore
-from tests.jobs.conftest import MakeSpec, ReopenDamaged
+from tests.jobs.conftest import Damage, MakeSpec, ReopenDamaged
 
 DOCS = FitResultDocs(b"artifact", {"chosen": "hgprompt"})
 
@@ -114,6 +114,32 @@ def test_a_damaged_request_takes_no_other_version_with_it(
     assert afresh.dependents("fashion") == (other, served, damaged)
     assert afresh.cancel(damaged).status == "cancelled"
     assert afresh.create(make_spec("fashion")).since == 2
+
+
+def test_a_damaged_outcome_takes_no_other_version_with_it(
+    store: EnsembleStore,
+    objects: ObjectStore,
+    make_spec: MakeSpec,
+    damage: Damage,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    served, damaged = (store.create(make_spec("fashion")).fit_id for _ in range(2))
+    succeed(store, served)
+    succeed(store, damaged)
+    plain = store.create(make_spec("fashion").model_copy(update={"method": "none"})).fit_id
+    objects.put_new(store_keys.prompt_key("fashion", plain), b"{}")  # as it was marked before
+    succeed(store, plain)
+    for fit_id in (damaged, plain):
+        damage(store_keys.outcome_key(fit_id))
+    assert store.current("fashion") == served
+    assert store.latest_succeeded("fashion", known=served) == served
+    assert "passed over: the stored document ensembles/fashion/versions/00000002" in caplog.text
+    assert list(store.currents()) == [served]
+    assert store.dependents("fashion") == (served, damaged)
+    with pytest.raises(CorruptDocumentError):
+        store.record(damaged)
+    store.delete("fashion")
+    assert store.dependents("fashion") == ()
 
 
 def test_what_may_be_a_damaged_deletion_brings_nothing_back(
