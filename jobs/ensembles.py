@@ -6,7 +6,7 @@ publications can still race; then the create-only `outcome.json` decides, so the
 """
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from jobs import store_keys as keys
 from jobs.catalogue import EnsembleCatalogue
@@ -314,15 +314,23 @@ class EnsembleStore(EnsembleCatalogue):
         )
         self._end_unfinished(fit_id, state, "dead", error)
 
+    def _started_at(self, fit_id: FitId, number: int) -> datetime | None:
+        """When an attempt began; None if there is none of that number, or it is damaged."""
+        try:
+            attempt = self.attempt(fit_id, number)
+        except CorruptDocumentError as error:
+            logger.error("its start is not known: %s", error, extra={"fit": str(fit_id)})  # noqa: TRY400
+            return None
+        return None if attempt is None else attempt.started_at
+
     def _end_unfinished(
         self, fit_id: FitId, state: FitState, status: OutcomeStatus, error: FitError | None
     ) -> FitOutcome | None:
         """Record an end that no worker publishes; None if there already is one."""
-        attempt = self.attempt(fit_id, state.attempt)
         outcome = FitOutcome(
             status=status,
             attempt=state.attempt,
-            started_at=None if attempt is None else attempt.started_at,
+            started_at=self._started_at(fit_id, state.attempt),
             finished_at=self._clock(),
             error=error,
         )

@@ -166,7 +166,7 @@ class FitOutcome(_Record):
 
     Attributes:
         attempt: The attempt that ended it; 0 if it never ran.
-        started_at: When that attempt began; None if the fit never ran.
+        started_at: When that attempt began; None if the fit never ran, or that is not known.
         artifact_digest: The published artifact; set exactly when `status` is succeeded.
         result_digest: Blob with the result document (JSON); set with `artifact_digest`.
         error: Set when `status` is failed or dead.

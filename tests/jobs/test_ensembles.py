@@ -10,7 +10,7 @@ from jobs.errors import FenceLostError, FitEndedError, FitHeldError, FitNotFound
 from jobs.records import FitAttempt, FitError, FitId, FitResultDocs, FitState
 from prompt_store.blobs import BlobStore
 from prompt_store.objects import ObjectStore
-from tests.jobs.conftest import MakeSpec, MakeStore, ReopenDamaged
+from tests.jobs.conftest import Damage, MakeSpec, MakeStore, ReopenDamaged
 
 DOCS = FitResultDocs(b"artifact", {"chosen": "hgprompt"})
 MISSING = FitId("fashion", 9)
@@ -146,6 +146,23 @@ def test_a_fit_is_dead_once_too_many_attempts_were_lost(
     assert (outcome.status, outcome.attempt) == ("dead", 2)
     with pytest.raises(FenceLostError):
         store.publish_result(fit_id, first, DOCS)
+
+
+def test_a_fit_whose_last_attempt_is_damaged_ends_all_the_same(
+    make_store: MakeStore, make_spec: MakeSpec, damage: Damage
+) -> None:
+    store = make_store(max_attempts=1)
+    dead, cancelled = (store.create(make_spec("fashion")).fit_id for _ in range(2))
+    for fit_id in (dead, cancelled):
+        store.claim_attempt(fit_id, "worker")
+        damage(store_keys.attempt_key(fit_id, 1))
+    with pytest.raises(FitEndedError, match="dead after 1 lost attempts"):
+        store.claim_attempt(dead, "worker")
+    store.cancel(cancelled)
+    outcomes = [store.outcome(fit_id) for fit_id in (dead, cancelled)]
+    assert [outcome and outcome.status for outcome in outcomes] == ["dead", "cancelled"]
+    assert [outcome and outcome.started_at for outcome in outcomes] == [None, None]
+    assert list(store.unfinished()) == []
 
 
 def test_an_attempt_that_was_handed_back_is_not_lost(
