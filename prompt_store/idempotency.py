@@ -116,7 +116,8 @@ class IdempotencyStore:
             if answer is not None:
                 return answer
             left = latest.began_at + self._takeover_after - self._clock()
-            alive = left > timedelta(0)
+            # One that seems to have begun later than now was made before the clock was set back.
+            alive = timedelta(0) < left <= self._takeover_after
             if alive and numbers[-1] not in self._numbers(folder, "released"):
                 raise _in_progress(key, left)
         attempt = _Attempt(request_digest=request_digest, began_at=self._clock())

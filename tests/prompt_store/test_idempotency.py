@@ -78,6 +78,16 @@ def test_a_killed_request_is_taken_over_and_its_late_answer_is_not_kept(
     assert store.finish(first, OTHER) == ANSWER
 
 
+def test_a_clock_that_was_wrong_blocks_no_key(
+    store: IdempotencyStore, clock: Callable[..., object]
+) -> None:
+    claim(store)
+    clock.advance(seconds=-86_400)
+    assert claim(store).attempt == 2
+    with pytest.raises(IdempotencyInProgressError):
+        store.begin(KEY, "request")
+
+
 def test_of_many_threads_one_does_the_work(store: IdempotencyStore) -> None:
     def begin(_: int) -> bool:
         try:
