@@ -3,11 +3,13 @@
 import itertools
 import json
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from jobs import store_keys as keys
-from jobs.errors import EnsembleDeletedError, FitNotFoundError
+from jobs.errors import EnsembleDeletedError, FitIdError, FitNotFoundError
 from jobs.records import (
     Deletion,
     EnsembleRecord,
@@ -21,6 +23,7 @@ from jobs.version_numbers import Tail, VersionNumbers
 from prompt_store.blobs import BlobStore
 from prompt_store.documents import get_document
 from prompt_store.errors import CorruptDocumentError, NotFoundError
+from prompt_store.names import NAME_PATTERN
 from prompt_store.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -106,8 +109,8 @@ class EnsembleCatalogue:
         if "request.json" not in names:
             raise FitNotFoundError(f"there is no ensemble version {fit_id}")
         return FitState(
-            attempt=max((_number(n) for n in names if n.startswith("attempts/")), default=0),
-            released=frozenset(_number(n) for n in names if n.startswith("releases/")),
+            attempt=max(_numbers(names, "attempts"), default=0),
+            released=_numbers(names, "releases"),
             ended="outcome.json" in names,
         )
 
@@ -193,13 +196,13 @@ class EnsembleCatalogue:
     def names(self, *, start_after: str | None = None, limit: int | None = 100) -> list[str]:
         """Names ever used, in order, after `start_after`, at most `limit`; deleted ones too."""
         after = "" if start_after is None else keys.name_key(start_after)
-        found = self._objects.list(keys.NAMES_FOLDER, start_after=after, limit=limit)
-        return [key.rpartition("/")[2] for key in found]
+        found = self._objects.list(keys.NAMES_FOLDER, start_after=after)
+        names = [key.rpartition("/")[2] for key in found]
+        return [name for name in names if re.fullmatch(NAME_PATTERN, name)][:limit]
 
     def unfinished(self) -> Iterator[FitId]:
         """Every fit that has no outcome; marks that point at no such fit are cleared on the way."""
-        for text in self._keys_below(keys.OPEN_FOLDER):
-            fit_id = FitId.parse(text)
+        for fit_id in self._marked(keys.OPEN_FOLDER):
             if self.ended(fit_id) or self._is_deletion(fit_id):
                 self._objects.delete(keys.open_key(fit_id))
             elif self._numbers.exists(fit_id):
@@ -207,7 +210,7 @@ class EnsembleCatalogue:
 
     def dependents(self, prompt: str) -> tuple[FitId, ...]:
         """Living fits that depend on the prompt and have succeeded or may yet succeed."""
-        marked = sorted(map(FitId.parse, self._keys_below(keys.prompt_folder(prompt))))
+        marked = sorted(self._marked(keys.prompt_folder(prompt)))
         return tuple(fit_id for fit_id in marked if self._reads(fit_id, prompt))
 
     def _versions_after(self, fit_id: FitId) -> tuple[int, ...]:
@@ -256,6 +259,14 @@ class EnsembleCatalogue:
             return True
         return outcome is None or outcome.status == "succeeded"
 
+    def _marked(self, folder: str) -> list[FitId]:
+        """The fits that a folder has marks of; files with other names are no marks."""
+        found: list[FitId] = []
+        for key in self._keys_below(folder):
+            with suppress(FitIdError):
+                found.append(FitId.parse(key))
+        return found
+
     def _exists(self, key: str) -> bool:
         return self._objects.size(key) is not None
 
@@ -268,5 +279,7 @@ def _deleted(fit_id: FitId) -> EnsembleDeletedError:
     return EnsembleDeletedError(f"ensemble version {fit_id} has been deleted")
 
 
-def _number(name: str) -> int:
-    return int(name.rsplit("/", 1)[-1].removesuffix(".json"))
+def _numbers(names: Iterable[str], folder: str) -> frozenset[int]:
+    """The numbers of the documents in one folder of a fit."""
+    matches = (re.fullmatch(rf"{folder}/([0-9]+)\.json", name) for name in names)
+    return frozenset(int(match[1]) for match in matches if match)

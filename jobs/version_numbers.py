@@ -6,6 +6,7 @@ once are in an order, and each document can tell what was deleted before it.
 """
 
 import logging
+import re
 import threading
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from prompt_store.objects import ObjectStore
 logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 100_000
+_REQUEST = re.compile(r"([0-9]{8})/request\.json")
 
 
 class _Entry(RootModel[FitRequest | Deletion]):
@@ -83,9 +85,10 @@ class VersionNumbers:
 
     def tail(self, name: str) -> Tail:
         """The end of the numbers, by one listing of the ensemble's folder."""
-        found = self._objects.list(keys.versions_folder(name))
-        numbers = (int(key.split("/")[-2]) for key in found if key.endswith("/request.json"))
-        last = max(numbers, default=0)
+        folder = keys.versions_folder(name)
+        found = (key.removeprefix(f"{folder}/") for key in self._objects.list(folder))
+        matches = (_REQUEST.fullmatch(key) for key in found)
+        last = max((int(match[1]) for match in matches if match), default=0)
         return self.tail_at(FitId(name, last)) if last else Tail(0, 0)
 
     def settled_tail(self, name: str) -> Tail:

@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -140,6 +141,27 @@ def test_a_damaged_outcome_takes_no_other_version_with_it(
         store.record(damaged)
     store.delete("fashion")
     assert store.dependents("fashion") == ()
+
+
+def test_files_that_are_no_documents_are_skipped(
+    store: EnsembleStore, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    """As those that a file manager leaves in every folder that it shows."""
+    fit_id = store.create(make_spec("fashion")).fit_id
+    store.release_attempt(fit_id, store.claim_attempt(fit_id, "worker"))
+    folders = [path for path in (tmp_path / "store").rglob("*") if path.is_dir()]
+    assert len(folders) > 8
+    for folder in folders:
+        (folder / ".DS_Store").write_bytes(b"x")
+    copy = tmp_path / "store" / store_keys.versions_folder("fashion") / "copy"
+    copy.mkdir()
+    (copy / "request.json").write_bytes(b"{}")
+    assert list(store.unfinished()) == [fit_id]
+    assert store.dependents("fashion") == (fit_id,)
+    assert store.names(limit=1) == ["fashion"]
+    assert list(store.currents()) == [fit_id]
+    assert (store.state(fit_id).attempt, store.state(fit_id).lost) == (1, 0)
+    assert store.create(make_spec("fashion")).version == 2
 
 
 def test_what_may_be_a_damaged_deletion_brings_nothing_back(
