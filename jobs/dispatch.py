@@ -6,7 +6,7 @@ back late nor stops a fit that kills every worker; the attempts in `ensembles` d
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -16,7 +16,7 @@ from docket import Docket, Worker
 from docket.execution import ExecutionState
 
 from jobs.records import FitId
-from jobs.redis_exchange import redis_exchange
+from jobs.redis_exchange import chunks, redis_exchange
 from jobs.redis_keys import DOCKET_NAME
 from jobs.settings import DeploymentSettings
 
@@ -29,8 +29,8 @@ SCHEDULING_RESOLUTION = timedelta(seconds=10)
 class FitQueue:
     """The queue. Use as an async context manager; Redis need not be up for that.
 
-    `enqueue`, `enqueue_abandoned` and `depth` raise `QueueUnavailableError` if Redis does not
-    answer within `redis_timeout_s`.
+    `enqueue`, `enqueue_abandoned` and `depth` raise `QueueUnavailableError` if an exchange with
+    Redis takes longer than `redis_timeout_s`; of many fits it is asked about some at a time.
     """
 
     def __init__(self, settings: DeploymentSettings) -> None:
@@ -55,24 +55,47 @@ class FitQueue:
         async with self._exchange():
             await self._docket.add(TASK_NAME, key=str(fit_id))(str(fit_id))
 
-    async def enqueue_abandoned(self, fit_id: FitId) -> None:
-        """Queue a fit that has no heartbeat, unless it waits in the queue.
+    async def enqueue_abandoned(self, fit_ids: Sequence[FitId]) -> None:
+        """Queue the fits, which have no heartbeat, unless they wait in the queue.
 
-        That pydocket believes it is running or queued is not enough: its message may be lost.
+        That pydocket believes one to be running or queued is not enough: its message may be lost.
         """
-        async with self._exchange():
-            if not await self._waits(str(fit_id)):
-                now = datetime.now(UTC)
-                await self._docket.replace(TASK_NAME, now, key=str(fit_id))(str(fit_id))
+        for chunk in chunks([str(fit_id) for fit_id in fit_ids]):
+            waiting = await self._waiting(chunk)
+            for key in chunk:
+                if key not in waiting:
+                    async with self._exchange():
+                        await self._docket.replace(TASK_NAME, datetime.now(UTC), key=key)(key)
 
-    async def _waits(self, key: str) -> bool:
-        """Whether a message for the fit is in the stream, and no worker has taken it."""
-        async with self._docket.redis() as redis:
-            run = await redis.hgetall(self._docket.runs_key(key))
-            state, message_id = run.get(b"state"), run.get(b"stream_id")
-            if state != ExecutionState.QUEUED.value.encode() or message_id is None:
-                return False
-            return bool(await redis.xrange(self._docket.stream_key, message_id, message_id))
+    async def _waiting(self, keys: Sequence[str]) -> set[str]:
+        """Those of which a message is in the stream that no worker has taken."""
+        message_ids = await self._message_ids(keys)
+        async with (
+            self._exchange(),
+            self._docket.redis() as redis,
+            redis.pipeline(transaction=False) as pipe,
+        ):
+            for message_id in message_ids.values():
+                pipe.xrange(self._docket.stream_key, message_id, message_id)
+            messages = await pipe.execute()
+        return {key for key, found in zip(message_ids, messages, strict=True) if found}
+
+    async def _message_ids(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The message of each that pydocket believes to be queued."""
+        async with (
+            self._exchange(),
+            self._docket.redis() as redis,
+            redis.pipeline(transaction=False) as pipe,
+        ):
+            for key in keys:
+                pipe.hgetall(self._docket.runs_key(key))
+            runs = await pipe.execute()
+        queued = ExecutionState.QUEUED.value.encode()
+        return {
+            key: run[b"stream_id"]
+            for key, run in zip(keys, runs, strict=True)
+            if run.get(b"state") == queued and b"stream_id" in run
+        }
 
     async def depth(self) -> int:
         """Fits that are queued or running."""

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from jobs.records import FitId, Progress
-from jobs.redis_exchange import redis_exchange
+from jobs.redis_exchange import chunks, redis_exchange
 from jobs.redis_keys import SWEEP_KEY, beat_key, events_key
 from jobs.settings import DeploymentSettings
 
@@ -66,7 +66,8 @@ class Standing:
 class ProgressBoard:
     """Heartbeats and events of fits. Use as an async context manager.
 
-    Every method raises `QueueUnavailableError` if Redis does not answer within `redis_timeout_s`.
+    Every method raises `QueueUnavailableError` if Redis does not answer within `redis_timeout_s`;
+    those that take any number of fits ask for some at a time.
     """
 
     def __init__(self, settings: DeploymentSettings) -> None:
@@ -112,13 +113,15 @@ class ProgressBoard:
 
     async def without_beat(self, fit_ids: Sequence[FitId]) -> list[FitId]:
         """Those of the fits that nobody is heard to run."""
-        if not fit_ids:
-            return []
-        async with self._connected() as redis, redis.pipeline(transaction=False) as pipe:
-            for fit_id in fit_ids:
-                pipe.pttl(beat_key(fit_id))
-            left_ms = await pipe.execute()
-        return [each for each, left in zip(fit_ids, left_ms, strict=True) if not self._lasts(left)]
+        found: list[FitId] = []
+        for chunk in chunks(fit_ids):
+            async with self._connected() as redis, redis.pipeline(transaction=False) as pipe:
+                for fit_id in chunk:
+                    pipe.pttl(beat_key(fit_id))
+                left_ms = await pipe.execute()
+            pairs = zip(chunk, left_ms, strict=True)
+            found.extend(fit_id for fit_id, left in pairs if not self._lasts(left))
+        return found
 
     async def silent(self, fit_ids: Sequence[FitId]) -> list[FitId]:
         """Those of the fits that nobody runs, even if Redis lost every beat a moment ago.

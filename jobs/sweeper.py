@@ -45,8 +45,7 @@ class Sweeper:
         abandoned = await asyncio.to_thread(
             lambda: [fit_id for fit_id in silent if not self.store.ended(fit_id)]
         )
-        for fit_id in abandoned:
-            await self.queue.enqueue_abandoned(fit_id)
+        await self.queue.enqueue_abandoned(abandoned)
         return len(abandoned)
 
     @asynccontextmanager

@@ -17,7 +17,7 @@ async def test_whether_a_fit_waits_takes_one_look_at_its_run_and_one_at_the_queu
         async with FitQueue(deployment) as queue:
             await queue.enqueue(fit_id)
             client.config_resetstat()
-            await queue.enqueue_abandoned(fit_id)
+            await queue.enqueue_abandoned([fit_id])
             asked = client.info("commandstats")
             assert await queue.depth() == 1
         calls = {name.removeprefix("cmdstat_"): found["calls"] for name, found in asked.items()}

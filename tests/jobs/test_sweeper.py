@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -79,3 +79,30 @@ def test_a_sweep_without_redis_says_so(deployment: Deployment, make_spec: MakeSp
     deployment.kill_redis()
     with pytest.raises(QueueUnavailableError):
         sweep(deployment)
+
+
+def test_more_fits_are_queued_than_redis_can_be_asked_about_at_once(
+    deploy: Callable[..., Deployment],
+) -> None:
+    deployment = deploy(redis_timeout_s=1.0)
+    many = [FitId("a", number) for number in range(1, 60_001)]
+    waiting = many[:1_000]
+
+    def reads() -> int:
+        with deployment.redis() as redis:
+            return redis.info("stats")["total_reads_processed"]
+
+    async def once() -> tuple[int, int]:
+        async with (
+            FitQueue(deployment.settings) as queue,
+            ProgressBoard(deployment.settings) as board,
+        ):
+            assert await board.without_beat(many) == many
+            await queue.enqueue_abandoned(waiting)
+            before = reads()
+            await queue.enqueue_abandoned(waiting)
+            return reads() - before, await queue.depth()
+
+    exchanges, depth = asyncio.run(once())
+    assert depth == len(waiting)
+    assert exchanges < len(waiting) / 5

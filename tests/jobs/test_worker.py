@@ -129,7 +129,7 @@ def test_a_fit_that_beats_is_not_taken_by_who_gets_it_twice(
             await asyncio.to_thread(until, lambda: begun)
             with deployment.redis() as redis:
                 redis.delete(f"hgprompt:fit:{{{fit_id}}}:beat")
-            await desk._queue.enqueue_abandoned(fit_id)
+            await desk._queue.enqueue_abandoned([fit_id])
             async for _ in desk.events(fit_id):
                 pass
 
