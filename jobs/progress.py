@@ -8,12 +8,14 @@ given counts as expired; whoever is alive writes it anew, within a heartbeat.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
 
+from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -24,6 +26,8 @@ from jobs.records import FitId, Progress
 from jobs.redis_exchange import chunks, redis_exchange
 from jobs.redis_keys import SWEEP_KEY, beat_key, events_key
 from jobs.settings import DeploymentSettings
+
+logger = logging.getLogger(__name__)
 
 MAX_EVENTS = 2_000
 
@@ -56,7 +60,7 @@ class Standing:
 
     Attributes:
         running_attempt: The attempt that was heard of within the lease, if any.
-        latest: The newest event, if one is kept.
+        latest: The newest event, if one is kept and can be read.
     """
 
     running_attempt: int | None
@@ -164,17 +168,20 @@ class ProgressBoard:
         return [
             Standing(
                 running_attempt=int(beat) if beat is not None and self._lasts(left_ms) else None,
-                latest=_progress(entries[0]) if entries else None,
+                latest=next(iter(_readable(entries)), None),
             )
             for beat, left_ms, entries in found
         ]
 
     async def after(self, fit_id: FitId, last_id: str | None) -> list[Progress]:
-        """Every event that is kept and newer than `last_id`, in order; all of them for None."""
+        """Every event that is kept and newer than `last_id`, in order; all of them for None.
+
+        What cannot be read is left out, and fields that a newer worker may have added.
+        """
         start = "-" if last_id is None else f"({last_id}"
         async with self._connected() as redis:
             entries = cast("_Entries", await redis.xrange(events_key(fit_id), min=start))
-        return [_progress(entry) for entry in entries]
+        return _readable(entries)
 
     async def take_sweep(self, sweeper: str) -> bool:
         """Whether it is this sweeper's turn; at most one of a deployment sweeps per interval."""
@@ -196,7 +203,13 @@ class ProgressBoard:
 _Entries = list[tuple[str, dict[str, str]]]
 
 
-def _progress(entry: tuple[str, dict[str, str]]) -> Progress:
-    event_id, fields = entry
-    progress = Progress.model_validate_json(fields["progress"])
-    return progress.model_copy(update={"id": event_id})
+def _readable(entries: _Entries) -> list[Progress]:
+    found: list[Progress] = []
+    for event_id, fields in entries:
+        try:
+            progress = Progress.model_validate_json(fields.get("progress", ""), extra="ignore")
+        except ValidationError as error:
+            logger.debug("no event: %s", error)
+            continue
+        found.append(progress.model_copy(update={"id": event_id}))
+    return found

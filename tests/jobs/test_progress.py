@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -80,6 +81,24 @@ def test_events_are_read_from_where_the_reader_left_off(deployment: Deployment) 
     with deployment.redis() as redis:
         ttl_s = deployment.settings.progress_ttl_s
         assert 0.5 * ttl_s < redis.ttl(events_key(FIT)) <= ttl_s
+
+
+def test_events_of_newer_workers_are_read_as_far_as_they_are_understood(
+    deployment: Deployment,
+) -> None:
+    with deployment.redis() as redis:
+        newer = {"status": "running", "attempt": 1, "stage": "weights", "rate": 2}
+        for number, text in enumerate((json.dumps(newer), '{"status": "paused"}', "{"), start=1):
+            redis.xadd(events_key(FIT), {"progress": text}, id=event_id(1, number))
+        redis.xadd(events_key(FIT), {"what": "?"}, id=event_id(1, 4))
+
+    async def scenario(board: ProgressBoard) -> None:
+        assert await board.after(FIT, None) == [progress(1, 1, stage="weights")]
+        assert (await board.standing([FIT]))[0].latest is None
+        assert await board.post(FIT, progress(1, 5))
+        assert (await board.standing([FIT]))[0].latest == progress(1, 5)
+
+    on_board(deployment, scenario)
 
 
 def test_redis_refuses_what_comes_after_the_outcome_or_a_newer_attempt(
