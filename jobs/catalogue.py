@@ -47,7 +47,8 @@ class EnsembleCatalogue:
 
         Raises:
             FitNotFoundError: There is no such fit.
-            CorruptDocumentError: It cannot be read.
+            CorruptDocumentError: It is damaged.
+            UnknownDocumentError: It is not understood.
         """
         entry = self._numbers.entry(fit_id)
         if isinstance(entry, Deletion):

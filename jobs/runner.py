@@ -26,10 +26,10 @@ from jobs.errors import (
 from jobs.keepalive import Reporter, kept_alive
 from jobs.observer import AttemptEnd, AttemptReport, FitObserver
 from jobs.progress import ProgressBoard
-from jobs.records import FitAttempt, FitId, FitOutcome, FitResultDocs, Progress
+from jobs.records import FitAttempt, FitId, FitOutcome, FitRequest, FitResultDocs, Progress
 from jobs.settings import DeploymentSettings
 from jobs.tracing import record_attempt
-from prompt_store.errors import StoreUnavailableError
+from prompt_store.errors import CorruptDocumentError, StoreUnavailableError, UnknownDocumentError
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +79,11 @@ class FitRunner:
 
     async def run(self, fit_id: FitId) -> None:
         """Run one delivery of a fit to its end, if it is there to be run."""
-        attempt = await self._claim(fit_id)
-        if attempt is None:
+        claimed = await self._claim(fit_id)
+        if claimed is None:
             return
-        context = FitContext(await asyncio.to_thread(self.store.request, fit_id), attempt)
+        request, attempt = claimed
+        context = FitContext(request, attempt)
         with self._observed(context) as observed:
             async with kept_alive(context, self.board, self.store, self.settings) as reporter:
                 answer, reason = await self._handle(context)
@@ -123,20 +124,40 @@ class FitRunner:
             record_attempt(report)
             logger.info("fit ends: %s", observed.end, extra=log)
 
-    async def _claim(self, fit_id: FitId) -> FitAttempt | None:
+    async def _claim(self, fit_id: FitId) -> tuple[FitRequest, FitAttempt] | None:
+        """Begin the next attempt, unless the fit is not to be run, or not to be run here now."""
         log = {"fit": str(fit_id), "worker": self.worker_name}
         try:
             if await self._is_held(fit_id):
                 raise FitHeldError(f"{fit_id} is running elsewhere")  # noqa: TRY301
-            return await asyncio.to_thread(self.store.claim_attempt, fit_id, self.worker_name)
+            request = await asyncio.to_thread(self._request, fit_id)
+            attempt = await asyncio.to_thread(self.store.claim_attempt, fit_id, self.worker_name)
+            if request is not None:
+                return request, attempt
+            logger.error("its request is damaged, the attempt is lost", extra=log)
         except FitEndedError as error:
             logger.info("not run: %s", error, extra=log)
             await self._sign_off(fit_id, None, await asyncio.to_thread(self.store.outcome, fit_id))
         except (FitHeldError, FitNotFoundError) as error:
             logger.info("not run: %s", error, extra=log)
+        except UnknownDocumentError as error:
+            logger.error("left to a worker that understands it: %s", error, extra=log)  # noqa: TRY400
         except (QueueUnavailableError, StoreUnavailableError) as error:
             logger.warning("not run now, the sweeper will queue it again: %s", error, extra=log)
         return None
+
+    def _request(self, fit_id: FitId) -> FitRequest | None:
+        """What is asked for; None if it is damaged, so that no worker can read it.
+
+        Raises:
+            UnknownDocumentError: A newer worker may understand it.
+        """
+        try:
+            return self.store.request(fit_id)
+        except UnknownDocumentError:
+            raise
+        except CorruptDocumentError:
+            return None
 
     async def _is_held(self, fit_id: FitId) -> bool:
         state = await asyncio.to_thread(self.store.state, fit_id)

@@ -16,7 +16,7 @@ from jobs import store_keys as keys
 from jobs.errors import FitNotFoundError
 from jobs.records import Deletion, FitId, FitRequest
 from prompt_store.documents import get_document
-from prompt_store.errors import CorruptDocumentError, NotFoundError
+from prompt_store.errors import CorruptDocumentError, NotFoundError, UnknownDocumentError
 from prompt_store.numbering import last_number
 from prompt_store.objects import ObjectStore
 
@@ -68,12 +68,18 @@ class VersionNumbers:
 
         Raises:
             FitNotFoundError: Nothing.
-            CorruptDocumentError: It cannot be read; the message names the version.
+            CorruptDocumentError: It is damaged; the message names the version.
+            UnknownDocumentError: It is not understood; a newer version of the service may have
+                written it.
         """
         try:
             return get_document(self._objects, keys.request_key(fit_id), _Entry).root
         except NotFoundError as error:
             raise FitNotFoundError(f"there is no ensemble version {fit_id}") from error
+        except UnknownDocumentError as error:
+            raise UnknownDocumentError(
+                f"the record of ensemble version {fit_id} is damaged or too new: {error}"
+            ) from error
         except CorruptDocumentError as error:
             raise CorruptDocumentError(
                 f"the record of ensemble version {fit_id} is damaged: {error}"

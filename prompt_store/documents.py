@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from prompt_store.errors import CorruptDocumentError
+from prompt_store.errors import CorruptDocumentError, UnknownDocumentError
 from prompt_store.objects import ObjectStore
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -20,13 +20,15 @@ def get_document(objects: ObjectStore, key: str, model: type[_Model]) -> _Model:
 
     Raises:
         NotFoundError: There is no such key.
-        CorruptDocumentError: What is stored there is not a `model`.
+        CorruptDocumentError: What is stored there is no JSON, so it was damaged.
+        UnknownDocumentError: It is JSON, but not a `model` as this version of the program knows it.
     """
     try:
         return model.model_validate_json(objects.get(key))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise CorruptDocumentError(
+        kind = CorruptDocumentError if first["type"] == "json_invalid" else UnknownDocumentError
+        raise kind(
             f"the stored document {key} is not a {model.__name__}: {place}: {first['msg']}"
         ) from error

@@ -31,6 +31,10 @@ class CorruptDocumentError(PromptStoreError):
     """A stored document cannot be read back as what it should be."""
 
 
+class UnknownDocumentError(CorruptDocumentError):
+    """A stored document is JSON, but has another form; a newer version may have written it."""
+
+
 class NotFoundError(PromptStoreError):
     """No such name, version, digest or key, or it has been deleted."""
 

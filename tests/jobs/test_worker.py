@@ -1,6 +1,7 @@
 """What becomes of a handler's answer; crashes of whole workers are in `test_faults`."""
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -16,8 +17,10 @@ from jobs.desk import FitDesk
 from jobs.errors import FitNotFoundError, WorkerBrokenError
 from jobs.records import FitAttempt, FitId, FitOutcome, FitResultDocs, FitSpec
 from jobs.runner import FitHandler
+from jobs.store_keys import request_key
 from jobs.worker import run_worker
 from prompt_store.errors import NotFoundError, StoreFullError, StoreUnavailableError
+from tests.damage import leave_half
 from tests.jobs.conftest import Deployment, MakeSpec, until
 
 DOCS = FitResultDocs(b"artifact", {})
@@ -416,3 +419,27 @@ def test_a_fatal_error_ends_the_worker_and_leaves_the_fit_to_another(
                 assert outcome.status == "succeeded"
 
     asyncio.run(scenario())
+
+
+def test_a_request_of_a_newer_service_is_left_to_a_newer_worker_and_a_damaged_one_ends(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    store = Path(deployment.settings.store_url.removeprefix("file://"))
+    newer, damaged = (deployment.store.create(make_spec(name)).fit_id for name in ("a", "b"))
+    path = store / request_key(newer)
+    path.chmod(0o644)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"priority": 1}))
+    leave_half(store / request_key(damaged))
+
+    async def scenario() -> None:
+        async with working(deployment, lambda _: DOCS) as desk:
+            async for _ in desk.events(damaged):
+                pass
+            assert (await outcome_of(desk, make_spec("good"))).status == "succeeded"
+
+    asyncio.run(scenario())
+    outcome = deployment.store.outcome(damaged)
+    assert outcome is not None
+    assert (outcome.status, outcome.attempt) == ("dead", deployment.settings.max_attempts)
+    state = deployment.store.state(newer)
+    assert (state.attempt, state.ended) == (0, False)
