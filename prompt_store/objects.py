@@ -28,6 +28,7 @@ from prompt_store.errors import (
     StoreUnavailableError,
 )
 from prompt_store.names import shown
+from prompt_store.store_identity import StoreIdentity
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._@-]*"
 _KEY = re.compile(rf"{_SEGMENT}(/{_SEGMENT})*")
@@ -42,7 +43,9 @@ class ObjectStore:
     """Objects below one local folder; obstore reads, `durable_files` writes.
 
     Safe to use from many threads and processes at once. Keys are segments of
-    `[A-Za-z0-9][A-Za-z0-9._@-]*` joined by `/`, 512 characters at most.
+    `[A-Za-z0-9][A-Za-z0-9._@-]*` joined by `/`, 512 characters at most. While the folder does not
+    hold the store that it held at first, because its volume is not mounted, nothing is written, and
+    nothing is said not to exist: every call raises `StoreUnavailableError`.
 
     Args:
         root: An existing folder, all on one file system.
@@ -51,6 +54,7 @@ class ObjectStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._store = LocalStore(root)
+        self._identity = StoreIdentity(root)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Create `key` with `data`; on return it is on the disk.
@@ -75,12 +79,13 @@ class ObjectStore:
         For content that is named by its digest, and nothing else. A reader gets the old bytes or
         the new ones, whole.
         """
-        with _translated("write", _checked(key)):
+        with self._access("write", key):
+            self._identity.check()
             replace_file(self._root, key, write)
 
     def sync(self, key: str) -> None:
         """Make sure that an existing key survives a power cut, whoever created it."""
-        with _translated("sync", _checked(key)):
+        with self._access("sync", key):
             sync_folders(self._root, (self._root / key).parent)
 
     def get(self, key: str) -> bytes:
@@ -90,32 +95,34 @@ class ObjectStore:
             NotFoundError: There is no such key.
             StoreUnavailableError: It could not be read.
         """
-        with _translated("read", _checked(key)):
+        with self._access("read", key):
             return bytes(obstore.get(self._store, key).bytes())
 
     def chunks(self, key: str) -> Iterator[bytes]:
         """Yield the bytes of `key` in pieces of at most about 10 MB; raises as `get` does."""
-        with _translated("read", _checked(key)):
+        with self._access("read", key):
             for chunk in obstore.get(self._store, key).stream():
                 yield bytes(chunk)
 
     def size(self, key: str) -> int | None:
         """Return the size of `key` in bytes, None if there is no such key."""
         try:
-            with _translated("look up", _checked(key)):
+            with self._access("look up", key):
                 return obstore.head(self._store, key)["size"]
         except NotFoundError:
             return None
 
     def children(self, prefix: str) -> list[str]:
         """Return the names of the folders directly below the folder `prefix`, sorted."""
-        with _translated("list", _checked(prefix)):
+        with self._access("list", prefix):
             found = obstore.list_with_delimiter(self._store, f"{prefix}/")
+            if not found["common_prefixes"]:
+                self._identity.check()
         return sorted(path.rpartition("/")[2] for path in found["common_prefixes"])
 
     def delete(self, key: str) -> None:
         """Delete `key` if it exists: for marks that point at something, never for the thing."""
-        with suppress(NotFoundError), _translated("delete", _checked(key)):
+        with suppress(NotFoundError), self._access("delete", key):
             obstore.delete(self._store, key)
 
     def probe(self) -> None:
@@ -135,7 +142,8 @@ class ObjectStore:
             )
 
     def _create(self, key: str, write: Callable[[BinaryIO], object]) -> bool:
-        with _translated("write", _checked(key)):
+        with self._access("write", key):
+            self._identity.check()
             return create_file(self._root, key, write)
 
     def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> list[str]:
@@ -146,9 +154,21 @@ class ObjectStore:
             start_after: Only keys that sort after this one.
             limit: At most so many.
         """
-        with _translated("list", _checked(prefix)):
+        with self._access("list", prefix):
             found = obstore.list(self._store, f"{prefix}/").collect()
+            if not found:
+                self._identity.check()
         return sorted(meta["path"] for meta in found if meta["path"] > start_after)[:limit]
+
+    @contextmanager
+    def _access(self, action: str, key: str) -> Generator[None]:
+        """Translate errors; in another folder than the store's own, nothing can be missing."""
+        with _translated(action, _checked(key)):
+            try:
+                yield
+            except FileNotFoundError:
+                self._identity.check()
+                raise
 
 
 def open_object_store(url: str) -> ObjectStore:

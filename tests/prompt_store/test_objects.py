@@ -1,5 +1,10 @@
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,6 +12,7 @@ import pytest
 from prompt_store.durable_files import TEMPORARY_FOLDER
 from prompt_store.errors import NameInvalidError, NotFoundError, StoreUnavailableError
 from prompt_store.objects import ObjectStore, open_object_store
+from prompt_store.store_identity import PREFIX
 
 BAD_KEYS = ["", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", ".tmp/x", "a b", "a\n", "a" * 513]
 
@@ -134,9 +140,83 @@ def test_opening_removes_what_killed_writers_left_a_day_ago(
 
 def test_a_store_that_vanished_is_unavailable(tmp_path: Path) -> None:
     store = open_object_store((tmp_path / "s").as_uri())
-    (tmp_path / "s" / TEMPORARY_FOLDER).rmdir()
-    (tmp_path / "s" / "probes").rmdir()
-    (tmp_path / "s").rmdir()
+    shutil.rmtree(tmp_path / "s")
     (tmp_path / "s").write_bytes(b"")
     with pytest.raises(StoreUnavailableError, match="cannot write a/b"):
         store.put_new("a/b", b"")
+
+
+def test_nothing_is_written_or_missing_while_the_volume_is_not_mounted(
+    root: Path, objects: ObjectStore
+) -> None:
+    objects.put_new("a/b", b"kept")
+    objects.put_new("mark", b"")
+    root.rename(root.with_name("volume"))
+    root.mkdir()  # the mount point
+    calls: list[Callable[[], object]] = [
+        objects.probe,
+        partial(objects.put_new, "c", b""),
+        partial(objects.mend, "a/b", lambda file: file.write(b"")),
+        partial(objects.sync, "a/b"),
+        partial(objects.get, "a/b"),
+        lambda: list(objects.chunks("a/b")),
+        partial(objects.size, "a/b"),
+        partial(objects.list, "a"),
+        partial(objects.children, "a"),
+        partial(objects.delete, "mark"),
+    ]
+    for call in calls:
+        with pytest.raises(StoreUnavailableError, match="volume is not mounted"):
+            call()
+    assert list(root.iterdir()) == []
+    root.rmdir()
+    for call in calls:
+        with pytest.raises(StoreUnavailableError, match="volume is not mounted"):
+            call()
+    assert not root.exists()
+    root.with_name("volume").rename(root)
+    objects.probe()
+    assert objects.get("a/b") == b"kept"
+    assert objects.size("mark") == 0
+
+
+def test_another_store_in_its_place_is_not_written_to(root: Path, objects: ObjectStore) -> None:
+    root.rename(root.with_name("volume"))
+    open_object_store(root.as_uri()).put_new("other", b"")
+    with pytest.raises(StoreUnavailableError, match="or another one is"):
+        objects.put_new("a", b"")
+
+
+def test_a_store_from_before_identities_gets_one(root: Path) -> None:
+    (root / "prompts").mkdir(parents=True)
+    (root / "prompts" / "a").write_bytes(b"old")
+    for _ in range(2):
+        assert open_object_store(root.as_uri()).get("prompts/a") == b"old"
+    assert len(list(root.glob(f"{PREFIX}*"))) == 1
+
+
+def test_processes_that_open_a_new_store_at_once_share_it(root: Path) -> None:
+    script = """if True:
+        import sys
+        from prompt_store.objects import open_object_store
+        input()
+        objects = open_object_store(sys.argv[1])
+        objects.put_new(sys.argv[2], b"")
+        input()
+        objects.put_new(sys.argv[2] + "-later", b"")"""
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, root.as_uri(), f"all/{number}"],
+            stdin=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    for racer in racers:
+        racer.communicate("go\n")
+    assert [racer.returncode for racer in racers] == [0] * 4
+    assert len(open_object_store(root.as_uri()).list("all")) == 8
