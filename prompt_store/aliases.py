@@ -7,9 +7,14 @@
 Moves are numbered from 1 without gaps, because a move is created only after the one before it has
 been seen. The last one is what the alias means; a move to no version deletes it. Two writers who
 saw the same last move want to create the same key, and the store lets one of them.
+
+A move that was damaged at rest is left out of lists, with a line in the log. If it is the last one,
+nobody knows where the alias points, or whether it was deleted, until the next move.
 """
 
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Annotated
@@ -18,12 +23,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prompt_store.clock import Clock
 from prompt_store.documents import get_document, put_document
-from prompt_store.errors import ConflictError, NotFoundError, PreconditionFailedError
+from prompt_store.errors import (
+    ConflictError,
+    CorruptDocumentError,
+    NotFoundError,
+    PreconditionFailedError,
+)
 from prompt_store.manifests import Page
 from prompt_store.names import check_alias, check_name
 from prompt_store.numbering import last_number
 from prompt_store.objects import ObjectStore
 from prompt_store.splits import Split
+
+logger = logging.getLogger(__name__)
 
 _MAX_LOST_RACES = 1000
 
@@ -86,6 +98,7 @@ class AliasBook:
         Raises:
             NotFoundError: There is no such alias.
             NameInvalidError: The name or the alias is malformed.
+            CorruptDocumentError: Its last move is damaged.
         """
         last = self._last(check_name(name), check_alias(alias), known)
         living = None if last is None else self._living(last)
@@ -97,7 +110,8 @@ class AliasBook:
     def move(self, name: str, alias: str, split: Split, expected: Expected) -> tuple[Move, bool]:
         """Point an alias somewhere, if it stands as the caller expects it to.
 
-        An alias that already points there is left as it is.
+        An alias that already points there is left as it is. One whose last move is damaged is moved
+        if the condition holds for the number of that move.
 
         Args:
             name: Whose alias; the caller has made sure that the versions exist.
@@ -111,6 +125,7 @@ class AliasBook:
         Raises:
             PreconditionFailedError: The alias does not stand as expected; nothing was written.
             ConflictError: Other writers were faster 1000 times in a row.
+            CorruptDocumentError: The last move is damaged, and the condition does not hold for it.
             StoreFullError, StoreUnavailableError: Nothing was acknowledged.
         """
         return self._write(name, alias, split, expected)
@@ -120,13 +135,17 @@ class AliasBook:
 
         Raises:
             NotFoundError: There is no such alias.
-            PreconditionFailedError, ConflictError, StoreUnavailableError: As `move`.
+            PreconditionFailedError, ConflictError, CorruptDocumentError, StoreUnavailableError: As
+                `move`.
         """
-        self.current(name, alias)
+        with suppress(CorruptDocumentError):  # the condition decides
+            self.current(name, alias)
         self._write(name, alias, None, expected)
 
     def page(self, name: str, cursor: str | None, limit: int) -> Page[Move]:
         """Return the last move of each alias of a name that exists, in order of aliases.
+
+        Damaged ones are left out and logged.
 
         Args:
             name: Whose aliases.
@@ -136,8 +155,7 @@ class AliasBook:
         after = "" if cursor is None else check_name(cursor)
         items: list[Move] = []
         for alias in self._objects.children(f"{self._root}/{check_name(name)}/aliases"):
-            last = self._last(name, alias) if alias > after else None
-            living = None if last is None else self._living(last)
+            living = self._readable(partial(self._standing, name, alias)) if alias > after else None
             if living is None:
                 continue
             if len(items) == limit:
@@ -148,6 +166,8 @@ class AliasBook:
     def history(self, name: str, alias: str, before: int | None, limit: int) -> Page[Move]:
         """Return the moves of an alias, latest first, those of a deleted one too.
 
+        Damaged ones are left out and logged.
+
         Args:
             name: Whose alias.
             alias: The alias.
@@ -157,31 +177,31 @@ class AliasBook:
         Raises:
             NotFoundError: There has never been such an alias.
         """
-        last = self._last(check_name(name), check_alias(alias))
-        if last is None:
+        last = self._last_number(check_name(name), check_alias(alias))
+        if not last:
             raise NotFoundError(f"{name} in {self._root} has no alias {alias}")
-        first = last.number if before is None else min(before - 1, last.number)
+        first = last if before is None else min(before - 1, last)
         numbers = range(first, max(first - limit, 0), -1)
-        items = tuple(self._read(name, alias, number) for number in numbers)
-        more = bool(items) and items[-1].number > 1
-        return Page(items=items, next_cursor=str(items[-1].number) if more else None)
+        found = (self._readable(partial(self._read, name, alias, number)) for number in numbers)
+        items = tuple(move for move in found if move is not None)
+        more = bool(numbers) and numbers[-1] > 1
+        return Page(items=items, next_cursor=str(numbers[-1]) if more else None)
 
     def _write(
         self, name: str, alias: str, split: Split | None, expected: Expected
     ) -> tuple[Move, bool]:
-        last = None
+        last = 0
         for _ in range(_MAX_LOST_RACES):
-            last = self._last(check_name(name), check_alias(alias), last)
-            number = 1 if last is None else last.number + 1
-            living = None if last is None else self._living(last)
-            self._check(name, alias, living, expected)
+            last = self._last_number(check_name(name), check_alias(alias), last)
+            living, exists = self._replaced(name, alias, last, expected)
             if living is not None and living.split == split:
                 # Its writer may have been killed before it could make sure of this.
                 self._objects.sync(self._key(name, alias, living.number))
                 return living, False
+            number = last + 1
             move = Move(name=name, alias=alias, number=number, split=split, moved_at=self._clock())
             if put_document(self._objects, self._key(name, alias, number), move):
-                return move, living is None
+                return move, not exists
         raise ConflictError(
             f"{name}@{alias} in {self._root}: other writers moved it {_MAX_LOST_RACES} times in "
             "a row"
@@ -195,17 +215,46 @@ class AliasBook:
                 f"alias {alias} of {name} in {self._root} {state}", current=current
             )
 
+    def _replaced(
+        self, name: str, alias: str, last: int, expected: Expected
+    ) -> tuple[Move | None, bool]:
+        """What the move after `last` replaces, if it can be read; and whether there is anything."""
+        try:
+            living = self._living(self._read(name, alias, last)) if last else None
+        except CorruptDocumentError as error:
+            if not expected(last):
+                raise
+            logger.error("replaced: %s", error)  # noqa: TRY400
+            return None, True
+        self._check(name, alias, living, expected)
+        return living, living is not None
+
     def _living(self, last: Move) -> Move | None:
         if last.split is None:
             return None
         alive = all(self._lives(last.name, version) for version in last.split.weights)
         return last if alive else None
 
+    def _standing(self, name: str, alias: str) -> Move | None:
+        last = self._last(name, alias)
+        return None if last is None else self._living(last)
+
+    def _readable(self, read: Callable[[], Move | None]) -> Move | None:
+        """What a list shows; None for damage."""
+        try:
+            return read()
+        except CorruptDocumentError as error:
+            logger.error("left out: %s", error)  # noqa: TRY400
+            return None
+
     def _last(self, name: str, alias: str, known: Move | None = None) -> Move | None:
         """The last move, looked for from the last one that is known."""
         start = 0 if known is None else known.number
-        last = last_number(partial(self._exists, name, alias), start)
+        last = self._last_number(name, alias, start)
         return known if last == start else self._read(name, alias, last)
+
+    def _last_number(self, name: str, alias: str, start: int = 0) -> int:
+        return last_number(partial(self._exists, name, alias), start)
 
     def _exists(self, name: str, alias: str, number: int) -> bool:
         return self._objects.size(self._key(name, alias, number)) is not None

@@ -9,7 +9,8 @@ An index key is written before its version, and is believed only if the version 
 Whatever moment a writer is killed at, a version that can be read is complete, and repeating the
 call ends as if it had not been killed.
 
-A number whose document was damaged at rest is left out of lists, with a line in the log.
+A number whose document was damaged at rest is left out of lists and passed over when a digest is
+looked up, with a line in the log.
 """
 
 import logging
@@ -126,7 +127,7 @@ class VersionSeries(Generic[M]):
             # this tail makes our own creation fail, one that came earlier is found.
             tail = self._tail(name)
             self._check(name, tail, expected)
-            existing = self._find_in(name, digest, tail.since)
+            existing = self._find_in(name, digest, tail.since, [])
             if existing is not None:
                 # Its writer may have been killed before it could make sure of this.
                 self._objects.sync(self._key(name, existing.version))
@@ -211,11 +212,13 @@ class VersionSeries(Generic[M]):
     def resolve(self, reference: str) -> M:
         """Return what `name`, `name@3` or `sha256:<hex>` stands for now.
 
-        Several names may have one digest: the first name's earliest version answers for it.
+        Several names may have one digest: the first name's earliest version that can be read
+        answers for it.
 
         Raises:
             NotFoundError: Nothing, or it has been deleted.
             NameInvalidError: The reference has none of these forms.
+            CorruptDocumentError: It is damaged; a digest, only if no whole version has it.
         """
         parsed = parse_reference(reference)
         if isinstance(parsed, AliasReference):
@@ -225,11 +228,19 @@ class VersionSeries(Generic[M]):
         return self._find(parsed.digest)
 
     def _find(self, digest: str) -> M:
-        folder = self._index_folder(digest)
-        for name in self._objects.children(folder):
-            manifest = self._find_in(name, digest, self._tail(name).since)
+        damage: list[CorruptDocumentError] = []
+        for name in self._objects.children(self._index_folder(digest)):
+            try:
+                since = self._tail(name).since
+            except CorruptDocumentError as error:
+                damage.append(error)
+                self._log(name, error)
+                continue
+            manifest = self._find_in(name, digest, since, damage)
             if manifest is not None:
                 return manifest
+        if damage:
+            raise damage[0]
         raise NotFoundError(f"there is nothing in {self._root} with digest {digest}")
 
     def _latest_after(self, cursor: str) -> Iterator[M]:
@@ -243,15 +254,25 @@ class VersionSeries(Generic[M]):
         try:
             return read().manifest
         except CorruptDocumentError as error:
-            logger.error("left out: %s", error, extra={"root": self._root, "entry": name})  # noqa: TRY400
+            self._log(name, error)
             return None
 
-    def _find_in(self, name: str, digest: str, since: int) -> M | None:
+    def _log(self, name: str, error: CorruptDocumentError) -> None:
+        logger.error("left out: %s", error, extra={"root": self._root, "entry": name})
+
+    def _find_in(
+        self, name: str, digest: str, since: int, damage: list[CorruptDocumentError]
+    ) -> M | None:
+        """The first whole version of a name after `since` with a digest; adds to `damage`."""
         prefix = f"{self._index_folder(digest)}/{name}"
         for number in (int(key.rpartition("/")[2]) for key in self._objects.list(prefix)):
             try:
                 manifest = self._entry(name, number).manifest if number > since else None
             except NotFoundError:  # its writer was killed, or has not come to it yet
+                continue
+            except CorruptDocumentError as error:
+                damage.append(error)
+                self._log(name, error)
                 continue
             if manifest is not None and manifest.digest == digest:
                 return manifest

@@ -17,6 +17,7 @@ from prompt_store.errors import (
 )
 from prompt_store.objects import ObjectStore, open_object_store
 from prompt_store.splits import Share, Split
+from tests.damage import leave_half
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
@@ -228,6 +229,49 @@ def test_a_damaged_move_is_named(book: AliasBook, root: Path) -> None:
     path.write_text(path.read_text().replace('"weight":1.0', '"weight":0.0'))
     with pytest.raises(CorruptDocumentError, match=r"prod/00000001.json .*shares\.0\.weight"):
         book.current("zoo", "prod")
+
+
+def damage(root: Path, alias: str, number: int) -> None:
+    leave_half(root / f"ensembles/zoo/aliases/{alias}/{number:08d}.json")
+
+
+def test_a_damaged_move_hides_no_other_alias_and_no_other_move(
+    book: AliasBook, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for alias in ("a", "b", "c"):
+        book.move("zoo", alias, Split.only(1), absent)
+    book.move("zoo", "c", Split.only(2), at(1))
+    damage(root, "b", 1)
+    damage(root, "c", 1)
+    assert [move.alias for move in book.page("zoo", None, 10).items] == ["a", "c"]
+    (record,) = caplog.records
+    assert record.message.startswith("left out: the stored document ensembles/zoo/aliases/b/0")
+    assert numbers(book, "c") == [2]
+    assert book.history("zoo", "c", None, 1).next_cursor == "2"
+    assert book.history("zoo", "c", 2, 1).items == ()
+    assert numbers(book, "b") == []
+
+
+@pytest.mark.parametrize("condition", [whatever, at(2)])
+def test_an_alias_whose_last_move_is_damaged_can_be_moved_and_deleted(
+    book: AliasBook, root: Path, condition: Callable[[int | None], bool]
+) -> None:
+    for alias in ("a", "b"):
+        book.move("zoo", alias, Split.only(1), absent)
+        book.move("zoo", alias, Split.only(2), at(1))
+        damage(root, alias, 2)
+        for refused in (absent, at(1)):  # nobody knows whether it exists
+            with pytest.raises(CorruptDocumentError, match=f"{alias}/00000002.json"):
+                book.move("zoo", alias, Split.only(3), refused)
+            with pytest.raises(CorruptDocumentError, match=f"{alias}/00000002.json"):
+                book.delete("zoo", alias, refused)
+    moved, created = book.move("zoo", "a", Split.only(2), condition)
+    assert (moved.number, created) == (3, False)
+    assert book.current("zoo", "a") == moved
+    book.delete("zoo", "b", condition)
+    with pytest.raises(NotFoundError):
+        book.current("zoo", "b")
+    assert numbers(book, "a") == numbers(book, "b") == [3, 1]
 
 
 def test_a_store_that_is_away_is_no_absence(book: AliasBook, root: Path) -> None:

@@ -16,6 +16,7 @@ from prompt_store.manifests import Page, TaskManifest
 from prompt_store.names import digest_of
 from prompt_store.objects import ObjectStore
 from prompt_store.version_series import Entry, VersionSeries
+from tests.damage import leave_half
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 Put = Callable[[str, bytes], tuple[TaskManifest, bool]]
@@ -246,6 +247,40 @@ def test_a_damaged_manifest_takes_no_other_one_out_of_the_lists(
     assert record.message.startswith("left out: the manifest of c@1 in tasks is damaged")
     with pytest.raises(CorruptDocumentError, match="manifest of c@1 in tasks is damaged"):
         series.get("c", 1)
+
+
+def test_a_damaged_manifest_does_not_hide_whole_ones_of_its_digest(
+    root: Path,
+    series: VersionSeries[TaskManifest],
+    put: Put,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name, content in (("a", b"1"), ("b", b"1"), ("b", b"2"), ("c", b"1"), ("d", b"3")):
+        put(name, content)
+    for damaged in ("a", "b", "d"):
+        leave_half(root / f"tasks/{damaged}/versions/00000001.json")
+    assert series.resolve(digest_of(b"1")) == series.get("c")
+    assert [record.message.partition(" is damaged")[0] for record in caplog.records] == [
+        f"left out: the manifest of {name}@1 in tasks" for name in "ab"
+    ]
+    # Nobody else has what d@1 was, so that is not said to be missing.
+    with pytest.raises(CorruptDocumentError, match="manifest of d@1 in tasks is damaged"):
+        series.resolve(digest_of(b"3"))
+    leave_half(root / "tasks/c/versions/00000001.json")
+    with pytest.raises(CorruptDocumentError, match="manifest of a@1 in tasks is damaged"):
+        series.resolve(digest_of(b"1"))
+
+
+def test_the_bytes_of_a_damaged_version_can_be_put_again(
+    root: Path, series: VersionSeries[TaskManifest], put: Put
+) -> None:
+    put("a", b"1")
+    put("a", b"2")
+    leave_half(root / "tasks/a/versions/00000001.json")
+    again, created = put("a", b"1")
+    assert (again.version, created) == (3, True)
+    assert put("a", b"1") == (again, False)
+    assert series.resolve(digest_of(b"1")) == again
 
 
 def test_a_writer_who_expects_another_state_changes_nothing(
