@@ -1,6 +1,7 @@
 """The object store: keys to immutable bytes, created once; overwritten only to mend damage."""
 
 import errno
+import os
 import re
 import secrets
 import shutil
@@ -31,6 +32,7 @@ from prompt_store.names import shown
 from prompt_store.store_identity import StoreIdentity
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._@-]*"
+_NAME = re.compile(_SEGMENT)
 _KEY = re.compile(rf"{_SEGMENT}(/{_SEGMENT})*")
 _MAX_KEY_CHARACTERS = 512
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -41,6 +43,10 @@ _STALE_AFTER_S = 24 * 3600.0
 
 class ObjectStore:
     """Objects below one local folder; obstore reads, `durable_files` writes.
+
+    Folders are listed here: obstore also asks for the size and times of every entry, which takes
+    more than ten times as long. Files and folders whose names cannot be part of a key are no
+    objects and are not listed.
 
     Safe to use from many threads and processes at once. Keys are segments of
     `[A-Za-z0-9][A-Za-z0-9._@-]*` joined by `/`, 512 characters at most. While the folder does not
@@ -115,10 +121,7 @@ class ObjectStore:
     def children(self, prefix: str) -> list[str]:
         """Return the names of the folders directly below the folder `prefix`, sorted."""
         with self._access("list", prefix):
-            found = obstore.list_with_delimiter(self._store, f"{prefix}/")
-            if not found["common_prefixes"]:
-                self._identity.check()
-        return sorted(path.rpartition("/")[2] for path in found["common_prefixes"])
+            return sorted(entry.name for entry in self._entries(prefix) if entry.is_dir())
 
     def delete(self, key: str) -> None:
         """Delete `key` if it exists: for marks that point at something, never for the thing."""
@@ -155,10 +158,23 @@ class ObjectStore:
             limit: At most so many.
         """
         with self._access("list", prefix):
-            found = obstore.list(self._store, f"{prefix}/").collect()
-            if not found:
-                self._identity.check()
-        return sorted(meta["path"] for meta in found if meta["path"] > start_after)[:limit]
+            return sorted(key for key in self._keys(prefix) if key > start_after)[:limit]
+
+    def _keys(self, prefix: str) -> Iterator[str]:
+        for entry in self._entries(prefix):
+            key = f"{prefix}/{entry.name}"
+            if entry.is_dir():
+                yield from self._keys(key)
+            else:
+                yield key
+
+    def _entries(self, prefix: str) -> Iterator[os.DirEntry[str]]:
+        """What is in a folder; nothing if there is no such folder in the store."""
+        try:
+            with os.scandir(f"{self._root}/{prefix}") as entries:
+                yield from (entry for entry in entries if _NAME.fullmatch(entry.name))
+        except (FileNotFoundError, NotADirectoryError):
+            self._identity.check()
 
     @contextmanager
     def _access(self, action: str, key: str) -> Generator[None]:

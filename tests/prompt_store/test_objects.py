@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -60,6 +61,38 @@ def test_children_are_folders_only(objects: ObjectStore) -> None:
         objects.put_new(key, b"")
     assert objects.children("a") == ["x", "y"]
     assert objects.children("nothing") == []
+
+
+def test_what_cannot_be_a_key_is_not_listed(root: Path, objects: ObjectStore) -> None:
+    objects.put_new("a/x/1", b"")
+    for stray in ("a/x/2#1", "a/x/.DS_Store", "a/x/no key", "a/.snapshot/1", "a/y#1/1"):
+        (root / stray).parent.mkdir(exist_ok=True)
+        (root / stray).write_bytes(b"")
+    assert objects.list("a") == ["a/x/1"]
+    assert objects.children("a") == ["x"]
+    assert objects.list("a/x/1") == objects.children("a/x/1") == []
+
+
+def test_listing_asks_nothing_of_each_entry(objects: ObjectStore, root: Path) -> None:
+    """The names are enough, and every look at a file takes longer than reading its name."""
+    objects.put_new("a/first/1", b"")
+    for number in range(2000):
+        (root / f"a/{number:08d}").mkdir()
+        (root / f"a/first/{number:08d}.json").write_bytes(b"")
+    looks: list[str] = []
+
+    def record(_: FrameType, event: str, function: object) -> None:
+        if event == "c_call":
+            looks.append(getattr(function, "__name__", ""))
+
+    sys.setprofile(record)
+    try:
+        assert len(objects.list("a/first")) == 2001
+        assert len(objects.children("a")) == 2001
+    finally:
+        sys.setprofile(None)
+    assert looks.count("scandir") == 2
+    assert not {"stat", "lstat", "list_with_delimiter"} & set(looks)
 
 
 def test_a_mark_can_be_deleted_twice(objects: ObjectStore) -> None:
