@@ -6,9 +6,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from prompt_store.errors import (
     DigestMismatchError,
@@ -94,6 +95,24 @@ class BlobStore:
         finally:
             with suppress(FileNotFoundError):  # it has become `path`
                 Path(temporary).unlink()
+
+    def open_checked(self, digest: str) -> BinaryIO:
+        """Read all of the blob, and open it at its beginning if its digest is right.
+
+        Raises:
+            NotFoundError, DigestMismatchError, StoreUnavailableError: As `get_bytes`.
+        """
+        with ExitStack() as stack:
+            file = stack.enter_context(self._objects.open(_key(digest)))
+            try:
+                actual = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+                file.seek(0)
+            except OSError as error:
+                raise StoreUnavailableError(f"cannot read blob {digest}: {error}") from error
+            if actual != digest:
+                raise _damaged(digest, actual)
+            stack.pop_all()
+        return file
 
     def size_bytes(self, digest: str) -> int:
         """Return the blob's size in bytes.

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -103,6 +104,11 @@ class ObjectStore:
         """
         with self._access("read", key):
             return bytes(obstore.get(self._store, key).bytes())
+
+    def open(self, key: str) -> BufferedReader:
+        """Open `key` for reading at any place; raises as `get` does."""
+        with self._access("read", key):
+            return (self._root / key).open("rb")
 
     def chunks(self, key: str) -> Iterator[bytes]:
         """Yield the bytes of `key` in pieces of at most about 10 MB; raises as `get` does."""

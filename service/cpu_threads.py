@@ -1,8 +1,8 @@
 """Work for the processor beside the event loop, on threads that wait for nothing else.
 
 The threads of `asyncio.to_thread` also read the store: while it hangs, all of them may wait for it.
-Bodies and archives have threads of their own, because a body takes milliseconds and an archive
-minutes.
+Bodies, contents and archives have threads of their own, because a body takes milliseconds, a
+content seconds, and an archive minutes.
 """
 
 import asyncio
@@ -22,12 +22,19 @@ T = TypeVar("T")
 
 _BODIES = ThreadPoolExecutor(joblib.cpu_count(), thread_name_prefix="bodies")
 _ARCHIVES = ThreadPoolExecutor(joblib.cpu_count(), thread_name_prefix="archives")
+_CONTENTS = ThreadPoolExecutor(joblib.cpu_count(), thread_name_prefix="contents")
 
 
 async def on_cpu_thread(compute: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what `compute` returns; it needs the processor and nothing else."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_BODIES, partial(compute, *args, **kwargs))
+
+
+async def on_content_thread(check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what `check` returns, when its turn has come; it reads a whole file of the store."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_CONTENTS, partial(check, *args, **kwargs))
 
 
 async def on_archive_thread(inspect: Callable[[Callable[[], bool]], T]) -> T:

@@ -64,7 +64,7 @@ class ServiceSettings(EnvironmentSettings):
             `default_host_bytes` says.
         resolve_ttl_s: How long a bare ensemble name may answer with the version before the last,
             an alias with where it pointed before it was moved, and either after a deletion.
-        upload_dir: Where uploads and downloads are spooled.
+        upload_dir: Where uploads are spooled.
         device: Where the backbone runs, as `BackboneSettings` has it.
         front_processes: Processes that speak HTTP and decode, beside one that has the engine; 0 for
             one process that does everything; "auto" for half the cores (32 at most) where there is

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
-from pathlib import Path
 from typing import BinaryIO
 
 from starlette.background import BackgroundTask
@@ -13,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from prompt_store.blobs import BlobStore
-from prompt_store.scratch import scratch_folder
+from service.cpu_threads import on_content_thread
+from service.disconnects import while_connected
 from service.problems import PRECONDITION_FAILED, Problem, ProblemError, problem_error
 from service.registry.preconditions import entity_tags, etag
 
@@ -49,16 +49,18 @@ class Content:
         }
 
 
-def content_response(request: Request, blobs: BlobStore, content: Content, spool: Path) -> Response:
-    """Answer GET or HEAD for a blob, whose digest is checked on the way out.
+async def content_response(request: Request, blobs: BlobStore, content: Content) -> Response:
+    """Answer GET or HEAD for a blob, all of which is checked before any of it is sent.
+
+    As many are checked at once as there are processors; others wait.
 
     Args:
         request: For its method, preconditions and range.
         blobs: Where the blob is.
         content: What is asked for.
-        spool: Folder for a temporary copy.
 
     Raises:
+        ClientDisconnect: The client hung up.
         ProblemError: 400 for a malformed precondition, 412 for a failed `If-Match`, 416 for a range
             outside the content.
         PromptStoreError: The blob is missing or damaged.
@@ -75,7 +77,8 @@ def content_response(request: Request, blobs: BlobStore, content: Content, spool
     partial = (start, end) != (0, content.size_bytes)
     if partial:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{content.size_bytes}"
-    file = _fetch(blobs, content.digest, spool)
+    checking = on_content_thread(blobs.open_checked, content.digest)
+    file = await while_connected(request, checking)
     return StreamingResponse(
         _read(file, start, end),
         status_code=206 if partial else 200,
@@ -134,17 +137,11 @@ def _range(request: Request, content: Content) -> tuple[int, int]:
     return start, end
 
 
-def _fetch(blobs: BlobStore, digest: str, spool: Path) -> BinaryIO:
-    """A checked copy of the blob, open and already without a name."""
-    with scratch_folder(spool) as folder:
-        path = folder / "blob"
-        blobs.fetch_to(digest, path)
-        return path.open("rb")
-
-
 def _read(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
     file.seek(start)
     while start < end:
         chunk = file.read(min(CHUNK_BYTES, end - start))
+        if not chunk:
+            return  # cut short since it was checked; the client sees an answer that is too short
         start += len(chunk)
         yield chunk

@@ -80,7 +80,7 @@ def as_expected(headers: Headers) -> Generator[Expected]:
         raise lost(error, condition) from error
 
 
-def stored_file(request: Request, manifest: Manifest, suffix: str) -> Response:
+async def stored_file(request: Request, manifest: Manifest, suffix: str) -> Response:
     """Answer GET or HEAD of `…/{name}/content`; as `content_response`.
 
     Args:
@@ -95,4 +95,4 @@ def stored_file(request: Request, manifest: Manifest, suffix: str) -> Response:
         created_at=manifest.created_at,
         filename=f"{manifest.name}-{manifest.version}.{suffix}",
     )
-    return content_response(request, parts.blobs, content, parts.settings.upload_dir)
+    return await content_response(request, parts.blobs, content)

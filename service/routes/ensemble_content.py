@@ -1,6 +1,7 @@
 """What a fit produced: the artifact and the report."""
 
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 
 from jobs.records import EnsembleRecord, FitId
@@ -21,19 +22,12 @@ REPORT_HEADERS = {
 
 @router.get("/{name}/content", **CONTENT)
 @router.head("/{name}/content", **CONTENT)
-def get_content(
+async def get_content(
     name: NamePath, request: Request, parts: PartsDep, version: VersionQuery = None
 ) -> Response:
     """The artifact as safetensors; conditional and range requests are understood."""
-    record = _finished(parts, name, version, with_result=False)
-    digest = str(record.digest)
-    content = Content(
-        digest=digest,
-        size_bytes=parts.blobs.size_bytes(digest),
-        created_at=record.created_at,
-        filename=f"{name}-{record.version}.safetensors",
-    )
-    return content_response(request, parts.blobs, content, parts.settings.upload_dir)
+    content = await run_in_threadpool(_artifact, parts, name, version)
+    return await content_response(request, parts.blobs, content)
 
 
 @router.get("/{name}/report", response_class=HTMLResponse)
@@ -41,6 +35,17 @@ def get_report(name: NamePath, parts: PartsDep, version: VersionQuery = None) ->
     """One self-contained page about a fit that succeeded."""
     record = _finished(parts, name, version, with_result=True)
     return HTMLResponse(render_report(record), headers=REPORT_HEADERS)
+
+
+def _artifact(parts: Parts, name: str, version: int | None) -> Content:
+    record = _finished(parts, name, version, with_result=False)
+    digest = str(record.digest)
+    return Content(
+        digest=digest,
+        size_bytes=parts.blobs.size_bytes(digest),
+        created_at=record.created_at,
+        filename=f"{name}-{record.version}.safetensors",
+    )
 
 
 def _finished(parts: Parts, name: str, version: int | None, *, with_result: bool) -> EnsembleRecord:

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from prompt_store.codec import PromptLimits
 from prompt_store.manifests import Page, PromptManifest
@@ -87,12 +88,12 @@ def get_version(name: NamePath, version: VersionPath, parts: PartsDep) -> Prompt
 
 @router.get("/{name}/content", **CONTENT)
 @router.head("/{name}/content", **CONTENT)
-def get_content(
+async def get_content(
     name: NamePath, request: Request, parts: PartsDep, version: VersionQuery = None
 ) -> Response:
     """The bytes of a prompt file; conditional and range requests are understood."""
-    manifest = parts.prompts.get(name, version)
-    return stored_file(request, manifest, "safetensors")
+    manifest = await run_in_threadpool(parts.prompts.get, name, version)
+    return await stored_file(request, manifest, "safetensors")
 
 
 @router.delete("/{name}", status_code=204, openapi_extra=CONDITIONS)

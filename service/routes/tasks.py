@@ -3,6 +3,7 @@
 from functools import partial
 
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from images.archive import ArchiveLimits, inspect_archive
 from images.decoding import ImageLimits
@@ -75,12 +76,12 @@ def get_version(name: NamePath, version: VersionPath, parts: PartsDep) -> TaskMa
 
 @router.get("/{name}/content", **CONTENT)
 @router.head("/{name}/content", **CONTENT)
-def get_content(
+async def get_content(
     name: NamePath, request: Request, parts: PartsDep, version: VersionQuery = None
 ) -> Response:
     """The archive as it was uploaded; conditional and range requests are understood."""
-    manifest = parts.tasks.get(name, version)
-    return stored_file(request, manifest, manifest.format)
+    manifest = await run_in_threadpool(parts.tasks.get, name, version)
+    return await stored_file(request, manifest, manifest.format)
 
 
 @router.delete("/{name}", status_code=204, openapi_extra=CONDITIONS)

@@ -46,10 +46,17 @@ def test_a_file_is_stored_under_its_digest(blobs: BlobStore, tmp_path: Path) -> 
     assert digest == digest_of(content)
     blobs.fetch_to(digest, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == content
+    with blobs.open_checked(digest) as file:
+        assert file.read() == content
 
 
 def test_a_missing_blob_is_not_found(blobs: BlobStore, tmp_path: Path) -> None:
-    for call in (blobs.get_bytes, blobs.size_bytes, lambda d: blobs.fetch_to(d, tmp_path / "x")):
+    for call in (
+        blobs.get_bytes,
+        blobs.open_checked,
+        blobs.size_bytes,
+        lambda d: blobs.fetch_to(d, tmp_path / "x"),
+    ):
         with pytest.raises(NotFoundError, match=DIGEST.removeprefix("sha256:")):
             call(DIGEST)
     assert list(tmp_path.glob("x*")) == []
@@ -67,6 +74,8 @@ def test_a_blob_damaged_at_rest_is_never_returned(
     damage(blob_path(root, DIGEST))
     with pytest.raises(DigestMismatchError, match=f"{DIGEST} has digest sha256:.*damaged at rest"):
         blobs.get_bytes(DIGEST)
+    with pytest.raises(DigestMismatchError, match="damaged at rest"):
+        blobs.open_checked(DIGEST)
     with pytest.raises(DigestMismatchError, match="damaged at rest"):
         blobs.fetch_to(DIGEST, tmp_path / "out")
     assert list(tmp_path.glob("out*")) == []

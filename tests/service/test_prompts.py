@@ -1,11 +1,17 @@
+import asyncio
 import base64
 import hashlib
 import io
 import json
+import threading
+import time
 import zipfile
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import BinaryIO
 
 import httpx
+import joblib
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -15,7 +21,7 @@ from jobs.ensembles import EnsembleStore
 from jobs.records import SourceRef
 from prompt_store.blobs import BlobStore
 from prompt_store.errors import NotFoundError
-from tests.service.conftest import damage_document
+from tests.service.conftest import Opener, damage_document
 
 pytestmark = pytest.mark.anyio
 
@@ -147,6 +153,37 @@ async def test_a_range_gives_that_part(
         begin = data.index(expected)
         last = begin + len(expected) - 1
         assert part.headers["content-range"] == f"bytes {begin}-{last}/{len(data)}"
+
+
+async def test_contents_are_checked_without_a_copy_and_few_at_once(
+    open_client: Opener,
+    make_prompt: Callable[..., bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    open_checked, lock = BlobStore.open_checked, threading.Lock()
+    running = most = 0
+
+    def counted(self: BlobStore, digest: str) -> BinaryIO:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.05)
+        with lock:
+            running -= 1
+        return open_checked(self, digest)
+
+    monkeypatch.setattr(BlobStore, "open_checked", counted)
+    async with open_client() as client:
+        data, url = make_prompt(1), "/v1/prompts/fashion/content"
+        await client.put("/v1/prompts/fashion", content=data)
+        (tmp_path / "spool").rmdir()  # nothing is spooled
+        asked = (client.get(url, headers={"Range": "bytes=0-0"}) for _ in range(60))
+        answers = await asyncio.gather(*asked)
+        (tmp_path / "spool").mkdir()
+    assert {answer.content for answer in answers} == {data[:1]}
+    assert 1 <= most <= joblib.cpu_count()
 
 
 async def test_ranges_that_cannot_be_given(
