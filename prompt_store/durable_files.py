@@ -56,14 +56,25 @@ def sync_folders(root: Path, folder: Path) -> None:
     All of them, not only new ones: another writer may have made one and not synced it yet.
     """
     while True:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(folder)
         if folder == root:
             return
         folder = folder.parent
+
+
+def sync_path(root: Path) -> None:
+    """Put `root`, and the entries that lead to it on its file system, on the disk.
+
+    A folder that this process may not read holds no entry that it has made.
+    """
+    root = root.resolve()
+    device = root.stat().st_dev
+    _sync(root)
+    for folder in root.parents:
+        if folder.stat().st_dev != device:
+            return
+        with suppress(PermissionError):
+            _sync(folder)
 
 
 def remove_stale_temporaries(root: Path, *, older_than_unix_s: float) -> int:
@@ -81,6 +92,14 @@ def remove_stale_temporaries(root: Path, *, older_than_unix_s: float) -> int:
                 path.unlink()
                 removed += 1
     return removed
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_and_link(root: Path, target: Path, write: Callable[[BinaryIO], object]) -> bool:

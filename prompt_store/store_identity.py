@@ -4,12 +4,15 @@ A store has an empty folder `.identity-<32 hexadecimal digits>` in its root, mad
 process that opens it. An empty mount point has none, and another store has another one. Processes
 that open a new store at the same moment may make one each; all of them stay, and each process looks
 for the one that it found or made.
+
+It is made once the folders that lead to the root, which the process may have made too, are on the
+disk: whoever finds it need not make sure of them.
 """
 
 import secrets
 from pathlib import Path
 
-from prompt_store.durable_files import sync_folders
+from prompt_store.durable_files import sync_folders, sync_path
 
 PREFIX = ".identity-"
 
@@ -43,6 +46,7 @@ class StoreIdentity:
 
 def _made(root: Path) -> Path:
     mark = root / f"{PREFIX}{secrets.token_hex(16)}"
+    sync_path(root)
     mark.mkdir()
     sync_folders(root, root)
     return mark

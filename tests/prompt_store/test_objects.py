@@ -213,6 +213,26 @@ def test_nothing_is_written_or_missing_while_the_volume_is_not_mounted(
     assert objects.size("mark") == 0
 
 
+def test_the_folders_that_lead_to_a_new_store_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    root = tmp_path / "var" / "lib" / "store"
+    open_object_store(root.as_uri())
+    assert {tmp_path, tmp_path / "var", tmp_path / "var/lib", root} <= set(synced)
+    synced.clear()
+    open_object_store(root.as_uri())  # it has its identity, so they are on the disk
+    assert root in synced
+    assert root.parent not in synced
+
+
 def test_another_store_in_its_place_is_not_written_to(root: Path, objects: ObjectStore) -> None:
     root.rename(root.with_name("volume"))
     open_object_store(root.as_uri()).put_new("other", b"")
