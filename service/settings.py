@@ -1,5 +1,6 @@
 """Settings of the HTTP service, read from `HGPROMPT_…` environment variables."""
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -137,6 +138,17 @@ class ServiceSettings(EnvironmentSettings):
                 f"HGPROMPT_FRONT_PROCESSES={self.num_fronts} needs Linux (memfd_create, prctl); "
                 f"this is {sys.platform}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _folders_can_be_written_to(self) -> Self:
+        used = {
+            "HGPROMPT_UPLOAD_DIR": (self.upload_dir, self.serves_api),
+            "HGPROMPT_RUNTIME_DIR": (self.runtime_dir, self.has_fronts),
+        }
+        for variable, (folder, is_used) in used.items():
+            if is_used and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+                raise ValueError(f"{variable}={folder} is not a folder that can be written to")
         return self
 
     @property

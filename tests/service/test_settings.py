@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import joblib
@@ -43,6 +44,27 @@ def test_wrong_settings_are_explained_without_a_traceback(
     with pytest.raises(SystemExit) as caught:
         main()
     assert words in str(caught.value.code)
+
+
+@pytest.mark.parametrize("name", ["UPLOAD_DIR", "RUNTIME_DIR"])
+@pytest.mark.parametrize("folder", ["missing", "file", "/proc/self"])
+def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, folder: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(os, "access", lambda path, _: str(path) != "/proc/self")  # also for root
+    monkeypatch.setenv("HGPROMPT_FRONT_PROCESSES", "1")
+    monkeypatch.setenv(f"HGPROMPT_{name}", str(tmp_path / folder))
+    with pytest.raises(SystemExit) as caught:
+        main()
+    expected = f"HGPROMPT_{name}={tmp_path / folder} is not a folder that can be written to"
+    assert expected in str(caught.value.code)
+
+
+def test_folders_that_a_process_does_not_use_may_be_missing(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    ServiceSettings(role="classifier", upload_dir=missing)
+    ServiceSettings(front_processes=0, runtime_dir=missing)
 
 
 def test_a_password_in_a_setting_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
