@@ -98,7 +98,10 @@ async def get_content(
 
 @router.delete("/{name}", status_code=204, openapi_extra=CONDITIONS)
 def delete_prompt(name: NamePath, request: Request, parts: PartsDep) -> None:
-    """Delete every version of a prompt that no ensemble depends on."""
+    """Delete every version of a prompt that no ensemble depends on.
+
+    A fit that is asked for at the same moment may be accepted too; it keeps the prompt's content.
+    """
     dependents = [str(fit_id) for fit_id in parts.ensembles.dependents(name)]
     if dependents:
         raise problem_error(

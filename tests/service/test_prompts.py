@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from backbones.info import LoadedBackbone
 from jobs.ensembles import EnsembleStore
-from jobs.records import SourceRef
+from jobs.records import FitId, FitSpec, SourceRef
 from prompt_store.blobs import BlobStore
 from prompt_store.errors import NotFoundError
 from tests.service.conftest import Opener, damage_document
@@ -332,6 +332,36 @@ async def test_deleting_hides_a_prompt_unless_an_ensemble_depends_on_it(
     gone = await client.get("/v1/prompts/fashion/versions/1")
     assert (gone.status_code, slug(gone)) == (404, "not-found")
     assert (await client.put("/v1/prompts/fashion", content=make_prompt(1))).json()["version"] == 3
+
+
+async def test_a_fit_that_is_asked_for_during_a_deletion_keeps_the_content_of_its_sources(
+    client: httpx.AsyncClient,
+    make_prompt: Callable[..., bytes],
+    ensembles: EnsembleStore,
+    blobs: BlobStore,
+    make_spec: Callable[..., FitSpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As docs/operations.md has it: neither waits for the other, and nothing is lost."""
+    data, url = make_prompt(1), "/v1/prompts/fashion"
+    source = SourceRef(name="fashion", version=1, digest=digest_of(data))
+    await client.put(url, content=data)
+    dependents = EnsembleStore.dependents
+
+    def asked_for_after(self: EnsembleStore, prompt: str) -> tuple[FitId, ...]:
+        found = dependents(self, prompt)
+        ensembles.create(make_spec("animals", sources=(source,)))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EnsembleStore, "dependents", asked_for_after)
+        assert (await client.delete(url)).status_code == 204
+    fit = (await client.get("/v1/ensembles/animals")).json()
+    assert fit["status"] == "queued"
+    assert blobs.get_bytes(source.digest) == data
+    assert (await client.get(url)).status_code == 404
+    await client.put(url, content=make_prompt(2))
+    assert (await client.delete(url)).status_code == 409  # the fit counts from then on
 
 
 NEW = {"If-None-Match": "*"}
