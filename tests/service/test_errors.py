@@ -326,6 +326,8 @@ INTERNAL = {
     "FenceLostError",
     "FitRefusedError",
     "FitStoppedError",
+    "HandlerStuckError",
+    "InputsUnavailableError",
     "InspectionStoppedError",
     "NotRecordedError",
     "WorkerBrokenError",
