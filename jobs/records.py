@@ -38,7 +38,7 @@ class FitId:
         """
         name, _, version = text.partition("@")
         if not re.fullmatch(NAME_PATTERN, name) or not re.fullmatch("[1-9][0-9]{0,7}", version):
-            raise FitIdError(f"{text!r} is not a fit id; expected name@version")
+            raise FitIdError(f"{text!r} is not a version of an ensemble; expected name@version")
         return cls(name, int(version))
 
     def __str__(self) -> str:

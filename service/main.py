@@ -15,7 +15,7 @@ from service.composition import compose
 from service.http_server.drain import Drain
 from service.http_server.last_resort import LAST_TRACES_S, PATIENCE_S
 from service.http_server.serving import serve
-from service.processes.service_supervisor import supervise
+from service.processes.service_supervisor import bound, supervise
 from service.settings import ServiceSettings
 from service.tracing import trace_requests
 
@@ -53,6 +53,7 @@ def main() -> None:
     remove_leftovers(settings.upload_dir)
     if settings.has_fronts:
         sys.exit(supervise(settings))
+    _check_address(settings)
     try:
         app = build_app(settings, deployment, _load_backbone(settings))
     except (BackboneError, PromptStoreError, SettingsError) as error:
@@ -64,6 +65,15 @@ def main() -> None:
     else:
         serve(app, settings, drain, patience_s=PATIENCE_S + LAST_TRACES_S)
         send_last_traces()
+
+
+def _check_address(settings: ServiceSettings) -> None:
+    """Exit at once, and not once the backbone is loaded, if the address cannot be listened on."""
+    try:
+        for listener in bound(settings.host, settings.port):
+            listener.close()
+    except OSError as error:
+        sys.exit(f"service: cannot listen on {settings.host}:{settings.port}: {error}")
 
 
 def _load_backbone(settings: ServiceSettings) -> LoadedBackbone:

@@ -7,7 +7,7 @@ import sys
 
 import joblib
 import torch
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from backbones.errors import BackboneError
 from backbones.settings import BackboneSettings
@@ -56,6 +56,7 @@ def main() -> int:
         "worker ready", extra={"backbone": backbone.info.digest, "device": str(backbone.vit.device)}
     )
     send_last_traces = start_tracing("hgprompt-worker")
+    disable_created_metrics()  # as the service does
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry)
     try:

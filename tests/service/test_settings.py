@@ -1,4 +1,5 @@
 import os
+import socket
 from pathlib import Path
 
 import joblib
@@ -65,6 +66,19 @@ def test_folders_that_a_process_does_not_use_may_be_missing(tmp_path: Path) -> N
     missing = tmp_path / "missing"
     ServiceSettings(role="classifier", upload_dir=missing)
     ServiceSettings(front_processes=0, runtime_dir=missing)
+
+
+def test_a_port_in_use_is_told_of_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HGPROMPT_BACKBONE", "no-such-model")
+    monkeypatch.setattr("service.main.configure_logging", lambda _: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("HGPROMPT_PORT", str(port))
+        with pytest.raises(SystemExit) as caught:
+            main()
+    assert str(caught.value.code).startswith(f"service: cannot listen on 127.0.0.1:{port}: ")
 
 
 def test_a_password_in_a_setting_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

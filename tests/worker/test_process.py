@@ -186,11 +186,11 @@ def own_logging() -> Iterator[None]:
         ("BACKBONE", "nope", "'nope' is neither"),
         ("BACKBONE", "random:resnet10t", "not a timm VisionTransformer"),
         ("STORE_URL", "ftp://elsewhere", "ftp://elsewhere"),
-        ("LEASE_S", "0", "lease_s"),
-        ("REDIS_URL", "localhost", "redis_url"),
-        ("PRECISION", "fp8", "precision"),
-        ("WORKER_NUM_THREADS", "-1", "num_threads"),
-        ("WORKER_LOG_LEVEL", "LOUD", "log_level"),
+        ("LEASE_S", "0", "HGPROMPT_LEASE_S='0': "),
+        ("REDIS_URL", "localhost", "HGPROMPT_REDIS_URL: "),
+        ("PRECISION", "fp8", "HGPROMPT_PRECISION='fp8': "),
+        ("WORKER_NUM_THREADS", "-1", "HGPROMPT_WORKER_NUM_THREADS='-1': "),
+        ("WORKER_LOG_LEVEL", "LOUD", "HGPROMPT_WORKER_LOG_LEVEL='LOUD': "),
     ],
 )
 @pytest.mark.usefixtures("own_logging", "tiny_environment")

@@ -210,7 +210,7 @@ def test_test_images_of_other_classes_are_refused(
     [
         ("BACKBONE", "nope", "'nope' is neither"),
         ("BACKBONE", "random:resnet10t", "not a timm VisionTransformer"),
-        ("PRECISION", "fp8", "precision"),
+        ("PRECISION", "fp8", "HGPROMPT_PRECISION='fp8': "),
     ],
 )
 def test_a_backbone_that_cannot_be_loaded_is_said(

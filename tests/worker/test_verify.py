@@ -145,7 +145,7 @@ def test_what_cannot_be_verified_is_said_in_a_line(
     spec = make_spec(method="mean")
     assert verify("inks") == (
         1,
-        "cannot verify inks: 'inks' is not a fit id; expected name@version\n",
+        "cannot verify inks: 'inks' is not a version of an ensemble; expected name@version\n",
     )
     assert verify("inks@1") == (1, f"inks@1 has no published artifact in {store_url}\n")
     ensembles.create(spec)
@@ -166,4 +166,4 @@ def test_settings_that_make_no_sense_are_said_not_raised(
 
     assert main(["inks@1"]) == 1
 
-    assert "lease_s" in capsys.readouterr().err
+    assert "HGPROMPT_LEASE_S='soon': " in capsys.readouterr().err
