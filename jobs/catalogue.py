@@ -56,14 +56,17 @@ class EnsembleCatalogue:
         return entry
 
     def request_with(self, name: str, idempotency_digest: str) -> FitRequest | None:
-        """The request that came with an idempotency key, also if it has been deleted since.
+        """The ensemble's request that came with an idempotency key, also if deleted since.
 
-        Reads the ensemble's numbers from the newest on, all of them if there is no such request.
+        Raises:
+            CorruptDocumentError: The one that a mark points to is damaged, and may be it.
         """
-        for number in range(self._numbers.settled_tail(name).number, 0, -1):
-            entry = self._numbers.entry(FitId(name, number))
-            if isinstance(entry, FitRequest) and entry.idempotency_digest == idempotency_digest:
-                return entry
+        for fit_id in self._marked(keys.idempotency_folder(idempotency_digest)):
+            request = self._marked_request(fit_id) if fit_id.name == name else None
+            if request is not None and request.idempotency_digest == idempotency_digest:
+                # Its writer may have been killed before it could make sure of this.
+                self._objects.sync(keys.request_key(fit_id))
+                return request
         return None
 
     def check_living(self, fit_id: FitId) -> None:
@@ -267,6 +270,13 @@ class EnsembleCatalogue:
             with suppress(FitIdError):
                 found.append(FitId.parse(key))
         return found
+
+    def _marked_request(self, fit_id: FitId) -> FitRequest | None:
+        """The request that a mark points to; None if another one or none has its number."""
+        try:
+            return self.request(fit_id)
+        except FitNotFoundError:
+            return None
 
     def _exists(self, key: str) -> bool:
         return self._objects.size(key) is not None

@@ -79,19 +79,20 @@ class EnsembleStore(EnsembleCatalogue):
             spec: What is asked for.
             idempotency_digest: That of the caller's idempotency key. If a request of this ensemble
                 came with the same key, also one that has been deleted since, that one is returned.
+
+        Raises:
+            CorruptDocumentError: A request that may have come with the same key is damaged, or the
+                last one is, and may be a deletion; nothing was written.
         """
         self._objects.put_new(keys.name_key(spec.name), MARK)
-        looked_at = 0
         while True:
             # The tail is read before the key is looked for: a request with the same key that takes
             # the number after this tail makes our own creation fail, an earlier one is found.
             tail = self._numbers.settled_tail(spec.name)
             if idempotency_digest is not None:
-                versions = range(looked_at + 1, tail.number + 1)
-                earlier = self._request_among(spec.name, versions, idempotency_digest)
+                earlier = self.request_with(spec.name, idempotency_digest)
                 if earlier is not None:
                     return earlier
-                looked_at = tail.number
             request = FitRequest(
                 **spec.fields(),
                 version=tail.number + 1,
@@ -102,6 +103,10 @@ class EnsembleStore(EnsembleCatalogue):
             self._objects.put_new(keys.open_key(request.fit_id), MARK)
             for prompt in spec.prompts:
                 self._objects.put_new(keys.prompt_key(prompt, request.fit_id), MARK)
+            if idempotency_digest is not None:
+                self._objects.put_new(
+                    keys.idempotency_key(idempotency_digest, request.fit_id), MARK
+                )
             if put_document(self._objects, keys.request_key(request.fit_id), request):
                 return request
 
@@ -275,23 +280,6 @@ class EnsembleStore(EnsembleCatalogue):
         except CorruptDocumentError as error:
             logger.error("passed over: %s", error)  # noqa: TRY400
             return None
-
-    def _request_among(
-        self, name: str, versions: range, idempotency_digest: str
-    ) -> FitRequest | None:
-        """The request that came with an idempotency key, if it is among some versions.
-
-        Damaged ones are passed over and logged.
-        """
-        for version in reversed(versions):
-            try:
-                entry = self._numbers.entry(FitId(name, version))
-            except CorruptDocumentError as error:
-                logger.error("passed over: %s", error)  # noqa: TRY400
-                continue
-            if isinstance(entry, FitRequest) and entry.idempotency_digest == idempotency_digest:
-                return entry
-        return None
 
     def _lives(self, name: str, version: int) -> bool:
         return not self._numbers.deleted(FitId(name, version))

@@ -16,9 +16,13 @@ request or a deletion, and is ignored):
 
     ensembles-open/<name>@<version>                 perhaps unfinished; deleted after the outcome
     ensembles-by-name/<name>                        the name has been used
+    ensembles-by-key/<hash>/<name>@<version>        the request came with the idempotency key of
+                                                    this SHA-256
     ensembles-by-prompt/<prompt>/<name>@<version>   the fit depends on the prompt (older marks of
                                                     fits that use no source do not count)
 """
+
+import re
 
 from jobs.records import FitId
 
@@ -30,6 +34,11 @@ NAMES_FOLDER = "ensembles-by-name"
 def versions_folder(name: str) -> str:
     """Every version of one ensemble."""
     return f"{ENSEMBLES_FOLDER}/{name}/versions"
+
+
+def is_version_folder(name: str) -> bool:
+    """Whether a folder below `versions_folder` is that of a version: others are not ours."""
+    return re.fullmatch("[0-9]{8}", name) is not None
 
 
 def fit_folder(fit_id: FitId) -> str:
@@ -65,6 +74,16 @@ def open_key(fit_id: FitId) -> str:
 def name_key(name: str) -> str:
     """Mark that the name has been used."""
     return f"{NAMES_FOLDER}/{name}"
+
+
+def idempotency_folder(idempotency_digest: str) -> str:
+    """Marks of every request that came with an idempotency key."""
+    return f"ensembles-by-key/{idempotency_digest.removeprefix('sha256:')}"
+
+
+def idempotency_key(idempotency_digest: str, fit_id: FitId) -> str:
+    """Mark that the request came with an idempotency key."""
+    return f"{idempotency_folder(idempotency_digest)}/{fit_id}"
 
 
 def prompt_folder(prompt: str) -> str:

@@ -6,7 +6,6 @@ once are in an order, and each document can tell what was deleted before it.
 """
 
 import logging
-import re
 import threading
 from dataclasses import dataclass
 
@@ -23,7 +22,6 @@ from prompt_store.objects import ObjectStore
 logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 100_000
-_REQUEST = re.compile(r"([0-9]{8})/request\.json")
 
 
 class _Entry(RootModel[FitRequest | Deletion]):
@@ -90,12 +88,14 @@ class VersionNumbers:
         return self._objects.size(keys.request_key(fit_id)) is not None
 
     def tail(self, name: str) -> Tail:
-        """The end of the numbers, by one listing of the ensemble's folder."""
-        folder = keys.versions_folder(name)
-        found = (key.removeprefix(f"{folder}/") for key in self._objects.list(folder))
-        matches = (_REQUEST.fullmatch(key) for key in found)
-        last = max((int(match[1]) for match in matches if match), default=0)
-        return self.tail_at(FitId(name, last)) if last else Tail(0, 0)
+        """The end of the numbers, by the names of the folders of the ensemble's versions.
+
+        The folder of a writer that was killed, or has not come to it yet, holds no request.
+        """
+        for folder in reversed(self._objects.children(keys.versions_folder(name))):
+            if keys.is_version_folder(folder) and self.exists(FitId(name, int(folder))):
+                return self.tail_at(FitId(name, int(folder)))
+        return Tail(0, 0)
 
     def settled_tail(self, name: str) -> Tail:
         """The end of the numbers, on the disk: whoever takes the next one leaves no gap before it.

@@ -182,8 +182,9 @@ class VersionSeries(Generic[M]):
             NotFoundError: The name is unknown, or was deleted.
             CorruptDocumentError: The latest version is damaged, and may be a deletion.
         """
-        first = max(self._living_tail(name).since, after) + 1
-        numbers = [number for number in self._numbers(name) if number >= first]
+        written = self._numbers(check_name(name))
+        first = max(self._living(name, self._tail_of(name, written)).since, after) + 1
+        numbers = [number for number in written if number >= first]
         found = (
             self._readable(name, partial(self._entry, name, number)) for number in numbers[:limit]
         )
@@ -279,14 +280,18 @@ class VersionSeries(Generic[M]):
         return None
 
     def _tail(self, name: str) -> _Tail[M]:
-        numbers = self._numbers(name)
+        return self._tail_of(name, self._numbers(name))
+
+    def _tail_of(self, name: str, numbers: list[int]) -> _Tail[M]:
         if not numbers:
             return _Tail(0, 0, None)
         entry = self._entry(name, numbers[-1])
         return _Tail(numbers[-1], entry.since, entry.manifest)
 
     def _living_tail(self, name: str) -> _Tail[M]:
-        tail = self._tail(check_name(name))
+        return self._living(name, self._tail(check_name(name)))
+
+    def _living(self, name: str, tail: _Tail[M]) -> _Tail[M]:
         if tail.manifest is None:
             state = "has been deleted from" if tail.number else "is not in"
             raise NotFoundError(f"{name} {state} {self._root}")

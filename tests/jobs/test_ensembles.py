@@ -1,6 +1,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from jobs.ensembles import EnsembleStore
 from jobs.errors import FenceLostError, FitEndedError, FitHeldError, FitNotFoundError
 from jobs.records import FitAttempt, FitError, FitId, FitResultDocs, FitState
 from prompt_store.blobs import BlobStore
+from prompt_store.clock import utc_now
+from prompt_store.errors import CorruptDocumentError
 from prompt_store.objects import ObjectStore
 from tests.jobs.conftest import Damage, MakeSpec, MakeStore, ReopenDamaged
 
@@ -31,7 +34,11 @@ def test_of_many_at_once_each_gets_a_version(store: EnsembleStore, make_spec: Ma
         assert store.request(request.fit_id).seed == request.seed
 
 
-KEY, OTHER_KEY = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
+KEY, OTHER_KEY = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+
+
+def key_digest(number: int) -> str:
+    return f"sha256:{number:064d}"
 
 
 def test_one_idempotency_key_makes_one_fit(store: EnsembleStore, make_spec: MakeSpec) -> None:
@@ -49,7 +56,7 @@ def test_one_idempotency_key_makes_one_fit(store: EnsembleStore, make_spec: Make
     assert store.create(make_spec("fashion"), KEY) == made[0]
 
 
-def test_a_damaged_request_keeps_no_key_from_being_used(
+def test_a_damaged_request_keeps_no_other_key_from_being_used(
     store: EnsembleStore, make_spec: MakeSpec, reopen_damaged: ReopenDamaged
 ) -> None:
     damaged = store.create(make_spec("fashion"), OTHER_KEY).fit_id
@@ -57,6 +64,67 @@ def test_a_damaged_request_keeps_no_key_from_being_used(
     afresh = reopen_damaged(damaged)
     assert afresh.create(make_spec("fashion"), KEY).version == 2
     assert afresh.create(make_spec("fashion"), KEY).version == 2
+    with pytest.raises(CorruptDocumentError, match="fashion@1 is damaged"):
+        afresh.create(make_spec("fashion"), OTHER_KEY)
+
+
+class CountingStore(ObjectStore):
+    """Counts what is read, and the keys that listings go through."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.read: list[str] = []
+        self.listed = 0
+
+    def get(self, key: str) -> bytes:
+        self.read.append(key)
+        return super().get(key)
+
+    def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> list[str]:
+        found = super().list(prefix, start_after=start_after, limit=limit)
+        self.listed += len(found)
+        return found
+
+
+def test_another_version_costs_no_look_at_those_before(
+    store: EnsembleStore, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    for number in range(30):
+        store.claim_attempt(store.create(make_spec("fashion"), key_digest(number)).fit_id, "worker")
+    counting = CountingStore(tmp_path / "store")
+    afresh = EnsembleStore(counting, BlobStore(counting), utc_now)
+    assert afresh.create(make_spec("fashion"), KEY).version == 31
+    assert counting.read == [store_keys.request_key(FitId("fashion", 30))]
+    assert afresh.create(make_spec("fashion"), key_digest(7)).version == 8
+    assert afresh.request_with("fashion", key_digest(8)) == store.request(FitId("fashion", 9))
+    assert afresh.request_with("other", key_digest(8)) is None
+    assert len(afresh.versions("fashion")) == 31
+    assert len(counting.read) == 4  # the tail twice, and the two that were found
+    assert counting.listed == 3  # the marks of three keys
+
+
+def test_the_folder_of_a_writer_that_was_killed_is_no_version(
+    store: EnsembleStore, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    store.create(make_spec("fashion"))
+    versions = tmp_path / "store" / store_keys.versions_folder("fashion")
+    (versions / "00000002").mkdir()
+    (versions / "not a number").mkdir()
+    (versions / "notes").mkdir()
+    assert store.versions("fashion") == (1,)
+    assert store.create(make_spec("fashion"), KEY).version == 2
+
+
+def test_a_key_whose_writer_lost_the_number_to_another_is_free(
+    store: EnsembleStore, objects: ObjectStore, make_spec: MakeSpec
+) -> None:
+    """Or was killed before it could write its request."""
+    store.create(make_spec("fashion"), OTHER_KEY)
+    for version in (1, 2):
+        mark = store_keys.idempotency_key(KEY, FitId("fashion", version))
+        objects.put_new(mark, b"{}")
+    assert store.request_with("fashion", KEY) is None
+    assert store.create(make_spec("fashion"), KEY).version == 2
 
 
 def test_of_many_claims_at_once_the_newest_is_the_fence(
