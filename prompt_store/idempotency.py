@@ -3,11 +3,12 @@
 | key | holds |
 |---|---|
 | `idempotency/<hash>/attempts/<8 digits>.json` | when an attempt began and at what request |
-| `idempotency/<hash>/released/<8 digits>.json` | nothing: this attempt failed, another may follow |
+| `idempotency/<hash>/released/<8 digits>.json` | this attempt failed, and whether it was refused |
 | `idempotency/<hash>/answer.json` | the first answer |
 
 `<hash>` is the SHA-256 of the caller's key, which may hold any characters. An attempt that was
-neither answered nor released, because its process was killed, is taken over after a while.
+neither answered nor released, because its process was killed, is taken over after a while. A key
+belongs to the first request that came with it, unless every attempt so far was refused.
 """
 
 import hashlib
@@ -75,6 +76,12 @@ class _Attempt(BaseModel):
     began_at: datetime
 
 
+class _Release(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    refused: bool
+
+
 class IdempotencyStore:
     """First answers by idempotency key, kept for ever.
 
@@ -108,7 +115,7 @@ class IdempotencyStore:
         numbers = self._numbers(folder, "attempts")
         if numbers:
             latest = self._attempt(folder, numbers[-1])
-            if latest.request_digest != request_digest:
+            if latest.request_digest != request_digest and not self._all_refused(folder, numbers):
                 raise IdempotencyMismatchError(
                     f"idempotency key {shown(key)} was first used for another request"
                 )
@@ -136,9 +143,26 @@ class IdempotencyStore:
             return answer
         return get_document(self._objects, key, Answer)
 
-    def release(self, claim: Claim) -> None:
-        """Let the next request with this key do the work, because this attempt failed."""
-        self._objects.put_new(f"{_folder(claim.key)}/released/{claim.attempt:08d}.json", b"{}")
+    def release(self, claim: Claim, *, refused: bool) -> None:
+        """Let the next request with this key do the work, because this attempt failed.
+
+        Args:
+            claim: The attempt.
+            refused: Whether it is certain that it has done nothing: if that is so of every attempt,
+                the next request may be another one.
+        """
+        key = _release_key(_folder(claim.key), claim.attempt)
+        put_document(self._objects, key, _Release(refused=refused))
+
+    def _all_refused(self, folder: str, attempts: list[int]) -> bool:
+        return all(self._refused(folder, number) for number in reversed(attempts))
+
+    def _refused(self, folder: str, attempt: int) -> bool:
+        try:
+            release = get_document(self._objects, _release_key(folder, attempt), _Release)
+        except NotFoundError:
+            return False
+        return release.refused
 
     def _answer(self, folder: str) -> Answer | None:
         try:
@@ -160,6 +184,10 @@ _PATIENCE = timedelta(seconds=5)
 
 def _folder(key: str) -> str:
     return f"idempotency/{_hashed(key)}"
+
+
+def _release_key(folder: str, attempt: int) -> str:
+    return f"{folder}/released/{attempt:08d}.json"
 
 
 def _hashed(key: str) -> str:

@@ -10,9 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from prompt_store.idempotency import Answer, Claim, IdempotencyStore
+from service.errors import problem_of
 
 MAX_KEY_CHARACTERS = 255
 REPLAYED = "Idempotency-Replayed"
+_SERVER_ERRORS = 500
 
 IdempotencyKey = Annotated[
     str | None,
@@ -22,7 +24,7 @@ IdempotencyKey = Annotated[
         max_length=MAX_KEY_CHARACTERS,
         description="A retry with the same key and body gets the first success again, with "
         f"`{REPLAYED}: true`; 409 while the first request is not answered yet, 422 with another "
-        "body. A refusal is not kept: a retry of what was refused is judged anew",
+        "body. A refusal (4xx) is not kept: what was refused is judged anew, and may be changed",
     ),
 ]
 
@@ -35,7 +37,8 @@ async def answered_once(
 ) -> Response:
     """Do `work`, or repeat the answer that it gave before under this key.
 
-    Only successes are kept: a refusal changed nothing, so a retry is judged anew.
+    Only successes are kept: a refusal changed nothing, so a retry is judged anew, and another
+    request may come with the key. After any other failure, only the same one may.
 
     Args:
         request: Whose method, path and body the key belongs to.
@@ -57,8 +60,8 @@ async def answered_once(
         return _response(claim, replayed=True)
     try:
         response = await work(claim)
-    except BaseException:
-        await asyncio.to_thread(store.release, claim)
+    except BaseException as error:
+        await asyncio.to_thread(store.release, claim, refused=_is_refusal(error))
         raise
     answer = Answer(
         status=response.status_code,
@@ -66,6 +69,11 @@ async def answered_once(
         body=bytes(response.body),
     )
     return _response(await asyncio.to_thread(store.finish, claim, answer), replayed=False)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether it will be answered 4xx, so that nothing was done."""
+    return isinstance(error, Exception) and problem_of(error).status < _SERVER_ERRORS
 
 
 async def _request_digest(request: Request) -> str:

@@ -17,10 +17,13 @@ def store(objects: ObjectStore, clock: Callable[..., object]) -> IdempotencyStor
     return IdempotencyStore(objects, clock, takeover_after_s=60)
 
 
-def claim(store: IdempotencyStore, key: str = KEY) -> Claim:
-    found = store.begin(key, "request")
+def claim_of(found: Claim | Answer) -> Claim:
     assert isinstance(found, Claim)
     return found
+
+
+def claim(store: IdempotencyStore, key: str = KEY) -> Claim:
+    return claim_of(store.begin(key, "request"))
 
 
 def test_a_replay_gets_the_first_answer(store: IdempotencyStore) -> None:
@@ -52,13 +55,33 @@ def test_a_twin_waits_while_the_first_is_worked_on(store: IdempotencyStore) -> N
 
 
 def test_a_released_request_may_be_tried_again_at_once(store: IdempotencyStore) -> None:
-    store.release(claim(store))
+    store.release(claim(store), refused=False)
     second = claim(store)
     assert second.attempt == 2
     with pytest.raises(IdempotencyInProgressError):
         store.begin(KEY, "request")
     store.finish(second, ANSWER)
     assert store.begin(KEY, "request") == ANSWER
+
+
+def test_a_key_that_was_only_refused_is_free_for_another_request(store: IdempotencyStore) -> None:
+    store.release(claim(store), refused=True)
+    other = claim_of(store.begin(KEY, "another"))
+    with pytest.raises(IdempotencyMismatchError):
+        store.begin(KEY, "request")
+    store.release(other, refused=False)
+    assert claim_of(store.begin(KEY, "another")).attempt == 3
+    with pytest.raises(IdempotencyMismatchError):
+        store.begin(KEY, "request")
+
+
+def test_a_key_is_not_free_after_an_attempt_that_may_have_done_the_work(
+    store: IdempotencyStore,
+) -> None:
+    store.release(claim(store), refused=False)
+    store.release(claim(store), refused=True)
+    with pytest.raises(IdempotencyMismatchError):
+        store.begin(KEY, "another")
 
 
 def test_a_killed_request_is_taken_over_and_its_late_answer_is_not_kept(
@@ -71,7 +94,7 @@ def test_a_killed_request_is_taken_over_and_its_late_answer_is_not_kept(
     assert caught.value.retry_after_s == 1
     clock.advance(seconds=2)
     second = claim(store)
-    store.release(first)  # says nothing about the second attempt
+    store.release(first, refused=True)  # says nothing about the second attempt
     with pytest.raises(IdempotencyInProgressError):
         store.begin(KEY, "request")
     assert store.finish(second, ANSWER) == ANSWER

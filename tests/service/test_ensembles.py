@@ -109,6 +109,19 @@ async def test_a_refused_request_does_not_use_up_its_key(
     assert (await client.post("/v1/ensembles", json=later, headers=headers)).status_code == 202
 
 
+async def test_a_refused_request_may_be_mended_under_its_key(
+    client: httpx.AsyncClient, wanted: dict[str, object], ensembles: EnsembleStore
+) -> None:
+    headers = {"Idempotency-Key": "k"}
+    mistaken = {**wanted, "sources": ["mistaken"]}
+    refused = await client.post("/v1/ensembles", json=mistaken, headers=headers)
+    assert (refused.status_code, slug(refused)) == (422, "unknown-source")
+    assert (await client.post("/v1/ensembles", json=wanted, headers=headers)).status_code == 202
+    again = await client.post("/v1/ensembles", json=mistaken, headers=headers)
+    assert (again.status_code, slug(again)) == (422, "idempotency-key-reused")
+    assert ensembles.versions("zoo") == (1,)
+
+
 async def test_a_retry_finds_the_fit_of_a_write_that_seemed_to_fail(
     client: httpx.AsyncClient,
     wanted: dict[str, object],
@@ -127,6 +140,8 @@ async def test_a_retry_finds_the_fit_of_a_write_that_seemed_to_fail(
         patched.setattr(EnsembleStore, "create", ambiguous)
         failed = await client.post("/v1/ensembles", json=wanted, headers=headers)
         assert failed.status_code == 503
+    other = await client.post("/v1/ensembles", json={**wanted, "seed": 8}, headers=headers)
+    assert (other.status_code, slug(other)) == (422, "idempotency-key-reused")
     await client.post("/v1/ensembles", json=wanted)
     again = await client.post("/v1/ensembles", json=wanted, headers=headers)
     assert (again.status_code, again.json()["version"]) == (202, 2)
