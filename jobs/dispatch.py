@@ -25,12 +25,31 @@ RECONNECTION_DELAY = timedelta(seconds=1)
 # Nothing is ever scheduled for later; this is how often pydocket looks all the same.
 SCHEDULING_RESOLUTION = timedelta(seconds=10)
 
+# KEYS[1] stream; ARGV group, lease in ms. A worker that waits for fits looks several times a
+# second, and what is pending of one that runs a fit keeps it. One that only hung is a consumer
+# again with its next look.
+_FORGET_WORKERS = """
+local found = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+if found.err then return 0 end
+local forgotten = 0
+for _, pairs in ipairs(found) do
+  local consumer = {}
+  for i = 1, #pairs, 2 do consumer[pairs[i]] = pairs[i + 1] end
+  if consumer.pending == 0 and consumer.idle > tonumber(ARGV[2]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer.name)
+    forgotten = forgotten + 1
+  end
+end
+return forgotten
+"""
+
 
 class FitQueue:
     """The queue. Use as an async context manager; Redis need not be up for that.
 
-    `enqueue`, `enqueue_abandoned` and `depth` raise `QueueUnavailableError` if an exchange with
-    Redis takes longer than `redis_timeout_s`; of many fits it is asked about some at a time.
+    `enqueue`, `enqueue_abandoned`, `forget_workers` and `depth` raise `QueueUnavailableError` if an
+    exchange with Redis takes longer than `redis_timeout_s`; of many fits it is asked about some at
+    a time.
     """
 
     def __init__(self, settings: DeploymentSettings) -> None:
@@ -96,6 +115,22 @@ class FitQueue:
             for key, run in zip(keys, runs, strict=True)
             if run.get(b"state") == queued and b"stream_id" in run
         }
+
+    async def forget_workers(self) -> int:
+        """Forget the workers that hold no fit and were silent for a lease; return how many.
+
+        pydocket never does, and each life of a worker has a name of its own.
+        """
+        lease_ms = int(self._settings.lease_s * 1000)
+        stream, group = self._docket.stream_key, self._docket.worker_group_name
+        async with (
+            self._exchange(),
+            self._docket.redis() as redis,
+            redis.pipeline(transaction=False) as pipe,
+        ):
+            pipe.eval(_FORGET_WORKERS, 1, stream, group, lease_ms)
+            (forgotten,) = await pipe.execute()
+        return int(forgotten)
 
     async def depth(self) -> int:
         """Fits that are queued or running."""

@@ -34,7 +34,7 @@ class Sweeper:
     interval_s: float
 
     async def sweep(self) -> int:
-        """Queue every abandoned fit once; return how many there were.
+        """Queue every abandoned fit once, return how many there were; forget workers that are gone.
 
         Raises:
             QueueUnavailableError: Redis is away.
@@ -46,6 +46,7 @@ class Sweeper:
             lambda: [fit_id for fit_id in silent if not self.store.ended(fit_id)]
         )
         await self.queue.enqueue_abandoned(abandoned)
+        await self.queue.forget_workers()
         return len(abandoned)
 
     @asynccontextmanager

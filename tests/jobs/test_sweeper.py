@@ -1,16 +1,22 @@
 import asyncio
+import signal
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
+from redis import Redis
+from redis.exceptions import ResponseError
 
 from jobs.dispatch import FitQueue
 from jobs.errors import QueueUnavailableError
 from jobs.progress import ProgressBoard
 from jobs.records import FitId
 from jobs.sweeper import Sweeper
-from tests.jobs.conftest import Deployment, MakeSpec
+from tests.jobs.conftest import Deployment, MakeSpec, until
 
 pytestmark = pytest.mark.alone
+
+STREAM, GROUP = "hgprompt:fits:stream", "docket-workers"
 
 
 def sweep(deployment: Deployment, running: FitId | None = None) -> tuple[int, int]:
@@ -79,6 +85,48 @@ def test_a_sweep_without_redis_says_so(deployment: Deployment, make_spec: MakeSp
     deployment.kill_redis()
     with pytest.raises(QueueUnavailableError):
         sweep(deployment)
+
+
+def consumers(deployment: Deployment) -> set[str]:
+    with deployment.redis() as client:
+        try:
+            return {found["name"] for found in client.xinfo_consumers(STREAM, GROUP)}
+        except ResponseError:  # no worker has made the group yet
+            return set()
+
+
+def test_workers_that_are_gone_are_forgotten_unless_they_hold_a_fit(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    deployment.store.create(make_spec("a"))
+    assert sweep(deployment) == (1, 1)
+    # Messages are pickled, so they are read as bytes.
+    with Redis(unix_socket_path=str(deployment.socket)) as client:
+        client.xgroup_create(STREAM, GROUP, id="0-0")
+        for gone in ("gone", "long-gone"):
+            client.xgroup_createconsumer(STREAM, GROUP, gone)
+        assert client.xreadgroup(GROUP, "gone-with-a-fit", {STREAM: ">"})
+        time.sleep(deployment.settings.lease_s + 0.1)
+        client.xreadgroup(GROUP, "waiting", {STREAM: ">"})
+        sweep(deployment)
+        assert consumers(deployment) == {"gone-with-a-fit", "waiting"}
+        assert client.xpending(STREAM, GROUP)["pending"] == 1
+
+
+def test_a_worker_that_was_killed_is_forgotten_and_one_that_waits_is_not(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    killed = deployment.worker()
+    until(lambda: len(consumers(deployment)) == 1)
+    dead = consumers(deployment)
+    deployment.worker()
+    until(lambda: len(consumers(deployment)) == 2)
+    killed.send(signal.SIGKILL)
+    until(lambda: consumers(deployment).isdisjoint(dead))
+    time.sleep(2 * deployment.settings.lease_s)
+    assert len(consumers(deployment)) == 1
+    fit_id = deployment.store.create(make_spec("quick")).fit_id
+    until(lambda: deployment.status(fit_id) == "succeeded")
 
 
 def test_more_fits_are_queued_than_redis_can_be_asked_about_at_once(
