@@ -22,10 +22,10 @@ class InvalidSplitError(PromptStoreError):
 
     Attributes:
         field: The value at fault.
-        limit: What it may be at most, at least, or has to be.
+        limit: What it may be at most, at least, or has to be; None if no number says what is wrong.
     """
 
-    def __init__(self, message: str, *, limit: float) -> None:
+    def __init__(self, message: str, *, limit: float | None = None) -> None:
         super().__init__(message)
         self.field = "versions"
         self.limit = limit
@@ -70,7 +70,7 @@ class Split(BaseModel):
         weights = {share.version: share.weight for share in shares}
         if len(weights) < len(shares):
             twice = [share.version for share in shares]
-            raise InvalidSplitError(f"versions {twice} repeat one", limit=1)
+            raise InvalidSplitError(f"versions {twice} repeat one; each may be given once")
         total = math.fsum(weights.values())
         if abs(total - 1) > SUM_TOLERANCE:
             raise InvalidSplitError(

@@ -58,8 +58,9 @@ def test_what_does_not_sum_to_one_is_refused(weights: dict[str, float], said: st
 
 
 def test_a_version_twice_is_refused() -> None:
-    with pytest.raises(InvalidSplitError, match=r"versions \[3, 3\] repeat one"):
+    with pytest.raises(InvalidSplitError, match=r"versions \[3, 3\] repeat one") as caught:
         Split.of([Share(version=3, weight=0.5), Share(version=3, weight=0.5)])
+    assert caught.value.limit is None
 
 
 @pytest.mark.parametrize(
