@@ -6,6 +6,10 @@ Neither convex nor concave (H is a convex quadratic form only while S is frozen,
 maximum is a vertex), so several starts: uniform, the best vertices, one random point; and once from
 uniform with lambda annealed from 0, which alone gets stuck where the score has dropped a source.
 The uniform weights and every vertex are scored too and never lost against.
+
+The score is small where the shrinkage is (it is of the order of rho where N - 1 <= D) or near 1.
+The ascent works on the objective in units of the largest score at the uniform weights and the
+vertices, so that what it finds does not depend on how large that is.
 """
 
 from collections.abc import Callable
@@ -84,6 +88,7 @@ def solve_weights(
     if M > 1:
         vertices = np.eye(M)
         scores = [problem.evaluate(vertex) for vertex in vertices]
+        problem.unit = problem.largest_score or 1.0
         best = np.argsort(scores)[::-1][:_NUM_VERTEX_STARTS]
         random = np.random.default_rng(seed).dirichlet(np.ones(M))
         for start in (uniform, *vertices[best], random):
@@ -94,7 +99,10 @@ def solve_weights(
 
 
 def _ascend(problem: "_Problem", start: NDArray[np.float64], stages: tuple[float, ...]) -> None:
-    """Sequential quadratic programming from one start, at each stage's share of lambda."""
+    """Sequential quadratic programming from one start, at each stage's share of lambda.
+
+    Its tolerance and its first step are absolute numbers: `problem.unit` gives them a meaning.
+    """
     point = start
     for stage in stages:
         found = minimize(
@@ -121,7 +129,12 @@ def project(point: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class _Problem:
-    """The objective, its gradient, and the best feasible point seen at the final lambda."""
+    """The objective, its gradient, and the best feasible point seen at the final lambda.
+
+    Attributes:
+        largest_score: Largest |H~| so far.
+        unit: What `negative` divides the objective by, > 0.
+    """
 
     def __init__(
         self,
@@ -136,18 +149,20 @@ class _Problem:
         self.labels, self.shrinkage = labels, shrinkage
         self.penalty, self.penalty_weight = penalty, penalty_weight if penalty else 0.0
         self.on_evaluation = on_evaluation
+        self.largest_score, self.unit = 0.0, 1.0
         self.best: WeightSolution | None = None
         self.curve: list[float] = []
 
     def negative(self, x: NDArray[np.float64], stage: float) -> tuple[float, NDArray[np.float64]]:
-        """Minus the objective at lambda * stage, and its gradient (M,)."""
+        """Minus the objective at lambda * stage, and its gradient (M,), in units of `unit`."""
         alpha = torch.from_numpy(project(x))
         score, by_feature = self._score(alpha)
         gradient = self.flat @ by_feature.reshape(-1)
         penalty, penalty_gradient = self._penalty(alpha)
         weight = self.penalty_weight * stage
         self._keep(alpha, score, penalty)
-        return -(score - weight * penalty), -(gradient - weight * penalty_gradient).numpy()
+        objective = (score - weight * penalty) / self.unit
+        return -objective, -(gradient - weight * penalty_gradient).numpy() / self.unit
 
     def evaluate(self, x: NDArray[np.float64]) -> float:
         """The objective at the final lambda; the point is kept if it is the best yet."""
@@ -175,6 +190,7 @@ class _Problem:
         return float(value.detach()), gradient
 
     def _keep(self, alpha: Tensor, score: float, penalty: float) -> None:
+        self.largest_score = max(self.largest_score, abs(score))
         objective = score - self.penalty_weight * penalty
         if self.best is None or objective > self.best.objective:
             self.best = WeightSolution(alpha.clone(), objective, score, penalty, ())

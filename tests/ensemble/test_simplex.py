@@ -247,6 +247,27 @@ def test_it_beats_a_dense_grid_with_a_penalty() -> None:
     assert solution.objective >= best - 1e-3
 
 
+@pytest.mark.parametrize("shrinkage", [1e-5, 1e-4, 0.99999])
+def test_an_objective_that_is_small_throughout_is_maximised_as_well(shrinkage: float) -> None:
+    """With N - 1 <= D the score is of the order of rho, and near rho = 1 of that of 1 - rho."""
+    rng = np.random.default_rng(0)
+    labels = torch.arange(24) % 4
+    class_means, common = rng.standard_normal((4, 40)), rng.standard_normal((24, 40))
+    noises = 0.7 * rng.standard_normal((3, 24, 40))
+    features = torch.from_numpy(common + noises + 0.9 * class_means[labels])
+
+    def objective(weights: Tensor) -> float:
+        weighted = torch.einsum("m,mnd->nd", weights, features)
+        return float(adjusted_h_score(weighted, labels, shrinkage=shrinkage))
+
+    solution = solve_weights(features, labels, shrinkage=shrinkage)
+
+    on_grid = [objective(point) for point in grid(3, 40)]
+    assert max(map(abs, on_grid)) < 1e-3
+    gain = max(on_grid) - objective(torch.full((3,), 1 / 3, dtype=torch.float64))
+    assert solution.objective >= max(on_grid) - 0.01 * gain
+
+
 def test_fewer_images_than_features_leave_a_usable_objective() -> None:
     """Where the plain score is C - 1 for all weights, the adjusted one finds the good source."""
     rng = np.random.default_rng(0)
