@@ -9,6 +9,9 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from images.errors import ImageDecodeError, ImageTooLargeError
+from images.libtiff import silence_libtiff
+
+silence_libtiff()
 
 # Not AVIF: its decoder unpacks whatever size the bitstream has, though the header says 8 x 8.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -131,8 +134,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _from_integers(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey to 8 bits; 32-bit grey too, unless its values are those of 8 bits."""
     values = np.asarray(image)
-    if values.min() < 0 or values.max() > _MAX_16_BIT:
-        raise ImageDecodeError(f"grey value {values.max()} exceeds 16 bits")
+    for value in (int(values.min()), int(values.max())):
+        if not 0 <= value <= _MAX_16_BIT:
+            raise ImageDecodeError(f"grey value {value} is not from 0 to {_MAX_16_BIT}")
     # Pillow reads 16-bit PGM as 32 bits, scaled to `_MAX_16_BIT`.
     has_32_bits = image.mode == "I" and image.format != "PPM"
     shift = 0 if has_32_bits and values.max() <= _MAX_8_BIT else 8

@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import STRIPBYTECOUNTS, STRIPOFFSETS, TiffImageFile
 
 from images.decoding import ImageLimits, decode_image
 from images.errors import ImageDecodeError
@@ -93,6 +94,26 @@ def test_thirty_two_bit_grey_is_scaled_if_it_has_more_than_eight(
     assert image.mode == "I"
     decoded = decode_image(_encode(image, "TIFF"), LIMITS)
     assert np.asarray(decoded)[0, :, 0].tolist() == shown
+
+
+@pytest.mark.parametrize(("values", "named"), [([0, -7], "-7"), ([0, 70_000], "70000")])
+def test_a_grey_value_beyond_16_bits_is_named(values: list[int], named: str) -> None:
+    image = Image.fromarray(np.array([values], np.int32))
+    with pytest.raises(ImageDecodeError, match=f"grey value {named} is not from 0 to 65535"):
+        decode_image(_encode(image, "TIFF"), LIMITS)
+
+
+def test_a_damaged_fax_coded_image_writes_nothing_past_the_log(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    data = bytearray(_encode(Image.new("1", (64, 32)), "TIFF", compression="group3"))
+    with Image.open(io.BytesIO(data)) as image:
+        assert isinstance(image, TiffImageFile)
+        (start,), (size,) = image.tag_v2[STRIPOFFSETS], image.tag_v2[STRIPBYTECOUNTS]
+    data[start : start + size] = np.random.default_rng(0).bytes(size)
+    # libtiff guesses such rows and goes on.
+    assert decode_image(bytes(data), LIMITS).size == (64, 32)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("format_", ["PNG", "TIFF", "PPM"])
