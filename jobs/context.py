@@ -1,10 +1,9 @@
 """What a fit handler sees of the world: its request, a way to report, and when to stop."""
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from jobs.observer import StageRun
 from jobs.records import FitAttempt, FitRequest, Progress
@@ -44,10 +43,8 @@ class FitContext:
         step: int | None = None,
         total: int | None = None,
         *,
-        eta_s: float | None = None,
         weights: Mapping[str, float] | None = None,
         objective: float | None = None,
-        **details: Any,
     ) -> None:
         """Say how far the fit is. Cheap; call it as often as there is news.
 
@@ -57,16 +54,12 @@ class FitContext:
             stage: Short name of what is being done; a stage that was left is not entered again.
             step: Steps of the stage that are done.
             total: Steps of the stage.
-            eta_s: Seconds until the stage ends; by default extrapolated from `step` and `total`.
             weights: Source name to weight.
             objective: The current total objective.
-            details: Anything else worth showing; must be JSON.
 
         Raises:
             ValueError: The stage was left earlier in this attempt.
-            TypeError: `details` is not JSON.
         """
-        json.dumps(details)
         with self._lock:
             self._enter(stage)
             self._pending[stage] = Progress(
@@ -75,10 +68,9 @@ class FitContext:
                 stage=stage,
                 step=step,
                 total=total,
-                eta_s=self._eta_s(step, total) if eta_s is None else eta_s,
+                eta_s=self._eta_s(step, total),
                 weights=None if weights is None else {k: float(v) for k, v in weights.items()},
                 objective=None if objective is None else float(objective),
-                details=details or None,
             )
 
     def should_stop(self) -> bool:

@@ -196,7 +196,7 @@ class Progress(_Record):
         eta_s: Estimated seconds until the stage ends; None while unknown.
         weights: Source name to weight, once they are being learned.
         objective: The current total objective.
-        details: Whatever else the stage reports.
+        details: Whatever else there is to tell, such as what a finished fit waits for.
     """
 
     id: str | None = None

@@ -49,7 +49,7 @@ def handle(context: FitContext) -> FitResultDocs:
 
 def quick(context: FitContext) -> None:
     context.report_progress("features", 1, 1)
-    context.report_progress("weights", 5, 10, weights={"fashion": 1.0}, objective=0.5, note="x")
+    context.report_progress("weights", 5, 10, weights={"fashion": 1.0}, objective=0.5)
 
 
 def slow(context: FitContext) -> None:
