@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.reporting.markdown import table
 from benchmarks.serving.fairness import fairness_key
 from benchmarks.serving.limit_report import spread
 from benchmarks.serving.machine_text import how_it_was_made
 from benchmarks.serving.records import ClientRun, FairnessRecord, FairnessRound
-from benchmarks.suite.markdown import table
 
 GOAL_RATIO = 1.5
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.reporting.markdown import table
+from benchmarks.reporting.svg import figure_of, save_figure
 from benchmarks.serving.machine_text import how_it_was_made
 from benchmarks.serving.records import GrowthPoint, GrowthRecord
-from benchmarks.suite.markdown import table
-from benchmarks.suite.svg import figure_of, save_figure
 
 TITLES = {
     "tenants": "resident artifacts: one image of a mixed batch of 32",

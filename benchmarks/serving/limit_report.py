@@ -6,11 +6,11 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks.reporting.markdown import table
+from benchmarks.reporting.svg import figure_of, save_figure
 from benchmarks.serving.machine_text import how_it_was_made
 from benchmarks.serving.pictures import PICTURES
 from benchmarks.serving.records import LimitRecord, LimitRound
-from benchmarks.suite.markdown import table
-from benchmarks.suite.svg import figure_of, save_figure
 
 GOAL_RATIO = 0.95
 GOAL_ADDED_MS = 2.0

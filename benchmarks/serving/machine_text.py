@@ -7,7 +7,7 @@ from benchmarks.serving.records import Provenance
 
 def how_it_was_made(provenances: Sequence[Provenance]) -> str:
     """Return the section that names commands, machines, versions and commits."""
-    machines = dict.fromkeys(_machine(each) for each in provenances)
+    machines = dict.fromkeys(str(each.machine) for each in provenances)
     commands = dict.fromkeys(each.command for each in provenances)
     commits = sorted({each.machine.commit or "unknown" for each in provenances})
     times = sorted(each.started_at for each in provenances)
@@ -17,12 +17,3 @@ def how_it_was_made(provenances: Sequence[Provenance]) -> str:
         lines.append(f"- from {times[0]} to {times[-1]}")
     listing = "\n".join(commands)
     return "\n".join(["## How it was made", "", *lines, "", "```", listing, "```"])
-
-
-def _machine(provenance: Provenance) -> str:
-    machine = provenance.machine
-    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
-    return (
-        f"{machine.processor}, {machine.num_cores} cores, torch threads: {machine.num_threads}, "
-        f"device {machine.device}, {machine.system}; {versions}"
-    )

@@ -6,13 +6,13 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks.reporting.markdown import table
+from benchmarks.reporting.svg import figure_of, save_figure
 from benchmarks.serving.machine_text import how_it_was_made
 from benchmarks.serving.peer_catalogue import PEERS
 from benchmarks.serving.peer_runs import key_of
 from benchmarks.serving.peer_servers.job import VARIANTS, Variant
 from benchmarks.serving.records import PeerCell, PeerRecord, PeerSetup, TuningRecord
-from benchmarks.suite.markdown import table
-from benchmarks.suite.svg import figure_of, save_figure
 
 GOAL = "Goal: at least 1.0 everywhere, and at least 3.0 in (a) and (b) at 64 tenants."
 

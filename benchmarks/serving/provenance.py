@@ -8,8 +8,8 @@ from importlib.metadata import version
 
 from backbones.info import LoadedBackbone
 from backbones.settings import BackboneSettings
+from benchmarks.reporting.machine import describe_machine
 from benchmarks.serving.records import Backbone, Provenance
-from benchmarks.suite.machine import describe_machine
 
 OFFLINE = "offline-vit-s14"
 LARGE = "random:vit_small_patch14_dinov2?seed=0&img_size=224&depth=11"

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.suite.records import Machine
+from benchmarks.reporting.machine import Machine
 
 
 class Record(BaseModel):

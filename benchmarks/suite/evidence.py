@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from benchmarks.reporting.markdown import table
 from benchmarks.suite.intervals import Floats, compared, t_interval
-from benchmarks.suite.markdown import table
 from benchmarks.suite.panel import Panel
 from benchmarks.suite.records import CellRecord, Place
 from benchmarks.suite.variants import OURS, SIMPLE

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.reporting.markdown import table
 from benchmarks.suite.evidence import LOGME, RULE, candidates_by_kind, is_complete, surest
 from benchmarks.suite.intervals import Floats, compared
-from benchmarks.suite.markdown import table
 from benchmarks.suite.panel import Panel
 from benchmarks.suite.records import CellRecord
 from benchmarks.suite.variants import OURS

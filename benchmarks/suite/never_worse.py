@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.reporting.markdown import table
 from benchmarks.suite.intervals import Interval, image_interval, t_interval
-from benchmarks.suite.markdown import table
 from benchmarks.suite.panel import Panel
 from benchmarks.suite.variants import OURS, SIMPLE
 

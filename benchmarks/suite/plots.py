@@ -11,6 +11,7 @@ import pandas as pd
 import scikit_posthocs
 from matplotlib.figure import Figure
 
+from benchmarks.reporting.svg import STYLE, save_figure
 from benchmarks.suite.intervals import (
     Floats,
     Interval,
@@ -18,7 +19,6 @@ from benchmarks.suite.intervals import (
     mean_ranks,
     win_rates,
 )
-from benchmarks.suite.svg import STYLE, save_figure
 from benchmarks.suite.variants import OURS
 
 

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from benchmarks.reporting.markdown import table
 from benchmarks.suite.cells import Cell
-from benchmarks.suite.markdown import table
 from benchmarks.suite.records import CellRecord, FailureRecord, RunRecord, Setting
 
 
@@ -20,7 +20,7 @@ def provenance_section(
         f"- backbone `{setting.backbone}` ({setting.backbone_digest[:19]}…) in {setting.precision}",
         f"- {len(setting.prompts)} source prompts; {test} test images a task",
         f"- {setting.tuning_epochs} epochs of tuning where a method tunes",
-        *dict.fromkeys(f"- {_machine(run)}" for run in used),
+        *dict.fromkeys(f"- {run.machine}" for run in used),
     ]
     commits = sorted({run.machine.commit or "unknown" for run in used})
     lines.append(f"- commit {', '.join(commits)}" + (" (+: with changes)" if _dirty(used) else ""))
@@ -28,15 +28,6 @@ def provenance_section(
     lines.append(f"- {hours:.2f} hours of fitting, features from the cache not counted")
     commands = "\n".join(dict.fromkeys(run.command for run in used))
     return "\n".join(["## How it was made", "", *lines, "", "```", commands, "```"])
-
-
-def _machine(run: RunRecord) -> str:
-    machine = run.machine
-    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    return (
-        f"{machine.processor}, {machine.num_cores} cores, torch threads: {machine.num_threads}, "
-        f"device {machine.device}, {machine.system}; {versions}"
-    )
 
 
 def _dirty(runs: Sequence[RunRecord]) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.reporting.machine import Machine
 from benchmarks.suite.cells import Cell, Plan
 
 
@@ -33,18 +34,6 @@ class Setting(_Record):
     max_test_images: int | None
     tuning_epochs: int
     prompts: dict[str, str]
-
-
-class Machine(_Record):
-    """Where a run was computed, and with what."""
-
-    processor: str
-    num_cores: int
-    num_threads: int
-    device: str
-    system: str
-    versions: dict[str, str]
-    commit: str | None
 
 
 class RunRecord(_Record):

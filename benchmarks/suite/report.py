@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from benchmarks.reporting.markdown import folded
 from benchmarks.suite import evidence, never_worse, plots, sections
 from benchmarks.suite.cells import Cell
 from benchmarks.suite.errors import SuiteError
 from benchmarks.suite.intervals import friedman_p
 from benchmarks.suite.learned_weights import learned_weights_table
-from benchmarks.suite.markdown import folded
 from benchmarks.suite.panel import Panel, make_panel
 from benchmarks.suite.provenance import missing_section, provenance_section
 from benchmarks.suite.records import CellRecord

@@ -17,11 +17,11 @@ from rich.progress import (
 )
 
 from backbones.info import LoadedBackbone
+from benchmarks.reporting.machine import describe_machine
 from benchmarks.suite.cached_features import CachedFeatures
 from benchmarks.suite.cells import Cell, Plan, shard_of
 from benchmarks.suite.compute import compute_cell
 from benchmarks.suite.errors import SuiteError
-from benchmarks.suite.machine import describe_machine
 from benchmarks.suite.records import CellRecord, FailureRecord, RunRecord, Setting
 from benchmarks.suite.request import Request
 from benchmarks.suite.results_folder import ResultsFolder

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.reporting.markdown import table
 from benchmarks.suite.intervals import Interval, compared, t_interval
-from benchmarks.suite.markdown import table
 from benchmarks.suite.panel import Panel
 from benchmarks.suite.task_groups import group_of
 from benchmarks.suite.variants import OURS

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.reporting.machine import describe_machine
 from benchmarks.serving import limit_report, peers_report
 from benchmarks.serving.peer_catalogue import PEERS
 from benchmarks.serving.peer_runs import (
@@ -30,7 +31,6 @@ from benchmarks.serving.records import (
     SingleRun,
     TuningRecord,
 )
-from benchmarks.suite.machine import describe_machine
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.reporting.machine import Machine
 from benchmarks.suite.cells import Plan
 from benchmarks.suite.errors import SuiteError
 from benchmarks.suite.never_worse import never_worse_table, worse_table
 from benchmarks.suite.panel import Panel
-from benchmarks.suite.records import Machine, RunRecord, Setting
+from benchmarks.suite.records import RunRecord, Setting
 from benchmarks.suite.report import make_panels, write_report
 from benchmarks.suite.results_folder import ResultsFolder
 from benchmarks.suite.sections import (

@@ -7,10 +7,40 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-
-from benchmarks.suite.records import Machine
+from pydantic import BaseModel, ConfigDict
 
 _PACKAGES = ("torch", "timm", "numpy", "scipy", "pillow")
+
+
+class Machine(BaseModel):
+    """Where a run was computed, and with what.
+
+    Attributes:
+        processor: Its name.
+        num_cores: Of the processor.
+        num_threads: Of torch.
+        device: Name of the GPU, or "cpu".
+        system: Operating system.
+        versions: Of Python and of packages.
+        commit: Of this checkout, with a plus if tracked files were changed; None outside one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    processor: str
+    num_cores: int
+    num_threads: int
+    device: str
+    system: str
+    versions: dict[str, str]
+    commit: str | None
+
+    def __str__(self) -> str:
+        versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        return (
+            f"{self.processor}, {self.num_cores} cores, torch threads: {self.num_threads}, "
+            f"device {self.device}, {self.system}; {versions}"
+        )
 
 
 def describe_machine(device: torch.device) -> Machine:

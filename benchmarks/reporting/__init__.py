@@ -1,0 +1,1 @@
+"""What the reports of all benchmarks share: the machine, tables and figures."""
