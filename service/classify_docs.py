@@ -3,8 +3,8 @@
 from typing import Any
 
 from prompt_store.names import NAME_PATTERN
-from service.assignment import HEADER as ASSIGNMENT_HEADER
-from service.assignment import MAX_CHARACTERS as MAX_KEY_CHARACTERS
+from service.assignment_key import HEADER as ASSIGNMENT_HEADER
+from service.assignment_key import MAX_CHARACTERS as MAX_KEY_CHARACTERS
 
 _PREDICTION = {
     "type": "object",

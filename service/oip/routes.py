@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from prompt_store.names import DigestReference, NameReference, parse_reference
-from service.assignment import assignment_key
+from service.assignment_key import assignment_key
 from service.bodies import chunks, whole
 from service.bounded_route import MAX_JSON_BYTES
 from service.cpu_threads import on_cpu_thread

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from prompt_store.names import DigestReference, parse_reference
-from service.assignment import assignment_key
+from service.assignment_key import assignment_key
 from service.bodies import chunks
 from service.classify_body import images_of
 from service.cpu_threads import on_cpu_thread
