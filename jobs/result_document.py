@@ -46,7 +46,8 @@ class SourceFindings(SourceRef):
         h_score: Plain H-score on the training images.
         h_score_adjusted: Adjusted H-score on the training images.
         logme: Log maximum evidence an image, in nats.
-        similarity: Of this prompt to one tuned on the target (methods `spot` and `panda`).
+        similarity: Cosine in [-1, 1] to a prompt tuned on the target for a few steps: for `spot`
+            the mean over pairs of tokens, for `panda` that of the mean shifts of the features.
         validation_accuracy: Held-out accuracy of this source alone, untuned.
     """
 
@@ -117,8 +118,9 @@ class CandidateStanding(_Part):
         method: How its prompt was made.
         source: Name of the one source that it starts from; left out if there is none.
         tuned: Whether its prompt was tuned on the target; left out if not.
-        accuracy: On the held-out images.
-        ci95: Wilson's 95 % interval of the accuracy.
+        accuracy: On the held-out images. Of the best of many, and of the one that is served, it is
+            optimistic: these images had a say in which that is.
+        ci95: Wilson's 95 % interval of the accuracy, which does not know of that.
         log_loss: Mean on the held-out images, in nats.
     """
 
@@ -165,9 +167,11 @@ class ValidationFindings(_Part):
 
     Attributes:
         num_images: How many they are.
-        accuracy: Share that was recognised.
-        ece: Expected calibration error, over the bins of `reliability`.
-        temperature: What the class head's logits are divided by.
+        accuracy: Share that was recognised; optimistic as in `CandidateStanding`.
+        ece: Expected calibration error in [0, 1], over the bins of `reliability`; with few images
+            well above 0 by chance alone.
+        temperature: What the class head's logits are divided by; more than 1 makes probabilities
+            more modest. The weights of the artifact hold it already.
         reliability: Confidence against accuracy.
     """
 

@@ -1,5 +1,6 @@
 """The reliability diagram: how often predictions of a confidence are right."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -36,7 +37,11 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Bins in a view of WIDTH by HEIGHT, with a histogram of their counts below."""
+    """Bins in a view of WIDTH by HEIGHT, with a histogram of their counts below.
+
+    `chance_ece` is the calibration error that a model would show on so many images, on average,
+    whose every probability is right.
+    """
 
     title: str
     description: str
@@ -44,6 +49,7 @@ class Reliability:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     most: int
+    chance_ece: float
 
 
 def reliability(found: Sequence[Binned] | None) -> Reliability | None:
@@ -65,7 +71,31 @@ def reliability(found: Sequence[Binned] | None) -> Reliability | None:
         x_ticks=tuple(x_axis.ticks),
         y_ticks=tuple(y_axis.ticks),
         most=most,
+        chance_ece=_chance_ece(full),
     )
+
+
+def _chance_ece(full: Sequence[Binned]) -> float:
+    """Mean over images of E|share of right ones - confidence| of their bin."""
+    errors = [
+        each.count * _mean_deviation(each.count, min(1.0, max(0.0, each.confidence)))
+        for each in full
+        if each.confidence is not None
+    ]
+    return sum(errors) / sum(each.count for each in full)
+
+
+def _mean_deviation(trials: int, share: float) -> float:
+    """E|X / n - p| of a binomial X, by De Moivre's formula (Diaconis and Zabell 1991).
+
+    With m = floor(n p) it is 2 (m + 1) / n binom(n, m + 1) p^(m + 1) (1 - p)^(n - m).
+    """
+    if share in (0.0, 1.0):
+        return 0.0
+    above = min(trials, math.floor(trials * share) + 1)  # m + 1
+    log_choices = math.lgamma(trials + 1) - math.lgamma(above + 1) - math.lgamma(trials - above + 1)
+    log_mass = above * math.log(share) + (trials - above + 1) * math.log1p(-share)
+    return 2 * above / trials * math.exp(log_choices + log_mass)
 
 
 def _bin(

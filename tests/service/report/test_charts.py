@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from service.report.charts import curves, reliability, scatter
 from service.report.charts.axis import Axis
@@ -294,3 +295,26 @@ def test_planes_without_a_point_for_every_label_are_left_out() -> None:
     assert scatter.scatter(None, None) is None
     assert scatter.scatter(Embedding(labels=(), plain=()), None) is None
     assert scatter.scatter(Embedding(labels=(0, 1), plain=points(3)), None) is None
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 90, 5000])
+@pytest.mark.parametrize("confidence", [0.0, 1e-300, 0.07, 0.5, 0.9, 1 - 1e-16, 1.0])
+def test_the_calibration_error_of_chance_is_the_mean_deviation_of_a_binomial(
+    count: int, confidence: float
+) -> None:
+    bins = [ReliabilityBin(low=0, high=1, count=count, confidence=confidence, accuracy=0.5)]
+    plot = reliability.reliability(bins)
+    assert plot is not None
+    dense = binom(count, confidence).expect(lambda x: abs(x / count - confidence))
+    assert plot.chance_ece == pytest.approx(dense, abs=1e-9)
+
+
+def test_the_calibration_error_of_chance_weighs_bins_by_their_images() -> None:
+    shares = {0.3: 1, 0.8: 9}
+    bins = [
+        ReliabilityBin(low=0, high=1, count=n, confidence=p, accuracy=p) for p, n in shares.items()
+    ]
+    plot = reliability.reliability(bins)
+    assert plot is not None
+    errors = [binom(n, p).expect(lambda x, n=n, p=p: abs(x - n * p)) for p, n in shares.items()]
+    assert plot.chance_ece == pytest.approx(sum(errors) / 10)

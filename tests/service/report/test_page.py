@@ -114,6 +114,35 @@ async def test_the_report_shows_every_part(
     assert "&lt;script&gt;" in page
 
 
+def test_what_was_chosen_on_the_held_out_images_is_called_optimistic(
+    render: Render, result: Result
+) -> None:
+    alone = result | {"leaderboard": result["leaderboard"][:1]}
+    assert "its accuracy here is optimistic" in render(result)
+    assert "optimistic" not in render(alone)
+
+
+def test_the_calibration_error_is_shown_beside_that_of_chance(
+    render: Render, result: Result
+) -> None:
+    few = {"low": 0.8, "high": 0.9, "count": 4, "confidence": 0.85, "accuracy": 0.75}
+    page = render(result | {"validation": {"ece": 0.1, "reliability": [few]}})
+    assert "were every probability right, so many would show about 0.157." in page
+
+
+@pytest.mark.parametrize(
+    ("gap", "words"),
+    [
+        ({"aligned": 0.5, "unaligned": 0.75}, "this fit aligned them before it averaged them"),
+        ({"aligned": None, "unaligned": 0.75}, "this fit averaged them as they are stored"),
+    ],
+)
+def test_a_fit_that_did_not_align_is_not_said_to_have(
+    render: Render, result: Result, gap: dict[str, float | None], words: str
+) -> None:
+    assert words in render(result | {"composition_gap": gap})
+
+
 @pytest.mark.parametrize(
     ("method", "words"),
     [
