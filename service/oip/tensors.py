@@ -11,6 +11,7 @@ import numpy as np
 from service.oip.errors import bad_infer
 
 MAX_DIMENSIONS = 8
+MAX_DIMENSION = (1 << 31) - 1
 FP32_BYTES = 4
 _LENGTH = struct.Struct("<I")
 
@@ -64,7 +65,8 @@ def read_input(item: object, binary: BinaryData) -> InputTensor:
     name = name[:64]
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(map(_is_size, shape)):
         raise bad_infer(
-            f"input {name!r} has shape {str(shape)[:64]}; expected a list of whole numbers"
+            f"input {name!r} has shape {str(shape)[:64]}; expected a list of at most "
+            f"{MAX_DIMENSIONS} whole numbers from 0 to {MAX_DIMENSION}"
         )
     parameters = item.get("parameters", {})
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
@@ -160,12 +162,14 @@ def _from_base64(name: str, index: int, text: object) -> bytes:
 def _from_numbers(name: str, data: list[Any]) -> np.ndarray:
     """Return a flat or nested list of numbers as float32, flat."""
     try:
-        values = np.array(data, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise bad_infer(f"input {name!r} is not an array of numbers") from error
+        values = np.array(data)
+    except ValueError as error:
+        raise bad_infer(f"input {name!r} is not an array: {error}"[:160]) from error
+    if values.dtype.kind not in "iuf":  # told a type, NumPy would read texts and truth as numbers
+        raise bad_infer(f"input {name!r} is not an array of numbers")
     with np.errstate(over="ignore"):  # becomes infinite, which is refused
         return values.astype(np.float32).ravel()
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_DIMENSION
