@@ -1,14 +1,15 @@
 """The bare loop: the backbone called on ready pixels, with nothing around it."""
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from backbones.info import LoadedBackbone
+from benchmarks.serving.records import BareRun
 from benchmarks.serving.tenants import make_artifact
 from images.decoding import ImageLimits, decode_image
 from images.preprocessing import preprocess
@@ -19,26 +20,6 @@ BATCH_SIZES = {"cpu": (1, 2, 4, 8, 16, 32, 64), "cuda": (1, 2, 4, 8, 16, 32, 64,
 
 CAPTURE_PASSES = 3
 """Before a graph is captured, so that libraries choose their kernels outside of it."""
-
-
-@dataclass(frozen=True)
-class BareRate:
-    """What a loop of forward passes did.
-
-    Attributes:
-        images: Number of images.
-        wall_s: Time it took.
-        cpu_s: Processor time of this process meanwhile.
-    """
-
-    images: int
-    wall_s: float
-    cpu_s: float
-
-    @property
-    def throughput(self) -> float:
-        """Images per second."""
-        return self.images / self.wall_s
 
 
 class BareLoop:
@@ -64,7 +45,7 @@ class BareLoop:
         rates = {size: self.run(size, duration_s=duration_s).throughput for size in sizes}
         return max(rates, key=lambda size: rates[size]), rates
 
-    def run(self, batch_size: int, *, duration_s: float) -> BareRate:
+    def run(self, batch_size: int, *, duration_s: float) -> BareRun:
         """Call the backbone again and again for some seconds, at least twice."""
         pixels = self._batch(batch_size)
         count = 0
@@ -76,10 +57,9 @@ class BareLoop:
                 one_pass()
                 self._synchronise()
                 count += 1
-        elapsed = time.perf_counter() - wall_s, time.process_time() - cpu_s
-        return BareRate(count * batch_size, *elapsed)
+        return _run_since(wall_s, cpu_s, count * batch_size)
 
-    def run_on_each_core(self, *, duration_s: float) -> BareRate | None:
+    def run_on_each_core(self, *, duration_s: float) -> BareRun | None:
         """Run a loop of one thread on each core, side by side; None on a GPU."""
         if self._prompt.device.type != "cpu":
             return None
@@ -94,9 +74,9 @@ class BareLoop:
         with ThreadPoolExecutor(num_threads) as cores:
             loops = [cores.submit(loop) for _ in range(num_threads)]
             images = sum(each.result() for each in loops)
-        elapsed = time.perf_counter() - wall_s, time.process_time() - cpu_s
+        found = _run_since(wall_s, cpu_s, images)
         torch.set_num_threads(num_threads)
-        return BareRate(images, *elapsed)
+        return found
 
     def single_ms(self, *, duration_s: float) -> tuple[float, float]:
         """Return the median milliseconds to decode one image, and of its forward pass."""
@@ -113,7 +93,7 @@ class BareLoop:
                 self._synchronise()
                 decode_ms.append(1e3 * (decoded_s - start_s))
                 forward_ms.append(1e3 * (time.perf_counter() - decoded_s))
-        return sorted(decode_ms)[len(decode_ms) // 2], sorted(forward_ms)[len(forward_ms) // 2]
+        return statistics.median(decode_ms), statistics.median(forward_ms)
 
     def _pass(self, pixels: Tensor) -> Callable[[], object]:
         """One call of the backbone; on a GPU, the replay of a graph, as fast as it goes there."""
@@ -138,3 +118,9 @@ class BareLoop:
     def _synchronise(self) -> None:
         if self._prompt.device.type == "cuda":
             torch.cuda.synchronize()
+
+
+def _run_since(wall_s: float, cpu_s: float, images: int) -> BareRun:
+    """What was done since these readings of the clocks of the wall and of this process."""
+    elapsed_s = time.perf_counter() - wall_s
+    return BareRun(images=images, throughput=images / elapsed_s, cpu_s=time.process_time() - cpu_s)

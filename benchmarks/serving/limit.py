@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rich.progress import track
 
-from benchmarks.serving.bare import BareLoop, BareRate
+from benchmarks.serving.bare import BareLoop
 from benchmarks.serving.decode_rate import decode_rate
 from benchmarks.serving.load import Load
 from benchmarks.serving.measuring import measure
 from benchmarks.serving.our_requests import classify_requests
 from benchmarks.serving.pictures import Picture, load_pictures
 from benchmarks.serving.provenance import Measured
-from benchmarks.serving.records import BareRun, LimitRecord, LimitRound, SingleRun
+from benchmarks.serving.records import LimitRecord, LimitRound, SingleRun
 from benchmarks.serving.server import RunningServer, running_service
 from benchmarks.serving.tenants import Tenants, publish_tenants
 
@@ -103,20 +103,16 @@ def _warm_up(many: Load, plan: LimitPlan) -> None:
 def _round(
     server: RunningServer, bare: BareLoop, batch_size: int, one: Load, many: Load, plan: LimitPlan
 ) -> LimitRound:
-    rate = bare.run(batch_size, duration_s=plan.bare_s)
-    cores = bare.run_on_each_core(duration_s=plan.bare_s)
+    alone = bare.run(batch_size, duration_s=plan.bare_s)
+    on_each_core = bare.run_on_each_core(duration_s=plan.bare_s)
     on_one = measure(server, one, num_clients=plan.num_clients, duration_s=plan.http_s)
     on_many = measure(server, many, num_clients=plan.num_clients, duration_s=plan.http_s)
     decode_ms, forward_ms = bare.single_ms(duration_s=plan.bare_s / 2)
     single = measure(server, one, num_clients=1, duration_s=plan.bare_s)
     return LimitRound(
-        bare=_bare_run(rate),
-        on_each_core=None if cores is None else _bare_run(cores),
+        bare=alone,
+        on_each_core=on_each_core,
         one=on_one,
         many=on_many,
         single=SingleRun(p50_ms=single.p50_ms, decode_ms=decode_ms, forward_ms=forward_ms),
     )
-
-
-def _bare_run(rate: BareRate) -> BareRun:
-    return BareRun(images=rate.images, throughput=rate.throughput, cpu_s=rate.cpu_s)
