@@ -6,6 +6,7 @@ import pytest
 from benchmarks.suite.evidence import candidates_by_kind, choice_table, evidence_table
 from benchmarks.suite.panel import Panel
 from benchmarks.suite.records import CellRecord, Place
+from benchmarks.suite.sections import optimism_table
 from tests.benchmarks.suite.conftest import MakeRecord
 
 
@@ -90,3 +91,40 @@ def test_a_panel_without_our_method_has_no_tables(panel: Panel) -> None:
     assert empty.records == {}
     assert choice_table([empty]) is None
     assert evidence_table([empty]) is None
+
+
+def test_optimism_by_choosing_is_what_the_average_source_does_not_have(
+    make_record: MakeRecord,
+) -> None:
+    """What is served has 0.2 more held out, the two sources 0.4 and -0.1: nothing chose those."""
+    served = make_record("hgprompt", "mnist", 0, np.arange(10) < 6)
+    served = served.model_copy(update={"leaderboard": PLACES, "chosen": PLACES[1]})
+    plain = make_record("none", "mnist", 0, np.arange(10) < 6)
+    panel = Panel("full", 2, {"hgprompt": {"mnist": {0: served}}, "none": {"mnist": {0: plain}}})
+
+    rows = [line.split("|")[1:-1] for line in optimism_table(panel).splitlines()]
+
+    assert [cell.strip() for cell in rows[0]][:3] == [
+        "method",
+        "held-out minus test accuracy",
+        "by choosing",
+    ]
+    assert [cell.strip() for cell in rows[2]] == ["hgprompt", "+0.200", "+0.050", "0.050", "1"]
+    assert [cell.strip() for cell in rows[3]] == ["none", "+0.000", "n/a", "0.050", "1"]
+
+
+def test_optimism_is_averaged_over_the_seeds_of_a_task_first(make_record: MakeRecord) -> None:
+    """Three seeds of one task weigh as much as one of another."""
+    right = np.arange(10) < 6
+
+    def with_excess(task: str, seed: int, excess: float) -> CellRecord:
+        record = make_record("mean", task, seed, right)
+        chosen = record.chosen.model_copy(update={"accuracy": 0.6 + excess})
+        return record.model_copy(update={"chosen": chosen})
+
+    seeds = {seed: with_excess("count", seed, 0.3) for seed in range(3)}
+    panel = Panel("full", 2, {"mean": {"count": seeds, "mnist": {0: with_excess("mnist", 0, 0.1)}}})
+
+    row = optimism_table(panel).splitlines()[2]
+
+    assert row.split("|")[2].strip().startswith("+0.200 [")
