@@ -1,9 +1,8 @@
 """The registry of source prompts."""
 
 from functools import partial
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from prompt_store.codec import PromptLimits
@@ -15,7 +14,9 @@ from service.openapi import BINARY_BODY, CONTENT, created_or_same
 from service.parts import Parts, PartsDep
 from service.problems import problem_error
 from service.registry.params import (
+    BackboneQuery,
     CursorQuery,
+    LabelQuery,
     LimitQuery,
     NamePath,
     NumberCursorQuery,
@@ -55,8 +56,8 @@ async def put_prompt(
 @router.get("")
 def list_prompts(
     parts: PartsDep,
-    label: Annotated[str | None, Query(description="Only with this `key` or `key=value`")] = None,
-    backbone: Annotated[str | None, Query(description="Only for this name or digest")] = None,
+    label: LabelQuery = None,
+    backbone: BackboneQuery = None,
     limit: LimitQuery = 100,
     cursor: CursorQuery = None,
 ) -> Page[PromptManifest]:

@@ -96,6 +96,30 @@ async def test_lists_are_paged_and_filtered(
         assert len(found) == 4
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("label", "", "label '' does not match [^=]+"),
+        ("label", "=blue", "label '=blue' does not match [^=]+"),
+        ("backbone", "", "backbone '' should have at least 1 character"),
+        (
+            "backbone",
+            "sha256:abc",
+            "backbone: 'sha256:abc' is no digest, which is sha256:[0-9a-f]{64}",
+        ),
+        ("backbone", "sha256:", "is no digest, which is sha256:[0-9a-f]{64}"),
+        ("backbone", "A" * 64, "is no digest, which is sha256:[0-9a-f]{64}"),
+    ],
+)
+async def test_a_filter_that_nothing_can_pass_is_refused(
+    client: httpx.AsyncClient, field: str, value: str, said: str
+) -> None:
+    refused = await client.get("/v1/prompts", params={field: value})
+    problem = refused.json()
+    assert (refused.status_code, problem["field"]) == (422, field)
+    assert said in problem["detail"]
+
+
 async def test_content_is_conditional_and_partial(
     client: httpx.AsyncClient, make_prompt: Callable[..., bytes]
 ) -> None:
