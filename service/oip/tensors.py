@@ -161,12 +161,13 @@ def _from_base64(name: str, index: int, text: object) -> bytes:
 
 def _from_numbers(name: str, data: list[Any]) -> np.ndarray:
     """Return a flat or nested list of numbers as float32, flat."""
+    refused = bad_infer(f"input {name!r} is not an array of numbers")
     try:
         values = np.array(data)
     except ValueError as error:
-        raise bad_infer(f"input {name!r} is not an array: {error}"[:160]) from error
+        raise refused from error
     if values.dtype.kind not in "iuf":  # told a type, NumPy would read texts and truth as numbers
-        raise bad_infer(f"input {name!r} is not an array of numbers")
+        raise refused
     with np.errstate(over="ignore"):  # becomes infinite, which is refused
         return values.astype(np.float32).ravel()
 

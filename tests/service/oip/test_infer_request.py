@@ -60,7 +60,7 @@ NUM_VALUES = 3 * 32 * 32
 def test_pixels_are_numbers_and_nothing_that_could_be_read_as_such(data: list[object]) -> None:
     tensor = {"name": "pixels", "datatype": "FP32", "shape": [1, 3, 32, 32]}
     assert len(parsed({"inputs": [{**tensor, "data": [1] * NUM_VALUES}]}).rows) == 1
-    with pytest.raises(ProblemError, match="input 'pixels' is not an array"):
+    with pytest.raises(ProblemError, match="input 'pixels' is not an array of numbers"):
         parsed({"inputs": [{**tensor, "data": data}]})
 
 
