@@ -31,7 +31,9 @@ class FitOptions:
         tuning_epochs: Epochs of joint tuning of composite prompt and class head; 0 = head only.
         validation_fraction: Share of the target images held out to choose among candidates.
         max_sources: Of more sources than this, the best by a screening on few images are kept.
-        shrinkage: rho of the adjusted H-score, the weight of the isotropic part of S.
+        shrinkage: rho of the adjusted H-score, the weight of the isotropic part of S. With fewer
+            images than features the score is of the order of rho, and below the bound it is noise
+            of rounding.
         penalty_weight: Final lambda of the gradient-variance penalty; it is annealed from 0.
         align: Permute each source's tokens onto a reference before averaging.
         composition: "feature_sum" learns the weights on the weighted sum of the sources'
@@ -48,7 +50,7 @@ class FitOptions:
     tuning_epochs: Annotated[int, Interval(ge=0, le=200)] = 0
     validation_fraction: Annotated[float, Interval(ge=0.1, le=0.5)] = 0.3
     max_sources: Annotated[int, Interval(ge=1, le=100)] = 16
-    shrinkage: Annotated[float, Interval(gt=0.0, lt=1.0)] = 0.05
+    shrinkage: Annotated[float, Interval(ge=1e-6, lt=1.0)] = 0.05
     penalty_weight: Annotated[float, Interval(ge=0.0, le=1000.0)] = 0.1
     align: bool = True
     composition: Composition = "feature_sum"

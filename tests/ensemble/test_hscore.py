@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from ensemble.hscore import (
     class_moments,
     h_score,
 )
+from ensemble.options import FitOptions
 
 RHO = 0.05
 quick = settings(deadline=None, max_examples=30, derandomize=True)
@@ -217,6 +219,18 @@ def test_with_fewer_images_than_features_the_adjusted_score_still_sees_the_signa
     ]
 
     assert scores[0] < scores[1] < scores[2]
+
+
+def test_the_least_shrinkage_that_may_be_asked_for_is_more_than_rounding() -> None:
+    """A rotation changes nothing but the rounding."""
+    _, bounds = get_args(get_type_hints(FitOptions, include_extras=True)["shrinkage"])
+    rng = np.random.default_rng(0)
+    features = torch.from_numpy(rng.standard_normal((80, 384)))
+    rotation = torch.from_numpy(np.linalg.qr(rng.standard_normal((384, 384)))[0])
+    labels = torch.arange(80) % 3
+    score = partial(adjusted_h_score, labels=labels, shrinkage=bounds.ge)
+    rotated = float(score(features @ rotation))
+    assert rotated == pytest.approx(float(score(features)), rel=0.05)
 
 
 def test_only_classes_with_images_count() -> None:

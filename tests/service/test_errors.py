@@ -139,10 +139,16 @@ async def test_a_body_that_no_route_reads_may_have_any_media_type(
         ({"seed": -1}, "seed", "seed -1 should be greater than or equal to 0", 0),
         ({"seed": 2**63}, "seed", f"seed {2**63} should be less than {2**63}", 2**63),
         (
+            {"options": {"prompt_learning_rate": 0}},
+            "options.prompt_learning_rate",
+            "options.prompt_learning_rate 0 should be greater than 0",
+            0,
+        ),
+        (
             {"options": {"shrinkage": 0}},
             "options.shrinkage",
-            "options.shrinkage 0 should be greater than 0",
-            0,
+            "options.shrinkage 0 should be greater than or equal to 0.000001",
+            1e-6,
         ),
         (
             {"options": {"shrinkage": math.nan}},
@@ -223,7 +229,7 @@ async def test_a_wrong_value_has_its_callers_name_and_its_limit(
     assert type(first.get("limit")) in (
         type(None),
         str,
-        int if field != "options.shrinkage" else float,
+        float if field in ("options.shrinkage", "options.prompt_learning_rate") else int,
     )
     assert problem["detail"].startswith(first["detail"])
 

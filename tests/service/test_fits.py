@@ -221,6 +221,7 @@ async def test_a_fit_that_would_take_too_much_memory_is_refused(
     ("fields", "field"),
     [
         ({"options": {"tuning_epochs": 201}}, "options.tuning_epochs"),
+        ({"options": {"shrinkage": 1e-7}}, "options.shrinkage"),
         ({"options": {"epochs": 1}}, "options.epochs"),
         ({"method": "magic"}, "method"),
         ({"name": "No"}, "name"),
