@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jobs.ensembles import EnsembleStore
@@ -24,7 +24,15 @@ MAX_CACHED_NAMES = 10_000
 PATIENCE_S = 2.0
 """How long a look may take before the last known answer stands in for it."""
 
+MAX_READERS = 4
+"""Threads that look up at once: a store far away answers one by one."""
+
+MAX_LOOKS = 32
+"""As many are looked up on one way to a thread and back, which takes longer than a look."""
+
 Reference = NameReference | AliasReference
+
+_GONE = (NotFoundError, EnsembleDeletedError, NothingToServeError)
 
 
 @dataclass(frozen=True)
@@ -51,10 +59,14 @@ class _Known:
     until_s: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Look:
-    task: asyncio.Task[_Target]
+    """A reference that is being looked up, and what it meant before."""
+
+    key: Reference
+    before: _Target | None
     since_s: float
+    answer: asyncio.Future[_Target]
 
 
 class Resolver:
@@ -85,6 +97,8 @@ class Resolver:
         self._clock = clock
         self._known: OrderedDict[Reference, _Known] = OrderedDict()
         self._looking: dict[Reference, _Look] = {}
+        self._waiting: list[_Look] = []
+        self._readers: set[asyncio.Task[None]] = set()
 
     async def resolve(self, reference: Reference, assignment_key: str | None = None) -> Served:
         """Return the version for one request.
@@ -135,20 +149,16 @@ class Resolver:
         known = self._known.get(key)
         if known is not None and self._clock() < known.until_s:
             return known.target
-        if key not in self._looking:
-            task = asyncio.create_task(self._look_up(key))
-            self._looking[key] = _Look(task, self._clock())
-            task.add_done_callback(lambda task: self._looked(key, task))
-        look = self._looking[key]
+        look = self._looking.get(key) or self._begin(key, known)
         # Shielded: other requests may be waiting for the same answer.
         if known is None:
-            return await asyncio.shield(look.task)
+            return await asyncio.shield(look.answer)
         patience_s = look.since_s + PATIENCE_S - self._clock()
         if patience_s <= 0:
             return known.target  # whoever began to wait before has said so in the log
         try:
             async with asyncio.timeout(patience_s):
-                return await asyncio.shield(look.task)
+                return await asyncio.shield(look.answer)
         except EnsembleDeletedError:
             raise
         except (*STORE_AWAY, TimeoutError):
@@ -157,27 +167,56 @@ class Resolver:
                 self._known[key] = replace(known, until_s=self._clock() + self._ttl_s)
             return known.target
 
-    async def _look_up(self, key: Reference) -> _Target:
-        started_s = self._clock()
-        known = self._known.get(key)
-        try:
-            target = await asyncio.to_thread(self._read, key, known.target if known else None)
-        except (NotFoundError, EnsembleDeletedError, NothingToServeError):
-            self._known.pop(key, None)  # what was deleted must not come back
-            raise
-        look = self._looking.get(key)
-        if look is None or look.task is not asyncio.current_task():
-            return target  # it was told to forget meanwhile
-        self._known[key] = _Known(target, started_s + self._ttl_s)
+    def _begin(self, key: Reference, known: _Known | None) -> _Look:
+        before = None if known is None else known.target
+        answer = asyncio.get_running_loop().create_future()
+        look = self._looking[key] = _Look(key, before, self._clock(), answer)
+        self._waiting.append(look)
+        if len(self._readers) < MAX_READERS:
+            reader = asyncio.create_task(self._read_waiting())
+            self._readers.add(reader)
+            reader.add_done_callback(self._readers.discard)
+        return look
+
+    async def _read_waiting(self) -> None:
+        while self._waiting:
+            looks, self._waiting = self._waiting[:MAX_LOOKS], self._waiting[MAX_LOOKS:]
+            started_s = self._clock()
+            try:
+                answers = await asyncio.to_thread(self._read_all, looks)
+            except Exception as error:  # noqa: BLE001 - no thread, say: whoever waits is told
+                answers = [error] * len(looks)
+            for look, answer in zip(looks, answers, strict=True):
+                self._settle(look, answer, until_s=started_s + self._ttl_s)
+
+    def _settle(self, look: _Look, answer: _Target | Exception, *, until_s: float) -> None:
+        current = self._looking.get(look.key) is look  # else it was told to forget meanwhile
+        if current:
+            del self._looking[look.key]
+        if isinstance(answer, Exception):
+            if isinstance(answer, _GONE):
+                self._known.pop(look.key, None)  # what was deleted must not come back
+            look.answer.set_exception(answer)
+            look.answer.exception()  # whoever asked may have gone
+            return
+        if current:
+            self._remember(look.key, _Known(answer, until_s))
+        look.answer.set_result(answer)
+
+    def _remember(self, key: Reference, known: _Known) -> None:
+        self._known[key] = known
         self._known.move_to_end(key)
         while len(self._known) > MAX_CACHED_NAMES:
             self._known.popitem(last=False)
-        return target
 
-    def _looked(self, key: Reference, task: asyncio.Task[_Target]) -> None:
-        look = self._looking.get(key)
-        if look is not None and look.task is task:
-            del self._looking[key]
+    def _read_all(self, looks: Sequence[_Look]) -> list[_Target | Exception]:
+        return [self._read_or_error(look) for look in looks]
+
+    def _read_or_error(self, look: _Look) -> _Target | Exception:
+        try:
+            return self._read(look.key, look.before)
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            return error
 
     def _read(self, key: Reference, known: _Target | None) -> _Target:
         if isinstance(key, AliasReference):

@@ -15,7 +15,7 @@ from prompt_store.names import AliasReference, NameReference
 from prompt_store.objects import ObjectStore
 from prompt_store.splits import Share, Split
 from service.inference.errors import NothingToServeError
-from service.inference.resolver import Reference, Resolver, Served
+from service.inference.resolver import MAX_LOOKS, Reference, Resolver, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -103,6 +103,82 @@ async def test_callers_at_once_share_one_look_and_may_go_away(
     assert isinstance(outcomes[0], asyncio.CancelledError)
     assert {getattr(outcome, "version", None) for outcome in outcomes[1:]} == {1}
     assert looks == ["zoo"]
+
+
+async def test_names_that_are_asked_for_at_once_are_looked_up_together(
+    resolver: Resolver,
+    clock: Clock,
+    publish: Publish,
+    ensembles: EnsembleStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [NameReference(f"zoo-{i}", None) for i in range(3 * MAX_LOOKS)]
+    published = {name: publish(name.name, seed=i)[1] for i, name in enumerate(names[:5])}
+    looks, ways = list[str](), list[object]()
+    current, to_thread = ensembles.current, asyncio.to_thread
+
+    def counted(name: str, *, known: FitId | None = None) -> FitId:
+        looks.append(name)
+        return current(name, known=known)
+
+    async def way(work: Callable[..., object], *args: object) -> object:
+        ways.append(work)
+        return await to_thread(work, *args)
+
+    monkeypatch.setattr(ensembles, "current", counted)
+    monkeypatch.setattr(asyncio, "to_thread", way)
+    for _ in range(2):
+        asked = (resolver.resolve(name) for name in names)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert (sorted(looks), len(ways)) == (sorted(name.name for name in names), 3)
+        for name, answer in zip(names, answers, strict=True):
+            if name in published:
+                assert answer == Served(name.name, 1, published[name])
+            else:  # nothing is known of it, which says nothing of its neighbours
+                assert isinstance(answer, FitNotFoundError)
+                assert name.name in str(answer)
+        looks.clear()
+        ways.clear()
+        clock.now_s += 1
+
+
+async def test_a_look_that_hangs_holds_up_nobody_who_comes_later(
+    resolver: Resolver, publish: Publish, ensembles: EnsembleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("zoo")
+    current, hanging, go_on = ensembles.current, threading.Event(), threading.Event()
+
+    def slow(name: str, *, known: FitId | None = None) -> FitId:
+        if name == "far":
+            hanging.set()
+            assert go_on.wait(30)
+        return current(name, known=known)
+
+    monkeypatch.setattr(ensembles, "current", slow)
+    far = asyncio.create_task(resolver.resolve(NameReference("far", None)))
+    assert await asyncio.to_thread(hanging.wait, 30)
+    async with asyncio.timeout(30):
+        assert (await resolver.resolve(NameReference("zoo", None))).version == 1
+    assert not far.done()
+    go_on.set()
+    with pytest.raises(FitNotFoundError):
+        await far
+
+
+async def test_whoever_asks_while_no_thread_can_be_started_is_told_and_may_ask_again(
+    resolver: Resolver, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("zoo")
+    zoo = NameReference("zoo", None)
+
+    async def refused(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as without:
+        without.setattr(asyncio, "to_thread", refused)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await asyncio.wait_for(resolver.resolve(zoo), 30)
+    assert (await resolver.resolve(zoo)).version == 1
 
 
 async def test_while_the_store_is_down_the_last_answer_stands(
