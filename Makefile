@@ -142,7 +142,7 @@ bench-serving-growth: $(READY) ## Time and memory against what grows
 
 .PHONY: test
 test: $(READY) $(KSERVE_READY) ## Run the tests (ARGS="tests/jobs -k cancel"; -n0 for one process)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --durations=20 --durations-min=5 $(ARGS)
 
 .PHONY: check
 check: $(READY) ## Lint, types, layers, locks and container files
