@@ -101,7 +101,8 @@ class GapFindings(_Part):
     """Relative distance of the composite prompt's features from the weighted feature sum.
 
     Attributes:
-        aligned: With the sources' tokens aligned; null where the sources do not differ.
+        aligned: With the sources' tokens aligned; null where the sources do not differ, and if
+            `options.align` is false.
         unaligned: With the tokens as they are stored; null where the sources do not differ.
         num_images: Training images that it was measured on.
     """

@@ -167,9 +167,9 @@ class ReportData(_Part):
     screening: Annotated[Screening | None, _Lenient] = None
     gradient_cosine: Annotated[tuple[tuple[Number | None, ...], ...] | None, _Lenient] = None
     gradient_num_images: Annotated[int | None, _Lenient] = None
-    composition_gap: Annotated[CompositionGap | Number | None, _Lenient] = None
+    composition_gap: Annotated[CompositionGap | None, _Lenient] = None
     leaderboard: Annotated[tuple[Ranked, ...] | None, _Lenient] = None
-    chosen: Annotated[Candidate | str | None, _Lenient] = None
+    chosen: Annotated[Candidate | None, _Lenient] = None
     ablations: Annotated[tuple[Ablation, ...] | None, _Lenient] = None
     validation: Annotated[Validation | None, _Lenient] = None
     confusion_matrix: Annotated[tuple[tuple[NonNegativeInt, ...], ...] | None, _Lenient] = None
@@ -184,4 +184,4 @@ class ReportData(_Part):
     @property
     def chosen_label(self) -> str | None:
         """What the chosen candidate is called on the page."""
-        return self.chosen.label if isinstance(self.chosen, Candidate) else self.chosen
+        return None if self.chosen is None else self.chosen.label

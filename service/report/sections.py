@@ -23,7 +23,7 @@ from service.report.charts.rows import (
     weight_chart,
 )
 from service.report.charts.scatter import scatter
-from service.report.data import CompositionGap, Objective, ReportData
+from service.report.data import Objective, ReportData
 from service.report.tables import (
     ClassRecall,
     Confusion,
@@ -142,9 +142,7 @@ def _conflicts(data: ReportData) -> Conflicts | None:
 
 def _gap(data: ReportData) -> RowChart | None:
     gap = data.composition_gap
-    if not isinstance(gap, CompositionGap):
-        gap = CompositionGap(aligned=gap)
-    return gap_chart(gap.aligned, gap.unaligned)
+    return None if gap is None else gap_chart(gap.aligned, gap.unaligned)
 
 
 def _confusions(data: ReportData) -> Confusions | None:

@@ -79,13 +79,13 @@ def test_matrices_that_are_not_square_or_not_named_are_left_out(result: Result) 
 @pytest.mark.parametrize(
     ("gap", "labels"),
     [
-        (0.25, ["tokens aligned"]),
+        ({"aligned": 0.25}, ["tokens aligned"]),
         ({"unaligned": 3.0}, ["tokens as stored"]),
         ({}, None),
         (None, None),
     ],
 )
-def test_a_gap_that_is_one_number_was_measured_with_aligned_tokens(
+def test_a_gap_has_a_row_for_each_way_that_was_measured(
     gap: object, labels: list[str] | None
 ) -> None:
     data = ReportData.model_validate({"composition_gap": gap})
