@@ -28,7 +28,7 @@ class TaskImages:
         pixels: (N, 3, H, W) uint8.
         labels: (N,) int64, indices into `classes`.
         classes: The C class names, sorted.
-        num_copies: Images that were left out, equal to another one of their class.
+        num_copies: Images that were left out, equal to another one.
     """
 
     pixels: Tensor
@@ -43,14 +43,27 @@ class TaskImages:
         accuracy on held-out images would be too high, and the best temperature too low.
         """
         found: dict[tuple[int, bytes], int] = {}
-        for row, (image, label) in enumerate(zip(self.pixels, self.labels.tolist(), strict=True)):
-            found.setdefault((label, hashlib.sha256(image.numpy().tobytes()).digest()), row)
-        rows = torch.tensor(list(found.values()))
-        if len(rows) == len(self.labels):
+        for row, key in enumerate(zip(self.labels.tolist(), self._digests(), strict=True)):
+            found.setdefault(key, row)
+        return self._only(list(found.values()))
+
+    def without(self, other: Self) -> Self:
+        """Leave out images that `other` has too, whatever their class there."""
+        known = set(other._digests())
+        return self._only([row for row, each in enumerate(self._digests()) if each not in known])
+
+    def _digests(self) -> list[bytes]:
+        return [hashlib.sha256(image.numpy().tobytes()).digest() for image in self.pixels]
+
+    def _only(self, rows: list[int]) -> Self:
+        left_out = len(self.labels) - len(rows)
+        if not left_out:
             return self
-        num_copies = len(self.labels) - len(rows)
         return replace(
-            self, pixels=self.pixels[rows], labels=self.labels[rows], num_copies=num_copies
+            self,
+            pixels=self.pixels[rows],
+            labels=self.labels[rows],
+            num_copies=self.num_copies + left_out,
         )
 
 

@@ -66,6 +66,23 @@ def test_copies_are_left_out_within_a_class_but_not_between_classes(
     assert distinct.without_copies() is distinct
 
 
+def test_what_another_task_has_is_left_out_whatever_its_class_there(
+    backbone: LoadedBackbone, make_folder: Callable[..., tuple[Path, tuple[str, ...]]]
+) -> None:
+    path, _ = make_folder("test", seed=1, a=2, b=2)
+    other, _ = make_folder(a=2, b=2)
+    shutil.copy(other / "a" / "000.png", path / "a" / "copy.png")
+    shutil.copy(other / "a" / "000.png", path / "b" / "copy.png")
+    test, task = (load_task_images(each, backbone.info.preprocessing) for each in (path, other))
+
+    unseen = test.without(task)
+
+    assert (unseen.labels.tolist(), unseen.num_copies) == ([0, 0, 1, 1], 2)
+    assert torch.equal(unseen.pixels, test.pixels[[0, 1, 3, 4]])
+    assert unseen.without(task) is unseen
+    assert len(task.without(task).labels) == 0
+
+
 def test_an_image_that_cannot_be_decoded_is_named(
     backbone: LoadedBackbone, make_folder: Callable[..., tuple[Path, tuple[str, ...]]]
 ) -> None:

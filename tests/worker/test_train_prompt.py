@@ -1,6 +1,8 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,6 +70,46 @@ def test_a_source_prompt_is_trained_and_written(
     accuracy = float((logits.argmax(1) == images.labels).double().mean())
     assert report["figures"]["test"]["prompted"] == pytest.approx(accuracy, abs=0.04)
     assert accuracy > 0.6
+
+
+def test_copies_count_once_and_test_images_of_the_task_not_at_all(
+    make_folder: MakeFolder, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, _ = make_folder(seed=1)
+    test, _ = make_folder("test", seed=2)
+    written: list[bytes] = []
+    reports: list[dict[str, Any]] = []
+
+    for copied in (False, True):
+        if copied:
+            shutil.copy(task / "cyan" / "000.png", task / "cyan" / "999.png")
+            for source in sorted((task / "yellow").iterdir())[:4]:
+                shutil.copy(source, test / "yellow" / f"seen-{source.name}")
+            shutil.copy(task / "cyan" / "001.png", test / "magenta" / "seen.png")
+        arguments = ["--task", str(task), "--test", str(test), "--name", "inks", *QUICK]
+        assert main([*arguments, "--report", "report.json"]) == 0
+        written.append((workplace / "inks.safetensors").read_bytes())
+        reports.append(json.loads((workplace / "report.json").read_text()))
+
+    assert written[0] == written[1]
+    assert reports[0]["figures"] == reports[1]["figures"]
+    assert reports[0]["left_out"] == {"task": 0, "test": 0}
+    assert reports[1]["left_out"] == {"task": 1, "test": 5}
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("left out") == 2
+    assert "left out: 1 of 31 images of" in said
+    assert "left out: 5 of 35 images of" in said
+
+
+def test_a_test_on_the_training_images_is_refused(
+    make_folder: MakeFolder, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = make_folder()[0]
+
+    assert main(["--task", str(task), "--test", str(task), "--name", "inks", *QUICK]) == 1
+
+    assert f"every image of {task} is in {task} too" in capsys.readouterr().err
+    assert list(workplace.glob("*.safetensors")) == []
 
 
 def test_the_report_of_a_training_that_diverged_is_json(
