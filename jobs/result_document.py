@@ -101,9 +101,8 @@ class GapFindings(_Part):
     """Relative distance of the composite prompt's features from the weighted feature sum.
 
     Attributes:
-        aligned: With the sources' tokens aligned; null where the sources do not differ, and if
-            `options.align` is false.
-        unaligned: With the tokens as they are stored; null where the sources do not differ.
+        aligned: With the sources' tokens aligned; null if `options.align` is false.
+        unaligned: With the tokens as they are stored.
         num_images: Training images that it was measured on.
     """
 
@@ -229,11 +228,12 @@ class ResultDocument(_Part):
     Attributes:
         weights: The weight of each source that was kept, by name; they are none or sum to 1.
         objective: Value of the objective at these weights.
-        sources: What is known of each source alone.
+        sources: The sources that were kept, with what is known of each alone.
         screening: How sources were dropped; null if there were no more than `max_sources`.
         gradient_cosine: Cosine between each two sources' mean gradients, in the order of `weights`.
         gradient_num_images: Training images whose gradients were taken.
-        composition_gap: Gamma, with tokens aligned and as stored.
+        composition_gap: Gamma, with tokens aligned and as stored; null where nothing differs that
+            it could be relative to, as with all weight on one source.
         leaderboard: All candidates, best first.
         chosen: The candidate that is served.
         ablations: Of the learned ensemble, if `options.ablations` asks for them.

@@ -88,7 +88,7 @@ def _confusion_matrix(found: FitResult) -> list[list[int]] | None:
 
 
 def _sources(kept: Sequence[SourceRef], found: FitResult) -> tuple[SourceFindings, ...]:
-    """What is known of each source alone; nothing if the method looked at none."""
+    """The sources that were kept, with what is known of each alone."""
     diagnostics = found.diagnostics
     accuracy = {s.source: s.accuracy for s in found.leaderboard if not s.tuned}
     findings: list[SourceFindings] = []
@@ -100,8 +100,7 @@ def _sources(kept: Sequence[SourceRef], found: FitResult) -> tuple[SourceFinding
             known["similarity"] = diagnostics.similarities[i]
         if i in accuracy:
             known["validation_accuracy"] = accuracy[i]
-        if known:
-            findings.append(SourceFindings(**dict(source), **known))
+        findings.append(SourceFindings(**dict(source), **known))
     return tuple(findings)
 
 

@@ -21,9 +21,14 @@ def server_metadata(version: str) -> dict[str, Any]:
 
 
 def model_metadata(
-    model: str, served: Served, versions: tuple[int, ...], backbone: BackboneInfo
+    model: str,
+    served: Served,
+    versions: tuple[int, ...],
+    *,
+    num_classes: int,
+    backbone: BackboneInfo,
 ) -> dict[str, Any]:
-    """Return a model's signature; -1 stands for any number of rows, and of classes."""
+    """Return a model's signature; -1 stands for any number of rows."""
     side = backbone.image_size_px
     return {
         "name": model,
@@ -34,7 +39,7 @@ def model_metadata(
             {"name": "pixels", "datatype": "FP32", "shape": [-1, 3, side, side]},
         ],
         "outputs": [
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, -1]},
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, num_classes]},
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
             {"name": "features", "datatype": "FP32", "shape": [-1, backbone.embed_dim]},
         ],
@@ -42,7 +47,9 @@ def model_metadata(
     }
 
 
-def model_config(model: str, served: Served, backbone: BackboneInfo) -> dict[str, Any]:
+def model_config(
+    model: str, served: Served, *, num_classes: int, backbone: BackboneInfo
+) -> dict[str, Any]:
     """Return a model's configuration, as Triton's clients look for it."""
     side = backbone.image_size_px
     return {
@@ -61,7 +68,7 @@ def model_config(model: str, served: Served, backbone: BackboneInfo) -> dict[str
             },
         ],
         "output": [
-            {"name": "probabilities", "data_type": "TYPE_FP32", "dims": [-1, -1]},
+            {"name": "probabilities", "data_type": "TYPE_FP32", "dims": [-1, num_classes]},
             {"name": "label", "data_type": "TYPE_STRING", "dims": [-1]},
             {"name": "features", "data_type": "TYPE_FP32", "dims": [-1, backbone.embed_dim]},
         ],

@@ -12,6 +12,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from prompt_store.artifacts import read_artifact
+from prompt_store.blobs import BlobStore
 from prompt_store.names import DigestReference, NameReference, parse_reference
 from service.assignment_key import assignment_key
 from service.bodies import chunks, whole
@@ -70,17 +72,25 @@ async def ready(request: Request) -> Response:
 
 async def metadata(request: Request) -> Response:
     """Answer `GET /v2/models/{model}`: the signature."""
-    served = await _resolve(request)
+    served, parts = await _resolve(request), parts_of(request)
     async with _deadline(request):
         versions = await asyncio.to_thread(_repository(request).ready, served.name)
+        num_classes = await asyncio.to_thread(_num_classes, parts.blobs, served.digest)
     model = request.path_params["model"]
-    return JSONResponse(model_metadata(model, served, versions, parts_of(request).backbone))
+    return JSONResponse(
+        model_metadata(model, served, versions, num_classes=num_classes, backbone=parts.backbone)
+    )
 
 
 async def config(request: Request) -> Response:
     """Answer `GET /v2/models/{model}/config`."""
     served, parts = await _resolve(request), parts_of(request)
-    return JSONResponse(model_config(request.path_params["model"], served, parts.backbone))
+    async with _deadline(request):
+        num_classes = await asyncio.to_thread(_num_classes, parts.blobs, served.digest)
+    model = request.path_params["model"]
+    return JSONResponse(
+        model_config(model, served, num_classes=num_classes, backbone=parts.backbone)
+    )
 
 
 async def model_ready(request: Request) -> Response:
@@ -236,6 +246,10 @@ def _row_error(row: int, outcome: RowOutcome) -> Exception | None:
     if problem.status >= 500:  # noqa: PLR2004
         return outcome
     return bad_infer(f"row {row}: {problem.detail}")
+
+
+def _num_classes(blobs: BlobStore, digest: str) -> int:
+    return len(read_artifact(blobs.get_bytes(digest)).classes)
 
 
 async def _resolve(request: Request) -> Served:

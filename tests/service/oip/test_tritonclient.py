@@ -57,10 +57,13 @@ def test_health_and_metadata(client: Triton, zoo: Any, loaded: LoadedBackbone) -
     metadata = client.get_model_metadata("zoo")
     assert metadata["versions"] == ["1", "2"]
     assert metadata["inputs"][1]["shape"] == [-1, 3, 32, 32]
+    assert metadata["outputs"][0]["shape"] == [-1, len(zoo.artifacts[2].classes)]
     assert metadata["outputs"][2]["shape"] == [-1, loaded.info.embed_dim]
     assert metadata["parameters"]["digest"] == zoo.digests[2]
     assert client.get_model_metadata("zoo", "1")["parameters"]["digest"] == zoo.digests[1]
-    assert client.get_model_config("zoo")["name"] == "zoo"
+    config = client.get_model_config("zoo")
+    assert config["name"] == "zoo"
+    assert config["output"][0]["dims"] == [-1, len(zoo.artifacts[2].classes)]
 
 
 @pytest.mark.parametrize("binary_input", [True, False])
