@@ -13,7 +13,7 @@ from prompt_store.errors import PromptStoreError
 from prompt_store.scratch import remove_leftovers
 from service.composition import compose
 from service.http_server.drain import Drain
-from service.http_server.last_resort import LAST_TRACES_S, PATIENCE_S
+from service.http_server.last_resort import LAST_TRACES_S, PATIENCE_S, leave
 from service.http_server.serving import serve
 from service.processes.service_supervisor import bound, supervise
 from service.settings import ServiceSettings
@@ -52,7 +52,7 @@ def main() -> None:
     warn_of_unknown_variables()
     remove_leftovers(settings.upload_dir)
     if settings.has_fronts:
-        sys.exit(supervise(settings))
+        leave(supervise(settings))
     _check_address(settings)
     try:
         app = build_app(settings, deployment, _load_backbone(settings))
@@ -65,6 +65,7 @@ def main() -> None:
     else:
         serve(app, settings, drain, patience_s=PATIENCE_S + LAST_TRACES_S)
         send_last_traces()
+    leave()
 
 
 def _check_address(settings: ServiceSettings) -> None:

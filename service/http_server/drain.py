@@ -9,6 +9,7 @@ and one that has not spoken yet gets its turn.
 
 import asyncio
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import cast
 
 import uvicorn
 
+from service.http_server.last_resort import leave
 from service.http_server.listeners import HANDSHAKE_S, accept_waiting, drop_newcomers
 from service.http_server.shared_listener import SharedListener
 
@@ -54,9 +56,14 @@ POLL_S = 0.01
 class DrainingServer(uvicorn.Server):
     """A uvicorn server that drains on the first SIGTERM or SIGINT and stops on the second.
 
+    While the application is being started, nobody waits for an answer, and what it waits for may
+    never come: then the process ends at the first signal.
+
     Args:
         config: Of uvicorn.
         drain: Told when it begins to leave.
+        is_supervised: Whether a second SIGTERM means no more than the first, because a supervisor
+            sends one, and perhaps somebody else who tells every process. SIGINT stops it then.
         stopping: Called when no new request is taken any more.
         stopped: Called when every request has its answer and the application is shut down.
     """
@@ -66,11 +73,13 @@ class DrainingServer(uvicorn.Server):
         config: uvicorn.Config,
         drain: Drain,
         *,
+        is_supervised: bool = False,
         stopping: Callable[[], None] = lambda: None,
         stopped: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
         self._drain = drain
+        self._is_supervised = is_supervised
         self._stopping = stopping
         self._stopped = stopped
         self._was_told = False
@@ -87,7 +96,9 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Begin to drain; a second signal cuts it short. The process then exits with status 0."""
-        if self._drain.begun.is_set():
+        if not self.started:
+            leave()
+        if self._drain.begun.is_set() and (sig == signal.SIGINT or not self._is_supervised):
             self.should_exit = True
         self._was_told = True
         self._drain.begin()

@@ -19,6 +19,7 @@ def server_of(
     settings: ServiceSettings,
     drain: Drain,
     *,
+    is_supervised: bool = False,
     stopping: Callable[[], None] = lambda: None,
     stopped: Callable[[], None] = lambda: None,
 ) -> DrainingServer:
@@ -38,7 +39,9 @@ def server_of(
         proxy_headers=False,
         timeout_graceful_shutdown=int(settings.shutdown_grace_s) + 1,
     )
-    return DrainingServer(config, drain, stopping=stopping, stopped=stopped)
+    return DrainingServer(
+        config, drain, is_supervised=is_supervised, stopping=stopping, stopped=stopped
+    )
 
 
 def serve(

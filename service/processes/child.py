@@ -125,6 +125,11 @@ class Child:
         with suppress(ProcessLookupError):
             self._process.terminate()
 
+    def hurry(self) -> None:
+        """Ask it to end soon, once it was asked to end."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGINT)
+
     def kill(self) -> None:
         """End it now, even if it is stopped."""
         with suppress(ProcessLookupError):

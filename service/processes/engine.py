@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from prompt_store.blobs import BlobStore
 from prompt_store.clock import utc_now
 from prompt_store.errors import PromptStoreError
 from prompt_store.objects import ObjectStore, open_object_store
+from service.http_server.last_resort import leave
 from service.inference.assembly import running_engine
 from service.inference.compute_threads import computing_alone, keep_to_processors
 from service.inference.precision import load_serving_backbone
@@ -28,6 +30,7 @@ from service.inference.remote.server import EngineServer
 from service.metrics.host import scraped, serving_metrics
 from service.metrics.inference import InferenceMetrics
 from service.processes.assignment import Assignment, assignment
+from service.processes.grace import fronts_grace_s
 from service.processes.parent import die_with_parent
 from service.processes.pulse import beating
 from service.settings import ServiceSettings
@@ -48,19 +51,19 @@ def main() -> None:
     except (BackboneError, PromptStoreError, SettingsError) as error:
         sys.exit(f"service: {error}")
     uvloop.run(_serve(assigned, settings, loaded, objects))
+    leave()
 
 
 async def _serve(
     assigned: Assignment, settings: ServiceSettings, loaded: LoadedBackbone, objects: ObjectStore
 ) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     registry, pace = CollectorRegistry(), PaceMeter()
     metrics = InferenceMetrics(registry)
     ProcessCollector(registry=registry)
     blobs = BlobStore(objects)
     ensembles = EnsembleStore(objects, blobs, utc_now)
     async with running_engine(loaded, blobs, ensembles, settings, metrics, pace.observe) as running:
+        stop = _told_to_stop()  # until here a signal ends the process: nobody waits for it yet
         metrics.watch_engine(running.residency)
         server = EngineServer(
             running.client,
@@ -75,6 +78,18 @@ async def _serve(
             beating(assigned.pulse_fd, assigned.beat_s, lambda: running.engine.healthy),
         ):
             await stop.wait()
+            # Whoever tells every process to end tells this one before the fronts are done.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(fronts_grace_s(settings)):
+                    await server.wait_for_fronts()
+
+
+def _told_to_stop() -> asyncio.Event:
+    """Return what SIGTERM sets, and SIGINT, by which the supervisor hurries its children."""
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    return stop
 
 
 if __name__ == "__main__":

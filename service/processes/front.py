@@ -3,6 +3,7 @@
 import socket
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -13,6 +14,7 @@ from jobs.settings import DeploymentSettings
 from prompt_store.errors import PromptStoreError
 from prompt_store.scratch import remove_leftovers
 from service.composition import compose
+from service.http_server.last_resort import LAST_TRACES_S, PATIENCE_S, leave, leave_soon
 from service.http_server.serving import server_of
 from service.inference.remote.client import backbone_at
 from service.metrics.host import HostMetrics, scraped, serving_metrics
@@ -37,6 +39,7 @@ def main() -> None:
         uvloop.run(_serve(assigned, settings, DeploymentSettings()))
     except PromptStoreError as error:
         sys.exit(f"service: {error}")
+    leave()
 
 
 async def _serve(
@@ -50,7 +53,14 @@ async def _serve(
     engine = RemoteEngineSource(assigned, take_over)
     app = compose(share_of_front(settings), deployment, info, engine)
     send_last_traces = trace_requests(app)
-    server = server_of(app, settings, app.state.parts.drain)
+    patience_s = PATIENCE_S if send_last_traces is None else PATIENCE_S + LAST_TRACES_S
+    server = server_of(
+        app,
+        settings,
+        app.state.parts.drain,
+        is_supervised=True,
+        stopped=partial(leave_soon, patience_s),
+    )
     folder = Path(assigned.folder)
     names = process_names(settings.num_fronts)
     app.state.scrape = HostMetrics(folder, names).scrape

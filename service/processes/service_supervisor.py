@@ -13,14 +13,12 @@ from prompt_store.scratch import remove_leftovers, scratch_folder
 from service.http_server.listeners import drop_newcomers
 from service.processes.assignment import ENGINE, front_name
 from service.processes.child import SILENT_BEATS, ChildSpec, python_module
+from service.processes.grace import engine_grace_s, fronts_grace_s
 from service.processes.restarts import RestartPolicy
 from service.processes.supervisor import GaveUpError, Supervisor
 from service.settings import ServiceSettings
 
 logger = logging.getLogger(__name__)
-
-MARGIN_S = 5.0
-"""What a child gets beyond its own deadlines before it is killed."""
 
 FRONT_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "TOKIO_WORKER_THREADS": "2"}
 """A front multiplies no matrices and asks little of the store, yet NumPy's library and the store's
@@ -126,7 +124,7 @@ async def _stop_listening(
 
 
 def _fronts(settings: ServiceSettings, listeners: Sequence[socket.socket]) -> list[ChildSpec]:
-    grace_s = settings.drain_s + settings.shutdown_grace_s + MARGIN_S
+    grace_s = fronts_grace_s(settings)
     descriptors = tuple(listener.fileno() for listener in listeners)
     program = python_module("service.processes.front")
     return [
@@ -137,4 +135,4 @@ def _fronts(settings: ServiceSettings, listeners: Sequence[socket.socket]) -> li
 
 def _engine(settings: ServiceSettings) -> ChildSpec:
     program = python_module("service.processes.engine")
-    return ChildSpec(ENGINE, program, settings.shutdown_grace_s + MARGIN_S)
+    return ChildSpec(ENGINE, program, engine_grace_s(settings))

@@ -48,7 +48,8 @@ class Supervisor:
     def stop(self) -> None:
         """End the children in order; the second call hurries those whose turn it is."""
         if self.stopping.is_set():
-            self._terminate(self._ending)
+            for child in self._running(self._ending):
+                child.hurry()
         self.stopping.set()
 
     async def run(self, on_ready: Callable[[], None]) -> None:
@@ -105,17 +106,16 @@ class Supervisor:
 
     async def _end(self, group: Sequence[ChildSpec], keeping: list[asyncio.Task[None]]) -> None:
         self._ending = group
-        self._terminate(group)
+        for child in self._running(group):
+            child.terminate()
         grace_s = max(spec.grace_s for spec in group)
         _, running = await asyncio.wait(keeping, timeout=grace_s)
         if running:
             logger.error("%d of %d took longer than %g s", len(running), len(group), grace_s)
-            for spec in group:
-                if spec.name in self._children:
-                    self._children[spec.name].kill()
+            for child in self._running(group):
+                child.kill()
             await asyncio.wait(keeping)
 
-    def _terminate(self, group: Sequence[ChildSpec]) -> None:
-        for spec in group:
-            if spec.name in self._children:
-                self._children[spec.name].terminate()
+    def _running(self, group: Sequence[ChildSpec]) -> list[Child]:
+        """The children of a group; those that have ended take no notice."""
+        return [self._children[spec.name] for spec in group if spec.name in self._children]

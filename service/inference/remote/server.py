@@ -53,6 +53,11 @@ class EngineServer:
         """Fronts that are attached."""
         return len(self._sessions)
 
+    async def wait_for_fronts(self) -> None:
+        """Wait until no front is attached any more."""
+        while self._sessions:
+            await asyncio.wait({session.closed for session in self._sessions})
+
     @asynccontextmanager
     async def listening(self, path: Path) -> AsyncGenerator[None]:
         """Take fronts in for as long as the context lasts; on leaving, hang up.

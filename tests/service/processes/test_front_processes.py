@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,11 @@ import pytest
 
 from tests.faults.hammer import check_nothing_lost, hammering, wait_until_answered
 from tests.service.processes.front_load import Load
-from tests.service.processes.running_host import Host, children_of, is_alive
+from tests.service.processes.running_host import Host, is_alive
 from tests.service_process import ROOT, eventually
 
 UNAVAILABLE = (503, "urn:hgprompt:problem:engine-unavailable")
 OK = (200, None)
-
-
-@pytest.fixture
-def serve(tmp_path: Path, store_url: str, redis_url: str) -> Iterator[Callable[..., Host]]:
-    hosts: list[Host] = []
-
-    def start(**settings: object) -> Host:
-        hosts.append(Host(tmp_path, store_url, redis_url, **settings))
-        return hosts[-1]
-
-    yield start
-    for host in hosts:
-        children = children_of(host.process.pid) if host.process.poll() is None else []
-        host.close()
-        eventually(lambda children=children: not any(map(is_alive, children)), 10)
 
 
 def classify(host: Host, data: bytes, name: str = "zoo") -> httpx.Response:
