@@ -48,7 +48,7 @@ def supervise(settings: ServiceSettings) -> int:
             sys.exit(f"service: cannot listen on {settings.host}:{settings.port}: {error}")
         try:
             asyncio.run(_run(settings, folder, listeners))
-        except (GaveUpError, OSError) as error:
+        except GaveUpError as error:
             logger.critical("gave up: %s", error)
             return 1
     return 0

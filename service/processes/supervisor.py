@@ -60,7 +60,6 @@ class Supervisor:
 
         Raises:
             GaveUpError: One failed at its first start, or too often.
-            OSError: One cannot be started.
         """
         specs = [spec for group in self._groups for spec in group]
         keeping = {spec.name: asyncio.create_task(self._keep(spec)) for spec in specs}
@@ -80,24 +79,32 @@ class Supervisor:
         """Run a child again and again, until all are stopped."""
         restarts, is_ready = Restarts(self._policy, time.monotonic), self._are_ready[spec.name]
         while not self.stopping.is_set():
-            child = self._children[spec.name] = await Child.start(
-                spec, self._folder, self._beat_s, is_ready
-            )
-            if spec in self._ending:
-                child.terminate()  # its group was told to end while this one was being started
-            how = await child.ended()
+            how, fields = await self._run_once(spec, is_ready)
             if self.stopping.is_set():
-                logger.info("%s", how, extra={"pid": child.pid})
+                logger.info("%s", how, extra=fields)
                 return
             delay_s = restarts.failed() if is_ready.is_set() else None
             if delay_s is None:
                 raise GaveUpError(f"{how}, {'too often' if is_ready.is_set() else 'at the start'}")
-            logger.error("%s; restarting it in %g s", how, delay_s, extra={"pid": child.pid})
+            logger.error("%s; restarting it in %g s", how, delay_s, extra=fields)
             try:
                 async with asyncio.timeout(delay_s):
                     await self.stopping.wait()
             except TimeoutError:
                 pass
+
+    async def _run_once(
+        self, spec: ChildSpec, is_ready: asyncio.Event
+    ) -> tuple[str, dict[str, int]]:
+        """Run a child to its end; returns how it ended and its id, or why it did not start."""
+        try:
+            child = await Child.start(spec, self._folder, self._beat_s, is_ready)
+        except OSError as error:  # no process or memory left, say
+            return f"{spec.name} could not be started: {error}", {}
+        self._children[spec.name] = child
+        if spec in self._ending:
+            child.terminate()  # its group was told to end while this one was being started
+        return await child.ended(), {"pid": child.pid}
 
     async def _announce(self, on_ready: Callable[[], None]) -> None:
         for is_ready in self._are_ready.values():

@@ -160,6 +160,27 @@ async def test_one_that_cannot_start_at_all_is_not_tried_again(tmp_path: Path) -
     assert not running.is_ready.is_set()
 
 
+async def test_one_that_cannot_be_started_for_a_moment_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The system may have no process or no memory left: the others go on."""
+    program, away = tmp_path / "python", tmp_path / "away"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+    running = Running(tmp_path, [ChildSpec("a", (str(program), "-c", CHILD), 10.0)], [spec("good")])
+    await running.ready()
+    program.rename(away)
+    os.kill(running.pid("a"), signal.SIGKILL)
+    async with asyncio.timeout(60):
+        while "a could not be started" not in caplog.text:  # noqa: ASYNC110  a log has no event
+            await asyncio.sleep(0.001)
+    away.rename(program)
+    await running.until("a started", 2)
+    assert running.notes().count("good started") == 1
+    await running.stop()
+    assert running.notes()[-1] == "good ended"
+
+
 async def test_the_end_of_one_may_take_its_time(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
