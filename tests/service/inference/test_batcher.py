@@ -1,8 +1,10 @@
+import queue
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +27,38 @@ def row(digest: str, shape: tuple[int, int] = (1, 4), *, deadline_s: float = FOR
     return Row(PIXELS, entry(digest, shape), deadline_s, 0.0, digest)
 
 
+class NobodyComes(threading.Condition):
+    """Of a batcher that only the test's own thread uses: to wait for others is to wait for ever."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None, "the batcher waits although there are rows, or it is closed"
+        return super().wait(timeout)
+
+
+def batcher_of(*args: Any, **kwargs: Any) -> Batcher:
+    batcher = Batcher(*args, **kwargs)
+    batcher._condition = NobodyComes()
+    return batcher
+
+
+def asking(batcher: Batcher) -> Callable[[], Batch | None]:
+    """Ask for batches on another thread, which nobody has to wait for if the batcher hangs.
+
+    Returns what gives the next one, or raises `queue.Empty` after 30 s.
+    """
+    found: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        while True:
+            batch = batcher.next_batch()
+            found.put(batch)
+            if batch is None:
+                return
+
+    threading.Thread(target=ask, daemon=True).start()
+    return lambda: found.get(timeout=30)
+
+
 def digests(batch: Batch | None) -> list[str]:
     return [row.entry.digest for row in rows_of(batch)]
 
@@ -36,7 +70,7 @@ def rows_of(batch: Batch | None) -> list[Row]:
 
 
 def test_a_batch_is_filled_up_to_its_size_in_order() -> None:
-    batcher = Batcher(3)
+    batcher = batcher_of(3)
     rows = [row("x") for _ in range(5)]
     assert batcher.submit(rows)
     assert rows_of(batcher.next_batch()) == rows[:3]
@@ -44,7 +78,7 @@ def test_a_batch_is_filled_up_to_its_size_in_order() -> None:
 
 
 def test_a_greedy_artifact_does_not_hold_up_the_others() -> None:
-    batcher = Batcher(4)
+    batcher = batcher_of(4)
     batcher.submit([row("greedy") for _ in range(100)])
     assert digests(batcher.next_batch()) == ["greedy"] * 4
     batcher.submit([row("small"), row("other")])
@@ -54,7 +88,7 @@ def test_a_greedy_artifact_does_not_hold_up_the_others() -> None:
 
 
 def test_idling_earns_no_credit() -> None:
-    batcher = Batcher(2)
+    batcher = batcher_of(2)
     batcher.submit([row("busy") for _ in range(100)])
     for _ in range(20):
         batcher.next_batch()
@@ -64,7 +98,7 @@ def test_idling_earns_no_credit() -> None:
 
 
 def test_batches_do_not_mix_prompt_shapes_and_no_shape_starves() -> None:
-    batcher = Batcher(8)
+    batcher = batcher_of(8)
     batcher.submit([row("a", (1, 4)) for _ in range(20)])
     batcher.submit([row("b", (2, 4)), row("c", (0, 0))])
     batches = [digests(batcher.next_batch()) for _ in range(3)]
@@ -73,13 +107,13 @@ def test_batches_do_not_mix_prompt_shapes_and_no_shape_starves() -> None:
 
 
 def test_artifacts_of_one_shape_share_a_batch() -> None:
-    batcher = Batcher(8)
+    batcher = batcher_of(8)
     batcher.submit([row("a"), row("b"), row("c")])
     assert sorted(digests(batcher.next_batch())) == ["a", "b", "c"]
 
 
 def test_cancelled_rows_are_skipped_and_not_charged() -> None:
-    batcher = Batcher(2)
+    batcher = batcher_of(2)
     gone = [row("a") for _ in range(10)]
     kept = [row("a"), row("b"), row("a"), row("b")]
     batcher.submit([*gone, *kept])
@@ -91,28 +125,18 @@ def test_cancelled_rows_are_skipped_and_not_charged() -> None:
 
 def test_an_idle_engine_gets_a_row_at_once_and_close_ends_it_after_the_last_row() -> None:
     batcher = Batcher(4)
-    batches: list[Batch] = []
-    received = threading.Semaphore(0)
-
-    def run() -> None:
-        while (batch := batcher.next_batch()) is not None:
-            batches.append(batch)
-            received.release()
-
-    thread = threading.Thread(target=run)
-    thread.start()
+    next_one = asking(batcher)
     batcher.submit([row("a")])
-    assert received.acquire(timeout=10)
+    assert digests(next_one()) == ["a"]
     batcher.submit([row("b")])
     batcher.close()
-    thread.join(10)
-    assert not thread.is_alive()
-    assert [digests(batch) for batch in batches] == [["a"], ["b"]]
+    assert digests(next_one()) == ["b"]
+    assert next_one() is None
     assert not batcher.submit([row("c")])
 
 
 def test_late_rows_take_no_place_in_the_batch_and_are_not_charged() -> None:
-    batcher = Batcher(4, clock=lambda: 10.0)
+    batcher = batcher_of(4, clock=lambda: 10.0)
     late = [row("a", deadline_s=9.0) for _ in range(3)] + [row("b", deadline_s=10.0)]
     due = [row(digest, deadline_s=11.0) for digest in "aaabbb"]
     batcher.submit([*late, *due])
@@ -126,7 +150,7 @@ def test_late_rows_take_no_place_in_the_batch_and_are_not_charged() -> None:
 
 
 def test_late_rows_are_handed_out_when_there_is_nothing_else() -> None:
-    batcher = Batcher(4, clock=lambda: 10.0)
+    batcher = batcher_of(4, clock=lambda: 10.0)
     late = row("a", deadline_s=1.0)
     batcher.submit([late])
     batch = batcher.next_batch()
@@ -138,7 +162,7 @@ def test_late_rows_are_handed_out_when_there_is_nothing_else() -> None:
 
 def test_a_batch_at_the_boundary_is_shared_evenly() -> None:
     """Three artifacts and a batch of four: whoever got the odd row waits longest for the next."""
-    batcher = Batcher(4)
+    batcher = batcher_of(4)
     batcher.submit([row(digest) for digest in "abc" for _ in range(12)])
     served: Counter[str] = Counter()
     for _ in range(9):
@@ -148,14 +172,14 @@ def test_a_batch_at_the_boundary_is_shared_evenly() -> None:
 
 
 def test_prompt_shapes_share_the_engine_by_rows_served() -> None:
-    batcher = Batcher(4)
+    batcher = batcher_of(4)
     batcher.submit([row("a", (1, 4)) for _ in range(40)] + [row("b", (2, 4)) for _ in range(40)])
     served = Counter(digest for _ in range(10) for digest in digests(batcher.next_batch()))
     assert served == {"a": 20, "b": 20}
 
 
 def test_an_ensemble_gets_no_larger_share_by_its_versions() -> None:
-    batcher = Batcher(8, crowded_batch_size=2)
+    batcher = batcher_of(8, crowded_batch_size=2)
     batcher.submit([replace(row(f"a{n % 9}"), tenant="a") for n in range(180)])
     batcher.submit([replace(row("b"), tenant="b") for _ in range(20)])
     first = rows_of(batcher.next_batch())
@@ -170,7 +194,7 @@ def test_an_ensemble_gets_no_larger_share_by_the_length_of_its_prompt() -> None:
     def tokens(row: Row) -> float:
         return row.entry.prompt_shape[1]
 
-    batcher = Batcher(4, cost=tokens)
+    batcher = batcher_of(4, cost=tokens)
     batcher.submit([row("long", (1, 40)) for _ in range(100)])
     batcher.submit([row("short", (1, 4)) for _ in range(100)])
     served = Counter(digest for _ in range(22) for digest in digests(batcher.next_batch()))
@@ -182,7 +206,7 @@ def floats(digest: str) -> Row:
 
 
 def test_an_artifact_has_one_account_whatever_kind_of_pixels_it_is_sent() -> None:
-    batcher = Batcher(4)
+    batcher = batcher_of(4)
     batcher.submit([make("both") for _ in range(40) for make in (row, floats)])
     batcher.submit([row("one") for _ in range(40)])
     served = Counter(digest for _ in range(16) for digest in digests(batcher.next_batch()))
@@ -192,7 +216,7 @@ def test_an_artifact_has_one_account_whatever_kind_of_pixels_it_is_sent() -> Non
 
 
 def test_one_that_waits_with_one_kind_of_pixels_loses_nothing_by_sending_the_other() -> None:
-    batcher = Batcher(8)
+    batcher = batcher_of(8)
     batcher.submit([floats("one") for _ in range(200)])
     batcher.submit([row("both") for _ in range(200)])
     served: Counter[str] = Counter()
@@ -208,16 +232,15 @@ def test_what_was_served_is_forgotten_when_nothing_waits() -> None:
     batcher = Batcher(4)
     batcher.submit([floats("a") for _ in range(20)])
     for _ in range(5):
-        batcher.next_batch()
-    with ThreadPoolExecutor(1) as idle:
-        next_one = idle.submit(batcher.next_batch)
-        until_s = time.monotonic() + 30
-        while batcher._level:  # it has not found the queue empty yet
-            assert time.monotonic() < until_s
-            time.sleep(0.01)
-        batcher.submit([row("a") for _ in range(8)] + [floats("b") for _ in range(8)])
-        served = Counter(digests(next_one.result(30)))
-    served.update(digests(batcher.next_batch()))
+        assert digests(batcher.next_batch()) == ["a"] * 4
+    next_one = asking(batcher)
+    until_s = time.monotonic() + 30
+    while batcher._level:  # it has not found the queue empty yet
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    batcher.submit([row("a") for _ in range(8)] + [floats("b") for _ in range(8)])
+    served = Counter(digests(next_one()) + digests(next_one()))
+    batcher.close()
     assert served == {"a": 4, "b": 4}
 
 
@@ -227,7 +250,7 @@ def sizes(batcher: Batcher, num_batches: int) -> list[int]:
 
 def test_batches_are_short_while_a_greedy_artifact_crowds_out_another() -> None:
     now_s = [0.0]
-    batcher = Batcher(8, crowded_batch_size=2, clock=lambda: now_s[0])
+    batcher = batcher_of(8, crowded_batch_size=2, clock=lambda: now_s[0])
     batcher.submit([row("greedy") for _ in range(100)])
     assert sizes(batcher, 2) == [8, 8]
     batcher.submit([row("modest")])
@@ -238,13 +261,13 @@ def test_batches_are_short_while_a_greedy_artifact_crowds_out_another() -> None:
 
 
 def test_batches_are_full_where_nobody_crowds_out_anybody() -> None:
-    batcher = Batcher(8, crowded_batch_size=2)
+    batcher = batcher_of(8, crowded_batch_size=2)
     batcher.submit([row(digest) for digest in "abcd" for _ in range(10)])
     assert sizes(batcher, 5) == [8] * 5
 
 
 def test_a_crowded_batch_is_no_larger_than_another() -> None:
-    batcher = Batcher(3, crowded_batch_size=4)
+    batcher = batcher_of(3, crowded_batch_size=4)
     batcher.submit([row("greedy") for _ in range(50)] + [row("modest")])
     assert sizes(batcher, 2) == [3, 3]
 

@@ -17,7 +17,7 @@ from prompt_store.errors import StoreUnavailableError
 from service.inference.backbone_pass import EagerPass
 from service.inference.bank import ArtifactBank
 from service.inference.batcher import Batcher
-from service.inference.engine import Compute, Engine
+from service.inference.engine import BatchReport, Compute, Engine
 from service.inference.forward import Forward
 from service.inference.host_artifact import host_artifact
 from service.inference.local_engine import LocalEngine
@@ -29,6 +29,7 @@ from service.metrics.inference import InferenceMetrics
 pytestmark = pytest.mark.anyio
 
 NUM_ARTIFACTS = 40
+NUM_SHAPES = 3
 NUM_IMAGES = 6
 FOREVER_S = float("inf")
 
@@ -44,8 +45,8 @@ class Library:
         self.artifacts = {
             f"sha256:{i:064d}": make_artifact(
                 i,
-                num_layers=shapes[i % 3][0],
-                num_tokens=shapes[i % 3][1],
+                num_layers=shapes[i % NUM_SHAPES][0],
+                num_tokens=shapes[i % NUM_SHAPES][1],
                 classes=tuple(f"class {j}" for j in range(2 + i % 5)),
             )
             for i in range(NUM_ARTIFACTS)
@@ -60,7 +61,11 @@ class Library:
 
 @asynccontextmanager
 async def running(
-    vit: LoadedBackbone, library: Library, budgets: ResidencyBudgets, compute: Compute
+    vit: LoadedBackbone,
+    library: Library,
+    budgets: ResidencyBudgets,
+    compute: Compute,
+    report: Callable[[BatchReport], None] = lambda _: None,
 ) -> AsyncIterator[LocalEngine]:
     loop = asyncio.get_running_loop()
     batcher = Batcher(8, streams=CoreStreams(2))
@@ -79,7 +84,7 @@ async def running(
             compute,
             batcher,
             deliver=lambda outcomes: loop.call_soon_threadsafe(local.settle, outcomes),
-            report=lambda _: None,
+            report=report,
             num_streams=2,
         )
         engine.start()
@@ -169,10 +174,13 @@ async def test_cancelling_one_of_four_requests_never_hurts_its_batch_mates(
     gone: int,
 ) -> None:
     library = Library(make_artifact, random.Random(1))  # noqa: S311 - a seeded test
-    digests = list(library.artifacts)[:4]
+    digests = list(library.artifacts)[::NUM_SHAPES][:4]  # of one shape, so that they share batches
+    expected = [answers_of(loaded, library.artifacts[digest], images) for digest in digests]
+    batches: list[BatchReport] = []
+    num_cancelled = 0
     forward = Forward(EagerPass(loaded.vit))
     budgets = ResidencyBudgets(1, 0)  # nothing stays once it is let go
-    async with running(loaded, library, budgets, forward) as local:
+    async with running(loaded, library, budgets, forward, batches.append) as local:
         for pause_s in [0.0, 0.0005, 0.001, 0.002, 0.004] * 4:
             tasks = [
                 asyncio.create_task(local.compute(digest, images, deadline_s=FOREVER_S))
@@ -182,10 +190,16 @@ async def test_cancelling_one_of_four_requests_never_hurts_its_batch_mates(
             tasks[gone].cancel()
             done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
             for i, computed in enumerate(done):
-                if i == gone:
+                if i == gone and isinstance(computed, asyncio.CancelledError):
+                    num_cancelled += 1
                     continue
                 assert not isinstance(computed, BaseException)
                 results = [each for each in computed.outcomes if isinstance(each, RowResult)]
                 assert [each.digest for each in results] == [digests[i]] * NUM_IMAGES
+                found = [each.probabilities for each in results]
+                np.testing.assert_allclose(found, expected[i], atol=1e-5)
         assert local._waiting == {}
         assert local.residency.num_resident == 0
+    assert num_cancelled > 0
+    assert max(batch.num_artifacts for batch in batches) > 1
+    assert not any(batch.failed for batch in batches)
