@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ensemble import fitting
+from ensemble import screening as screening_module
 from ensemble.composition import compose, stack_prompts
 from ensemble.errors import FitStoppedError
 from ensemble.fit_result import FitResult
@@ -81,12 +82,12 @@ def scores_on(
 def test_the_best_by_the_score_on_some_training_images_are_kept(
     fit: Fit, vit: PromptedViT, sources: list[Tensor], images: LabelledPixels
 ) -> None:
-    train, _ = stratified_split(images.labels, FitOptions().validation_fraction, 0)
-    rows = train[screening_rows(images.labels[train], SCREENING_IMAGES, 0)]
+    train, _ = stratified_split(images.labels, FitOptions().validation_fraction, 1)
+    rows = train[screening_rows(images.labels[train], SCREENING_IMAGES, 1)]
     scores = scores_on(rows, vit, sources, images)
     best = sorted(range(21), key=lambda i: scores[i], reverse=True)[:6]
 
-    result = fit(max_sources=6)
+    result = fit(max_sources=6, seed=1)
 
     screening = screening_of(result)
     assert len(screening.looks) == 1
@@ -111,9 +112,9 @@ def test_the_shrinkage_of_the_fit_is_that_of_the_scores(
 def test_of_very_many_most_are_dropped_on_fewer_images(
     fit: Fit, vit: PromptedViT, sources: list[Tensor], images: LabelledPixels
 ) -> None:
-    train, _ = stratified_split(images.labels, FitOptions().validation_fraction, 0)
-    rows = train[screening_rows(images.labels[train], SCREENING_IMAGES, 0)]
-    few = rows[screening_rows(images.labels[rows], FIRST_IMAGES, 0)]
+    train, _ = stratified_split(images.labels, FitOptions().validation_fraction, 1)
+    rows = train[screening_rows(images.labels[train], SCREENING_IMAGES, 1)]
+    few = rows[screening_rows(images.labels[rows], FIRST_IMAGES, 1)]
     first = scores_on(few, vit, sources, images)
     again = sorted(range(21), key=lambda i: first[i], reverse=True)[: SECOND_LOOK * 4]
     second = dict(
@@ -125,10 +126,11 @@ def test_of_very_many_most_are_dropped_on_fewer_images(
     def progress(stage: str, _step: int, total: int, **_: Any) -> None:
         totals[stage] = total
 
-    result = fit(progress=progress)
+    result = fit(progress=progress, seed=1)
 
     screening = screening_of(result)
     assert [look.num_images for look in screening.looks] == [FIRST_IMAGES, SCREENING_IMAGES]
+    assert screening.num_images == SCREENING_IMAGES
     assert list(screening.looks[0].scores.values()) == pytest.approx(first, rel=1e-3)
     assert screening.looks[0].kept == tuple(sorted(again))
     assert screening.looks[1].scores == pytest.approx(second, rel=1e-3)
@@ -139,12 +141,15 @@ def test_of_very_many_most_are_dropped_on_fewer_images(
     assert totals["screening again"] == 16 * (SCREENING_IMAGES - FIRST_IMAGES)
 
 
-def test_few_images_are_looked_at_once(fit: Fit, images: LabelledPixels) -> None:
-    few = LabelledPixels(images.pixels[:44], images.labels[:44])
+@pytest.mark.parametrize(("num_images", "num_train"), [(44, 30), (46, FIRST_IMAGES)])
+def test_few_images_are_looked_at_once(
+    fit: Fit, images: LabelledPixels, num_images: int, num_train: int
+) -> None:
+    few = LabelledPixels(images.pixels[:num_images], images.labels[:num_images])
 
     screening = screening_of(fit(images=few))
 
-    assert [look.num_images for look in screening.looks] == [30]
+    assert [look.num_images for look in screening.looks] == [num_train]
 
 
 def test_only_the_kept_sources_are_stacked(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,6 +279,23 @@ def test_it_can_be_stopped(fit: Fit) -> None:
 
     with pytest.raises(FitStoppedError, match="of 672 forward passes"):
         fit(progress=progress, should_stop=lambda: len(steps) > 2)
+
+
+def test_it_can_be_stopped_between_two_scores(
+    fit: Fit, images: LabelledPixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scores of hundreds of sources take a while."""
+    scored: list[Tensor] = []
+
+    def spy(features: Tensor, *_: Any, **__: Any) -> Tensor:
+        scored.append(features)
+        return torch.zeros(())
+
+    monkeypatch.setattr(screening_module, "adjusted_h_score", spy)
+    few = LabelledPixels(images.pixels[:8], images.labels[:8])
+    with pytest.raises(FitStoppedError):
+        fit(images=few, should_stop=lambda: len(scored) == 2)
+    assert len(scored) == 2
 
 
 @pytest.mark.parametrize(

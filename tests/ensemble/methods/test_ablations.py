@@ -11,7 +11,9 @@ from ensemble.candidates import Candidate
 from ensemble.class_head import fit_class_head
 from ensemble.composition import compose
 from ensemble.fit_session import FitSession
+from ensemble.gradient_variance import GradientVariancePenalty
 from ensemble.methods import hgprompt
+from ensemble.methods.ablations import run_ablations
 from ensemble.methods.findings import Ablation, Findings
 from ensemble.methods.h_ensemble import fit_h_ensemble
 from ensemble.methods.hgprompt import fit_hgprompt
@@ -136,6 +138,34 @@ def test_the_penalty_is_left_out_of_the_refinement_too(make_session: MakeSession
     rows = fit.validation_rows
     logits = fit_class_head(summed, fit.labels, 2).held_out_logits[rows]
     assert ablations[COMPOSING].standing.log_loss == pytest.approx(
+        float(functional.cross_entropy(logits, fit.labels[rows])), rel=1e-4
+    )
+
+
+def test_tokens_are_aligned_where_only_the_penalty_is_left_out(
+    make_session: MakeSession, sources: list[Tensor]
+) -> None:
+    known, off = sources[1], 0.6 * sources[0]
+    fit = make_session(OPTIONS, sources=[known + off, (known - off).flip(1)])
+    features = [features_under(fit, prompt) for prompt in fit.sources.stored]
+    (learned,) = fit_h_ensemble(fit).candidates
+    free = learned.weights
+    assert free.min() > 0.1
+    aligned, stored = (
+        features_under(fit, compose(prompts, free))
+        for prompts in (fit.sources.aligned, fit.sources.stored)
+    )
+    assert not torch.allclose(aligned, stored, atol=0.1)
+    penalty = GradientVariancePenalty(torch.ones(2, 1))
+
+    ablations = run_ablations(
+        fit, features, learned, summed_weights=free, penalty=penalty, tuned=None
+    )
+
+    (found,) = [ablation for ablation in ablations if ablation.name == PENALTY]
+    rows = fit.validation_rows
+    logits = fit_class_head(aligned, fit.labels, 2).held_out_logits[rows]
+    assert found.standing.log_loss == pytest.approx(
         float(functional.cross_entropy(logits, fit.labels[rows])), rel=1e-4
     )
 

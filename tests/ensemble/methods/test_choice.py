@@ -116,6 +116,7 @@ def test_of_several_that_are_better_the_best_held_out_is_chosen() -> None:
     others = [candidate("none", range(5)), candidate("mean", range(195, 200))]
 
     assert choose([ours], others, LABELS) is others[0]
+    assert choose([ours], others[::-1], LABELS) is others[0]
     assert choose([ours], [], LABELS) is ours
 
 

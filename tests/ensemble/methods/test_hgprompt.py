@@ -1,3 +1,4 @@
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -132,7 +133,7 @@ def test_candidates_are_the_ensemble_and_every_simpler_choice(make_session: Make
         torch.testing.assert_close(candidates[place].features, features, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [FitOptions(penalty_weight=0.02), EXACT])
+@pytest.mark.parametrize("options", [FitOptions(penalty_weight=0.02, shrinkage=0.2), EXACT])
 def test_the_objective_is_told_at_the_weights_that_are_served(
     make_session: MakeSession, options: FitOptions
 ) -> None:
@@ -144,13 +145,15 @@ def test_the_objective_is_told_at_the_weights_that_are_served(
     summed = torch.einsum("m,mnd->nd", found.weights, by_source(fit))[rows]
     composite = features_under(fit, compose(fit.sources.aligned, found.weights))[rows]
     penalty = GradientVariancePenalty(image_gradients(fit, UNIFORM).var(1, correction=0))
-    adjusted = float(adjusted_h_score(summed, labels, shrinkage=0.05))
+    adjusted, of_composite = (
+        float(adjusted_h_score(f, labels, shrinkage=options.shrinkage)) for f in (summed, composite)
+    )
     expected = {
         "h_score": float(h_score(summed, labels)),
         "h_score_adjusted": adjusted,
         "gradient_penalty": float(penalty(found.weights)),
         "total": adjusted - 0.02 * float(penalty(found.weights)),
-        "composite_h_score_adjusted": float(adjusted_h_score(composite, labels, shrinkage=0.05)),
+        "composite_h_score_adjusted": of_composite,
     }
     assert found.diagnostics.objective == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
@@ -197,6 +200,19 @@ def test_the_gap_is_between_the_composite_and_the_feature_sum(make_session: Make
             float(((composite - summed) ** 2).sum(1).mean()) / spread, rel=1e-3
         )
     assert gap.aligned != gap.unaligned
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_the_gap_is_told_with_its_number_of_images(
+    make_session: MakeSession, few: LabelledPixels, align: bool
+) -> None:
+    fit = make_session(FitOptions(penalty_weight=3.0, align=align), images=few)
+
+    gap = fit_hgprompt(fit).diagnostics.composition_gap
+
+    assert gap is not None
+    assert gap.num_images == len(fit.train_rows) == 16
+    assert math.isnan(gap.aligned) == (not align)
 
 
 def test_the_gap_is_measured_on_images_of_all_classes(
@@ -283,6 +299,25 @@ def test_the_candidate_that_was_chosen_is_served_whoever_is_best_held_out(
     assert found.chosen is found.candidates[-1]
 
 
+def test_what_was_chosen_is_served_tuned_where_that_is_better(
+    make_session: MakeSession, sources: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged source is repaired by tuning."""
+
+    def learned(favoured: list[Candidate], *_: object) -> Candidate:
+        return favoured[0]
+
+    monkeypatch.setattr(hgprompt, "choose", learned)
+    noise = torch.randn(sources[1].shape, generator=torch.Generator().manual_seed(0))
+    options = FitOptions(tuning_epochs=4, prompt_learning_rate=0.05)
+
+    found = fit_hgprompt(make_session(options, sources=[sources[1] + 0.6 * noise]))
+
+    assert found.chosen is not None
+    assert (found.chosen.standing.method, found.chosen.standing.tuned) == ("hgprompt", True)
+    assert found.chosen is found.candidates[0]
+
+
 def test_the_seed_draws_the_images_of_the_gradients(make_session: MakeSession) -> None:
     fit = make_session()
 
@@ -344,6 +379,23 @@ def test_advice_names_the_best_simple_choice(
     else:
         assert re.search(words + ".* so the learned ensemble was kept", kept or "")
         assert re.search(words + ".* do not beat the simpler choice", left or "")
+
+
+def test_advice_compares_the_ensemble_with_what_is_served_in_its_place(
+    make_session: MakeSession,
+) -> None:
+    fit = make_session()
+    rows = fit.validation_rows
+    learned = erring(fit, "hgprompt", rows[:1])
+    single, none = erring(fit, "single", rows[:2]), erring(fit, "none", rows[:5])
+
+    advice = _advice(fit, learned, single, none, [learned, none])
+
+    assert advice is not None
+    assert advice.startswith(
+        "On 24 held-out images no prompt scored 0.792 and the learned ensemble 0.958 "
+        "(difference -0.312 to +0.004 with 95 % confidence). "
+    )
 
 
 def test_advice_tells_why_another_than_that_of_the_lowest_log_loss_is_served(

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from ensemble.fit_session import FitSession
-from ensemble.methods import tuning
+from ensemble.methods import panda, tuning
 from ensemble.methods.panda import fit_panda
 from ensemble.methods.target_prompt import target_prompt
 from ensemble.methods.vpt import random_prompt
-from ensemble.prompt_tuning import TunedPrompt, cross_entropy, tune_prompt
+from ensemble.prompt_tuning import LabelledPixels, TunedPrompt, cross_entropy, tune_prompt
 from tests.ensemble.methods.short_tuning import CONFIG, OPTIONS
 
 MakeSession = Callable[..., FitSession]
@@ -86,6 +86,20 @@ def test_the_nearest_source_is_tuned_and_teaches_a_fresh_prompt(
     assert torch.equal(by_tuned[True].prompt, tuned.prompt)
     assert torch.equal(by_tuned[False].prompt, source)
     assert tuned.best.epoch > 0
+
+
+@pytest.mark.usefixtures("short_embedding")
+def test_a_source_of_the_opposite_effect_is_not_the_nearest(
+    make_session: MakeSession, few: LabelledPixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cosines(*_: object) -> Tensor:
+        return torch.tensor([-0.9, 0.1, -0.2, 0.3, -0.4])
+
+    monkeypatch.setattr(panda, "shift_similarities", cosines)
+
+    found = fit_panda(make_session(replace(OPTIONS, tuning_epochs=1), images=few))
+
+    assert found.weights.tolist() == [0, 0, 0, 1, 0]
 
 
 def test_a_student_with_a_teacher_learns_something_else(
