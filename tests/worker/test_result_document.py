@@ -233,6 +233,17 @@ def test_the_calibration_error_follows_from_the_reliability_bins(
     assert validation["temperature"] == fit.found.head.temperature > 0
 
 
+@pytest.mark.parametrize(("most", "told"), [(3, True), (2, False)])
+def test_the_confusions_of_very_many_classes_are_left_out(
+    describe: Describe, monkeypatch: pytest.MonkeyPatch, most: int, told: bool
+) -> None:
+    monkeypatch.setattr(document_module, "MAX_CONFUSION_CLASSES", most)
+
+    matrix = describe("none").document["confusion_matrix"]
+
+    assert (matrix is not None and len(matrix) == 3) == told
+
+
 def test_images_are_mapped_by_their_plain_features_and_those_of_the_learned_ensemble(
     describe: Describe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

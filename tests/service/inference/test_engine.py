@@ -163,6 +163,26 @@ def test_a_row_does_not_depend_on_its_batch_mates(
             np.testing.assert_array_equal(together, alone)
 
 
+def test_integers_and_normalised_pixels_are_computed_apart(
+    loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
+) -> None:
+    artifact, info = make_artifact(1), loaded.info.preprocessing
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (info.mean, info.std))
+    with running(loaded.vit) as harness:
+        gate = row(9, harness.insert("gate", make_artifact(4, num_tokens=0)))
+        entry = harness.insert("d", artifact)
+        integers = [row(seed, entry) for seed in range(4)]
+        normalised = [row(seed, entry) for seed in range(4)]
+        for each in normalised:
+            each.pixels = (each.pixels / np.float32(255) - mean) / std
+        mixed = [each for pair in zip(integers, normalised, strict=True) for each in pair]
+        outcomes = harness.classify([gate, *mixed])[1:]
+    for i, outcome in enumerate(outcomes):
+        expected = reference(loaded.vit, artifact, i // 2)
+        np.testing.assert_allclose(probabilities(outcome), expected, atol=1e-5)
+    assert [report.size for report in harness.reports] == [1, 4, 4]
+
+
 def test_artifacts_can_come_and_go_while_batches_run(
     loaded: LoadedBackbone, make_artifact: Callable[..., Artifact]
 ) -> None:

@@ -48,6 +48,8 @@ class Shelf:
             raise DigestMismatchError("damaged at rest")
         if digest == "foreign":
             return self._make_artifact(backbone_digest=f"sha256:{'f' * 64}")
+        if digest == "large":
+            return self._make_artifact(num_tokens=12)
         return self._make_artifact(int(digest))
 
     @property
@@ -126,6 +128,12 @@ async def test_the_least_recently_used_artifact_goes_first(
     assert shelf.loads == ["1", "2", "3", "2"]
 
 
+async def test_evictions_are_counted(residency: Residency, registry: CollectorRegistry) -> None:
+    for digest in "12345":
+        await use(residency, digest)
+    assert registry.get_sample_value("hgprompt_artifact_evictions_total") == 3
+
+
 async def test_what_is_in_use_stays(residency: Residency, shelf: Shelf) -> None:
     async with pinned(residency, "1"), pinned(residency, "2"), pinned(residency, "3") as third:
         for digest in ("4", "5"):
@@ -173,6 +181,18 @@ async def test_main_memory_has_a_budget_of_its_own(
     assert shelf.loads == ["1", "2", "3", "4", "5"]
     await use(residency, "1")
     assert shelf.loads == ["1", "2", "3", "4", "5", "1"]
+
+
+async def test_what_main_memory_has_no_room_for_leaves_the_others_there(
+    make_residency: MakeResidency, shelf: Shelf
+) -> None:
+    residency = make_residency(4, in_memory=1.5)
+    for digest in ("1", "large", "2", "3", "4", "5"):
+        await use(residency, digest)
+        await settled(residency)
+    assert residency.num_in_host_memory == 1
+    await use(residency, "1")
+    assert shelf.loads == ["1", "large", "2", "3", "4", "5"]
 
 
 async def test_an_artifact_can_be_dropped_from_everywhere_unless_it_is_in_use(
@@ -339,7 +359,11 @@ def _out_of_memory(_: HostArtifact) -> BankEntry:
     ("digest", "error"), [("damaged", DigestMismatchError), ("foreign", ArtifactMismatchError)]
 )
 async def test_a_failed_load_is_told_to_all_and_tried_again(
-    residency: Residency, shelf: Shelf, digest: str, error: type[Exception]
+    residency: Residency,
+    shelf: Shelf,
+    registry: CollectorRegistry,
+    digest: str,
+    error: type[Exception],
 ) -> None:
     calls = [use(residency, digest) for _ in range(3)]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
@@ -347,4 +371,5 @@ async def test_a_failed_load_is_told_to_all_and_tried_again(
     with pytest.raises(error):
         await use(residency, digest)
     assert shelf.loads == [digest, digest]
+    assert registry.get_sample_value("hgprompt_artifact_load_failures_total") == 2
     assert (residency.num_resident, residency.device_bytes) == (0, 0)
