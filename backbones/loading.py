@@ -65,7 +65,7 @@ def load_backbone(
     digest = backbone_digest(architecture, preprocessing, weights)
     prompted = PromptedViT(vit, mean=preprocessing.mean, std=preprocessing.std).to(device)
     info = BackboneInfo(
-        name=f"file:{Path(rest.partition('#')[0]).name}" if kind == "file" else spec,
+        name=f"file:{Path(rest.rpartition('#')[0]).name}" if kind == "file" else spec,
         digest=digest,
         embed_dim=prompted.embed_dim,
         depth=prompted.depth,

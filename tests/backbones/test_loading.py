@@ -15,7 +15,7 @@ from torch import nn
 
 from backbones.errors import BackboneError, BackboneSpecError, WeightsFetchError
 from backbones.info import LoadedBackbone
-from backbones.loading import timm_preprocessing
+from backbones.loading import load_backbone, timm_preprocessing
 from ensemble.errors import UnsupportedBackboneError
 from images.preprocessing import preprocess
 
@@ -106,6 +106,17 @@ def test_preprocessing_is_a_property_of_the_backbone(
     assert preprocessing.mean == mean
     assert (preprocessing.crop_pct, preprocessing.interpolation) == (crop_pct, "bicubic")
     assert preprocessing.image_size_px == 64  # what it is built for, not what it was trained at
+
+
+def test_how_an_image_is_resized_and_cut_is_a_property_of_the_backbone_too() -> None:
+    own = {"interpolation": "bilinear", "crop_mode": "squash", "crop_pct": 1.0}
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, depth=1, pretrained_cfg_overlay=own
+    )
+
+    preprocessing = timm_preprocessing(vit)
+
+    assert {name: getattr(preprocessing, name) for name in own} == own
 
 
 def test_an_input_that_is_not_square_is_refused() -> None:
@@ -211,6 +222,37 @@ def test_what_cannot_be_loaded_is_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=words):
         load(spec)
+
+
+def test_a_path_may_have_a_number_sign_of_which_no_folder_is_told(
+    load: Load, weights_file: Path
+) -> None:
+    folder = weights_file.parent / "run #7"
+    folder.mkdir()
+    path = weights_file.rename(folder / "vit.safetensors")
+
+    assert load(f"file:{path}#vit_tiny_patch16_224").info.name == "file:vit.safetensors"
+
+
+def test_weights_of_the_hub_are_kept_in_the_cache_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def create(_name: str, **arguments: Any) -> nn.Module:
+        given.append(arguments["cache_dir"])
+        raise OSError("offline")
+
+    monkeypatch.setattr(timm, "create_model", create)
+
+    with pytest.raises(WeightsFetchError, match="offline"):
+        load_backbone(
+            "vit_tiny_patch16_224",
+            cache_dir=tmp_path,
+            device=torch.device("cpu"),
+            precision="fp32",
+        )
+    assert given == [tmp_path / "hub"]
 
 
 def test_an_unreachable_hub_is_a_named_error(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
