@@ -113,6 +113,23 @@ def test_a_file_is_streamed_with_its_length_and_again_after_a_lost_connection(
     assert seen[-1] == (524_288, 524_288)
 
 
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("pets.TAR", "application/x-tar"),
+        ("pets.parquet", "application/vnd.apache.parquet"),
+        ("pets.tgz", "application/octet-stream"),
+    ],
+)
+def test_a_file_is_sent_as_what_its_name_says(
+    api: Client, server: "ScriptedServer", tmp_path: Path, name: str, media_type: str
+) -> None:
+    (tmp_path / name).write_bytes(b"data")
+    server.will_answer(TASK, 201)
+    api.put_task("pets", tmp_path / name)
+    assert server.received[0].headers["content-type"] == media_type
+
+
 def test_a_task_may_take_long_to_be_checked(server: "ScriptedServer", tmp_path: Path) -> None:
     path = tmp_path / "pets.zip"
     path.write_bytes(b"PK")
@@ -241,6 +258,44 @@ def test_waiting_returns_the_record_of_that_version(api: Client, server: "Script
     assert ended.why() == "mix@2 failed: one class only"
     assert [each.event for each in seen] == ["outcome"]
     assert server.received[1].target == "/v1/ensembles/mix?version=2"
+
+
+def test_every_call_about_a_version_names_it(api: Client, server: "ScriptedServer") -> None:
+    server.will_answer("<html>", 200)
+    server.will_answer("data", 200)
+    server.will_answer(QUEUED, 200)
+    server.will_answer(QUEUED, 200)
+    assert api.report("mix", 2) == b"<html>"
+    assert api.content("mix", 2) == b"data"
+    api.cancel("mix", 2)
+    api.ensemble("mix", 2)
+    assert [(request.method, request.target) for request in server.received] == [
+        ("GET", "/v1/ensembles/mix/report?version=2"),
+        ("GET", "/v1/ensembles/mix/content?version=2"),
+        ("POST", "/v1/ensembles/mix/cancel?version=2"),
+        ("GET", "/v1/ensembles/mix?version=2"),
+    ]
+
+
+@pytest.mark.parametrize("images", [[b"one"], [b"one", b"two"]])
+def test_the_key_of_an_assignment_goes_with_the_images(
+    api: Client, server: "ScriptedServer", images: list[bytes]
+) -> None:
+    reference = {"name": "mix", "version": 2, "digest": "sha256:dd"}
+    for _ in range(2):
+        server.will_answer({"ensemble": reference, "predictions": []})
+    api.classify("mix@prod", images, top_k=3, assignment_key="user-7")
+    api.classify("mix@prod", images)
+    keys = [request.headers.get("hgprompt-assignment-key") for request in server.received]
+    assert keys == ["user-7", None]
+    assert server.received[0].target.endswith("/classify?top_k=3")
+
+
+def test_a_client_that_is_left_is_closed(server: "ScriptedServer") -> None:
+    with Client(server.url) as client:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        client.backbone()
 
 
 def test_one_image_is_the_body_itself(api: Client, server: "ScriptedServer") -> None:

@@ -52,6 +52,16 @@ def test_retry_after_is_obeyed(api: Client, server: "ScriptedServer", pauses: li
     assert pauses == [3.0, RetryPolicy().max_delay_s]
 
 
+def test_a_pause_is_no_shorter_for_a_retry_after_of_nothing_or_of_a_date(
+    api: Client, server: "ScriptedServer", pauses: list[float]
+) -> None:
+    server.will_answer({}, 503, Retry_After="0")
+    server.will_answer({}, 503, Retry_After="Wed, 21 Oct 2026 07:28:00 GMT")
+    server.will_answer(BACKBONE)
+    api.backbone()
+    assert pauses == [0.5, 1.0]
+
+
 def test_a_problem_carries_its_fields(api: Client, server: "ScriptedServer") -> None:
     document = {"type": "urn:hgprompt:problem:no", "title": "No", "detail": "x=1", "status": 404}
     server.will_answer(document, 404, Content_Type="application/problem+json")
@@ -67,6 +77,13 @@ def test_an_error_that_is_no_problem_document_is_shown_in_one_line(
     server.will_answer("<h1>Bad\n\nGateway</h1>", 502)
     with pytest.raises(ProblemError, match=r"^Bad Gateway: <h1>Bad Gateway</h1>$"):
         api.backbone()
+
+
+def test_of_a_long_page_the_start_is_shown(api: Client, server: "ScriptedServer") -> None:
+    server.will_answer("<p>" * 10_000, 502)
+    with pytest.raises(ProblemError, match=r"^Bad Gateway: <p><p>") as caught:
+        api.backbone()
+    assert len(str(caught.value)) < 400
 
 
 def test_repeating_stops_with_the_last_refusal(api: Client, server: "ScriptedServer") -> None:
@@ -129,12 +146,13 @@ def test_text_that_is_not_unicode_is_told(api: Client) -> None:
         api.create_ensemble("mix", task="caf\udce9", sources=["a"])
 
 
-def test_cancelling_is_not_repeated(
-    api: Client, server: "ScriptedServer", pauses: list[float]
+@pytest.mark.parametrize("call", ["cancel", "delete_prompt", "delete_task", "delete_ensemble"])
+def test_cancelling_and_deleting_are_not_repeated(
+    api: Client, server: "ScriptedServer", pauses: list[float], call: str
 ) -> None:
     server.will_hang_up()
     with pytest.raises(ServiceUnreachableError):
-        api.cancel("pets")
+        getattr(api, call)("pets")
     assert pauses == []
 
 
