@@ -20,7 +20,7 @@ from service.report.charts.rows import (
     timing_chart,
     weight_chart,
 )
-from service.report.data import Embedding, Ranked, ReliabilityBin, ReportData
+from service.report.data import Ablation, Embedding, Ranked, ReliabilityBin, ReportData
 
 Result = dict[str, Any]
 
@@ -120,20 +120,31 @@ def test_an_ablation_is_marked_where_its_interval_excludes_zero(result: Result) 
     assert chart.rows[0].at < chart.reference < chart.rows[1].at
 
 
+def test_ablations_that_all_gain_are_drawn_beside_no_difference() -> None:
+    chart = ablation_chart([Ablation(name="x", difference=0.1, difference_ci95=(0.05, 0.15))])
+    assert chart is not None
+    (row,) = chart.rows
+    assert row.marked
+    assert chart.reference is not None
+    assert row.low is not None
+    assert 0 < chart.reference < row.low
+
+
 @pytest.mark.parametrize(
-    ("aligned", "unaligned", "labels"),
+    ("aligned", "unaligned", "drawn"),
     [
-        (0.5, 0.75, ["tokens aligned", "tokens as stored"]),
-        (None, 3.0, ["tokens as stored"]),
-        (0.25, None, ["tokens aligned"]),
+        (0.5, 0.75, [("tokens aligned", 50.0), ("tokens as stored", 75.0)]),
+        (None, 3.0, [("tokens as stored", 100.0)]),
+        (1.5, 3.0, [("tokens aligned", 50.0), ("tokens as stored", 100.0)]),
+        (0.25, None, [("tokens aligned", 25.0)]),
         (None, None, None),
     ],
 )
 def test_of_the_gap_what_is_known_is_drawn(
-    aligned: float | None, unaligned: float | None, labels: list[str] | None
+    aligned: float | None, unaligned: float | None, drawn: list[tuple[str, float]] | None
 ) -> None:
     chart = gap_chart(aligned, unaligned)
-    assert (chart and [row.label for row in chart.rows]) == labels
+    assert (chart and [(row.label, row.at) for row in chart.rows]) == drawn
 
 
 def test_durations_keep_their_order() -> None:
@@ -227,6 +238,10 @@ def test_a_reliable_model_lies_on_the_diagonal() -> None:
         assert 0 <= each.top < each.y < each.bottom <= reliability.HEIGHT
     assert below.bottom - below.top < on.bottom - on.top  # more images, a shorter interval
     assert (on.column, below.column) == (24.0, 48.0)
+    columns = [
+        (each.left / reliability.WIDTH, each.width / reliability.WIDTH) for each in plot.bins
+    ]
+    assert columns == [(0.5, 0.25), (0.75, 0.25)]
     assert reliability.reliability(bins[:1]) is None
     assert reliability.reliability(None) is None
 

@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
 
@@ -112,6 +113,26 @@ async def test_the_report_shows_every_part(
     ):
         assert text in page, text
     assert "&lt;script&gt;" in page
+
+
+def test_the_head_of_the_page_says_which_fit_it_is(
+    ensembles: EnsembleStore, publish: Callable[..., tuple[FitId, str]], result: Result
+) -> None:
+    fit_id, _ = publish("zoo")
+    record = ensembles.record(fit_id)
+    assert record.outcome is not None
+    ended = record.created_at + timedelta(hours=3)
+    record = record.model_copy(
+        update={
+            "seed": 7,
+            "result": result,
+            "outcome": record.outcome.model_copy(update={"finished_at": ended}),
+        }
+    )
+    head = render_report(record).split("<nav")[0]
+    asked, finished = (at.strftime("%Y-%m-%d %H:%M UTC") for at in (record.created_at, ended))
+    assert f"seed 7 · asked for {asked}, finished {finished}</p>" in head
+    assert "<dd>0.830 <small>0.760 to 0.880</small></dd>" in head
 
 
 def test_what_was_chosen_on_the_held_out_images_is_called_optimistic(

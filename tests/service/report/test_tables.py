@@ -38,7 +38,7 @@ def test_sources_without_any_score_make_no_table() -> None:
 
 
 def test_the_strongest_conflicts_are_each_named_once() -> None:
-    rows = [[1.0, -0.2, 0.5], [-0.2, 1.0, -0.9], [0.5, -0.9, 1.0]]
+    rows = [[1.0, -0.2, 0.0], [-0.2, 1.0, -0.9], [0.0, -0.9, 1.0]]
     found = strongest_conflicts(rows, ["a", "b", "c"])
     assert [(pair.first, pair.second, pair.cosine) for pair in found] == [
         ("b", "c", -0.9),
@@ -67,6 +67,30 @@ def test_the_largest_weights_come_first() -> None:
     ablation = Ablation(name="x", weights={"a": 0.1, "b": 0.4, "c": 0.2, "d": 0.3})
     assert largest_weights(ablation) == "b 0.40, d 0.30, c 0.20"
     assert largest_weights(Ablation(name="x")) == ""
+
+
+def test_an_ablation_is_told_with_its_accuracy_and_its_weights(result: Result) -> None:
+    (ablations,) = [
+        each.content
+        for each in sections(ReportData.model_validate(result))
+        if each.name == "ablations"
+    ]
+    assert ablations.rows == (
+        ("without alignment", "0.750", "digits 0.50, fashion 0.25, texture 0.25"),
+        ("feature sum", "\N{EN DASH}", ""),
+    )
+
+
+def test_each_curve_has_the_title_of_its_own(result: Result) -> None:
+    (learning,) = [
+        each.content
+        for each in sections(ReportData.model_validate(result))
+        if each.name == "objective"
+    ]
+    assert {curve.title: curve.description.split(";")[0] for curve in learning.curves} == {
+        "Weights on the feature sum: best objective": "From 0.1 to 0.9 in 3 evaluations",
+        "Composite prompt itself: objective": "From 1 to 1.25 in 2 evaluations",
+    }
 
 
 def test_matrices_that_are_not_square_or_not_named_are_left_out(result: Result) -> None:
