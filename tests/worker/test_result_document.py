@@ -11,6 +11,7 @@ import torch
 
 from backbones.info import LoadedBackbone
 from ensemble import screening as screening_module
+from ensemble.composition import composite_digest
 from ensemble.fit_result import FitResult
 from ensemble.fitting import fit_ensemble
 from ensemble.methods import hgprompt, target_prompt
@@ -121,7 +122,9 @@ def test_every_part_is_there_and_is_json(
         assert (told["method"], told.get("tuned", False)) == (place.method, place.tuned)
         source = None if place.source is None else kept[place.source]
         assert told.get("source") == source
-        assert told["accuracy"] == place.accuracy
+        assert (told["accuracy"], told["log_loss"]) == (place.accuracy, place.log_loss)
+        assert told["ci95"] == list(place.ci95)
+    assert document["advice"] == fit.found.diagnostics.advice
     assert [s["name"] for s in document["sources"]] == kept
     assert document["lineage"]["method"] == method
     assert [s["name"] for s in document["lineage"]["sources"]] == NAMES
@@ -145,6 +148,41 @@ def test_sources_carry_what_the_method_learned_of_them(describe: Describe) -> No
     best = max(logme["sources"], key=lambda source: source["logme"])
     assert [s for s in logme["sources"] if "validation_accuracy" in s] == [best]
     assert logme["chosen"]["source"] == best["name"]
+
+
+def test_a_tuned_source_is_not_taken_for_the_source_alone(describe: Describe) -> None:
+    fit = describe("single")
+    best, *others = fit.found.candidates
+    assert best.standing.source is not None
+    worse = replace(best.standing, tuned=True, accuracy=0.0)
+    found = replace(fit.found, candidates=(best, *others, replace(best, standing=worse)))
+
+    document = described(fit.request, fit.task, found)
+
+    assert document["leaderboard"][-1] | {"tuned": True} == document["leaderboard"][-1]
+    assert document["sources"] == fit.document["sources"]
+    told = document["sources"][best.standing.source]
+    assert told["validation_accuracy"] == best.standing.accuracy > 0
+
+
+def test_where_a_fit_comes_from_is_told(describe: Describe) -> None:
+    fit = describe("none")
+
+    lineage = fit.document["lineage"]
+
+    assert lineage["seed"] == 4
+    assert lineage["backbone_digest"] == fit.request.backbone_digest
+    assert lineage["task"] == fit.request.task.model_dump(mode="json")
+    assert lineage["sources"] == [each.model_dump(mode="json") for each in fit.request.sources]
+
+
+def test_an_option_of_the_screening_is_used_where_sources_were_screened(
+    describe: Describe,
+) -> None:
+    for most, unused in ((3, []), (4, ["shrinkage"])):
+        options = FitOptions(max_sources=most, shrinkage=0.2)
+        document = describe("mean", options=options).document
+        assert [name for name in document["unused_options"] if name == "shrinkage"] == unused
 
 
 @pytest.mark.parametrize("method", ["spot", "panda"])
@@ -262,7 +300,15 @@ def test_images_are_mapped_by_their_plain_features_and_those_of_the_learned_ense
     assert embedding["plain"] != embedding["composite"]
     monkeypatch.setattr(document_module, "MAX_PROJECTED_IMAGES", 12)
     some = described(fit.request, fit.task, fit.found)["embedding"]
-    assert [len(some[name]) for name in ("labels", "plain", "composite")] == [12] * 3
+    # Archives hold one class after another: the first 12 would be of two classes of three.
+    rows = torch.randperm(30, generator=torch.Generator().manual_seed(4))[:12].sort().values
+    assert some["labels"] == fit.task.labels[rows].tolist()
+    assert set(some["labels"]) == {0, 1, 2}
+    for name, method in (("plain", "none"), ("composite", "hgprompt")):
+        expected = t_sne(candidates[method].features[rows], seed=4)
+        torch.testing.assert_close(
+            torch.tensor(some[name], dtype=torch.float64), expected, atol=1e-4, rtol=0
+        )
 
 
 @pytest.mark.parametrize("method", ["none", "single", "hgprompt"])
@@ -274,6 +320,7 @@ def test_the_map_is_the_same_whatever_is_served(describe: Describe, method: Meth
 
     assert document["chosen"]["method"] == method
     assert document["embedding"] == fit.document["embedding"]
+    assert document["lineage"]["composite_digest"] == composite_digest(served.prompt)
 
 
 def test_only_the_learned_ensemble_maps_images(describe: Describe) -> None:
@@ -295,7 +342,8 @@ def test_ablations_are_told_with_their_weights(describe: Describe) -> None:
     (learned,) = [
         p for p in fit.document["leaderboard"] if p["method"] == "hgprompt" and not p.get("tuned")
     ]
-    for ablation in ablations:
+    for ablation, known in zip(ablations, fit.found.diagnostics.ablations, strict=True):
+        assert ablation["ci95"] == list(known.standing.ci95)
         assert list(ablation["weights"]) == list(fit.document["weights"])
         assert ablation["difference"] == pytest.approx(ablation["accuracy"] - learned["accuracy"])
         low, high = ablation["difference_ci95"]

@@ -1,19 +1,30 @@
+import argparse
+import itertools
 import json
+import math
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from backbones.info import LoadedBackbone
 from ensemble.class_head import fit_class_head
 from ensemble.features import extract_features
+from ensemble.prompt_tuning import LabelledPixels, TunedPrompt, TuningConfig, tune_prompt
 from ensemble.splits import stratified_split
 from prompt_store.codec import BackboneShape, PromptLimits, read_prompt
+from tests.tiny_backbone import load_tiny_backbone
 from worker.task_images import load_task_images
-from worker.train_prompt import main
+from worker.train_prompt import (
+    _compare,  # pyright: ignore[reportPrivateUsage]
+    _initial_prompt,  # pyright: ignore[reportPrivateUsage]
+    main,
+)
 
 MakeFolder = Callable[..., tuple[Path, tuple[str, ...]]]
 QUICK = ["--epochs", "2", "--num-prompt-tokens", "2", "--batch-size", "16"]
@@ -112,6 +123,92 @@ def test_a_test_on_the_training_images_is_refused(
     assert list(workplace.glob("*.safetensors")) == []
 
 
+def test_each_head_is_tried_on_the_features_that_it_is_for(
+    make_folder: MakeFolder, backbone: LoadedBackbone
+) -> None:
+    images = load_task_images(make_folder()[0], backbone.info.preprocessing)
+    prompt = torch.randn(2, 2, 192, generator=torch.Generator().manual_seed(0))
+    plain, prompted = extract_features(backbone.vit, images.pixels, [None, prompt], batch_size=16)
+    heads = {
+        "plain": fit_class_head(plain, images.labels, 3),
+        "prompted": fit_class_head(prompted, (images.labels + 1) % 3, 3),
+    }
+
+    found = _compare(backbone, prompt, heads, LabelledPixels(images.pixels, images.labels), 16)
+
+    assert (found.num_images, found.plain, found.prompted) == (30, 1.0, 0.0)
+
+
+def test_every_option_reaches_the_training_and_the_report(
+    make_folder: MakeFolder, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[LabelledPixels, LabelledPixels, TuningConfig]] = []
+
+    def spy(
+        vit: Any, prompt: Tensor, train: LabelledPixels, validation: LabelledPixels, **more: Any
+    ) -> TunedPrompt:
+        given.append((train, validation, more["config"]))
+        return tune_prompt(vit, prompt, train, validation, **more)
+
+    monkeypatch.setattr("worker.train_prompt.tune_prompt", spy)
+    task, _ = make_folder(seed=1)
+    options = {
+        "epochs": 2,
+        "batch_size": 7,
+        "optimizer": "sgd",
+        "prompt_learning_rate": 0.25,
+        "head_learning_rate": 0.125,
+        "weight_decay": 0.5,
+        "warmup_epochs": 1.5,
+        "patience": 3,
+        "seed": 5,
+        "init_seed": 6,
+    }
+    chosen = [(f"--{name.replace('_', '-')}", str(value)) for name, value in options.items()]
+    arguments = ["--task", str(task), "--name", "inks", "--num-prompt-tokens", "2"]
+    arguments += [*itertools.chain(*chosen), "--validation-fraction", "0.4"]
+
+    assert main([*arguments, "--report", "report.json"]) == 0
+
+    report = json.loads((workplace / "report.json").read_text())
+    ((train, validation, config),) = given
+    assert report["config"] == asdict(config) | {"init_seed": 6}
+    assert {name: report["config"][name] for name in options} == options
+    assert (report["train_images"], report["figures"]["validation"]["num_images"]) == (18, 12)
+    images = load_task_images(task, load_tiny_backbone().info.preprocessing)
+    for found, rows in zip(
+        (train, validation), stratified_split(images.labels, 0.4, 5), strict=True
+    ):
+        assert torch.equal(found.pixels, images.pixels[rows])
+        assert torch.equal(found.labels, images.labels[rows])
+
+
+def test_a_random_start_has_the_bound_of_the_backbone(backbone: LoadedBackbone) -> None:
+    args = argparse.Namespace(depth="deep", num_prompt_tokens=100, init_seed=0)
+
+    for patch_size_px in (4, 14):
+        info = replace(backbone.info, patch_size_px=patch_size_px)
+        bound = math.sqrt(6 / (3 * patch_size_px**2 + info.embed_dim))
+        assert 0.99 * bound < float(_initial_prompt(args, info).abs().max()) <= bound
+
+
+def test_an_interruption_is_said_and_nothing_is_written(
+    make_folder: MakeFolder,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object, **__: object) -> TunedPrompt:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("worker.train_prompt.tune_prompt", interrupted)
+
+    assert main(["--task", str(make_folder()[0]), "--name", "inks", *QUICK]) == 130
+
+    assert capsys.readouterr().err.endswith("interrupted; nothing was written\n")
+    assert list(workplace.iterdir()) == []
+
+
 def test_the_report_of_a_training_that_diverged_is_json(
     make_folder: MakeFolder, workplace: Path
 ) -> None:
@@ -124,6 +221,8 @@ def test_the_report_of_a_training_that_diverged_is_json(
     report = json.loads((workplace / "report.json").read_text(), parse_constant=pytest.fail)
     assert report["epochs"][0]["validation_loss"] is not None
     assert report["epochs"][-1]["train_loss"] is None
+    losses = [epoch["validation_loss"] for epoch in report["epochs"]]
+    assert losses[report["best_epoch"]] == min(loss for loss in losses if loss is not None)
 
 
 def test_the_same_seeds_give_the_same_bytes(make_folder: MakeFolder, workplace: Path) -> None:
