@@ -89,6 +89,23 @@ def test_half_precision_loses_nothing(
     np.testing.assert_array_equal(prompt.prompt_embeddings[0], values.float().numpy())
 
 
+def test_where_it_comes_from_is_not_for_the_file_to_say(backbone: BackboneShape) -> None:
+    claimed = model(original_digest=f"sha256:{'c' * 64}", original_format="native")
+    original = zipped([(MODEL, claimed), (CONFIG, CONFIG_BYTES)])
+    _, prompt = import_peft(original, LIMITS, backbone)
+    assert prompt.metadata["original_digest"] == digest_of(original)
+    assert prompt.metadata["original_format"] == "peft"
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", [MODEL, CONFIG])
+def test_a_file_that_is_there_twice_is_refused(backbone: BackboneShape, name: str) -> None:
+    files = [(MODEL, model()), (CONFIG, CONFIG_BYTES)]
+    twice = zipped([*files, *(file for file in files if file[0] == name)])
+    with pytest.raises(InvalidPromptError, match=f"holds {name} 2 times"):
+        import_peft(twice, LIMITS, backbone)
+
+
 def test_a_declared_backbone_is_believed_or_refused(backbone: BackboneShape) -> None:
     ours = [(MODEL, model(backbone_digest=backbone.digest)), (CONFIG, CONFIG_BYTES)]
     _, prompt = import_peft(zipped(ours), LIMITS, backbone)
@@ -142,8 +159,9 @@ def test_what_is_no_prompt_is_refused(
 def test_another_method_is_refused_by_name(backbone: BackboneShape) -> None:
     with pytest.raises(InvalidPromptError, match="peft_type is 'LORA'"):
         import_peft(zipped(peft_type="LORA"), LIMITS, backbone)
-    with pytest.raises(InvalidPromptError, match="token_dim is 768"):
-        import_peft(zipped(token_dim=768), LIMITS, backbone)
+    for token_dim in (768, 3):
+        with pytest.raises(InvalidPromptError, match=f"token_dim is {token_dim}"):
+            import_peft(zipped(token_dim=token_dim), LIMITS, backbone)
 
 
 def test_what_unpacks_to_more_than_the_limit_is_refused(backbone: BackboneShape) -> None:

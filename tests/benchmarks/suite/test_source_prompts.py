@@ -32,7 +32,14 @@ def test_every_task_has_a_group() -> None:
 def test_the_target_and_what_shows_its_images_are_no_sources() -> None:
     names = {prompt.name for prompt in allowed_sources("solar-cell-defect", ALL)}
     assert names == set(NAMES) - {"solar-cell-defect", "solar-cell-silicon"}
-    assert share_images("dsprites_loc", "dsprites_ori")
+    for one, other in (
+        ("dsprites_loc", "dsprites_ori"),
+        ("clevr_count", "clevr_dist"),
+        ("smallnorb_azi", "smallnorb_ele"),
+    ):
+        assert share_images(one, other)
+        assert share_images(other, one)
+        assert not share_images(one, "solar-cell-defect")
     assert not share_images("mnist", "digits")
 
 
