@@ -8,7 +8,11 @@ from torch import Tensor
 
 from ensemble.fit_session import FitSession
 from ensemble.methods import panda, tuning
-from ensemble.methods.panda import fit_panda
+from ensemble.methods.panda import (
+    _teacher_logits,  # pyright: ignore[reportPrivateUsage]
+    fit_panda,
+)
+from ensemble.methods.single import single_candidates
 from ensemble.methods.target_prompt import target_prompt
 from ensemble.methods.vpt import random_prompt
 from ensemble.prompt_tuning import LabelledPixels, TunedPrompt, cross_entropy, tune_prompt
@@ -86,6 +90,19 @@ def test_the_nearest_source_is_tuned_and_teaches_a_fresh_prompt(
     assert torch.equal(by_tuned[True].prompt, tuned.prompt)
     assert torch.equal(by_tuned[False].prompt, source)
     assert tuned.best.epoch > 0
+
+
+def test_a_teacher_that_learned_something_teaches_what_it_has_learned(
+    make_session: MakeSession, calls: list[tuple[Tensor, dict[str, Any], TunedPrompt]]
+) -> None:
+    fit = make_session(OPTIONS)
+    source = single_candidates(fit, fit.features_of("features", list(fit.sources.stored)))[0]
+
+    logits = _teacher_logits(fit, source)
+
+    ((_, _, teacher),) = calls
+    assert teacher.best.epoch > 0
+    torch.testing.assert_close(logits, teacher_logits(fit, teacher), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("short_embedding")

@@ -36,3 +36,17 @@ def test_it_stops_between_two_sources(make_session: Callable[..., FitSession]) -
 
     with pytest.raises(FitStoppedError):
         score_sources(fit, [torch.zeros(80, 32)])
+
+
+def test_it_stops_within_a_source(make_session: Callable[..., FitSession]) -> None:
+    """The evidence of many classes takes a while."""
+    asked: list[None] = []
+
+    def should_stop() -> bool:
+        asked.append(None)
+        return len(asked) > 1
+
+    fit = make_session(should_stop=should_stop)
+
+    with pytest.raises(FitStoppedError):
+        score_sources(fit, [torch.randn(80, 32, generator=torch.Generator().manual_seed(0))])

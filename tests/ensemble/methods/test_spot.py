@@ -95,6 +95,21 @@ def test_one_choice_is_one_candidate(make_session: MakeSession, sources: list[Te
     assert found.weights.tolist() == [1]
 
 
+@pytest.mark.usefixtures("short_embedding")
+def test_the_weights_are_those_of_the_average_where_that_is_better(
+    make_session: MakeSession, sources: list[Tensor]
+) -> None:
+    """Of a source that knows the task three damaged copies: together they are less damaged."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, *sources[1].shape, generator=generator)
+
+    found = fit_spot(make_session(sources=list(sources[1] + 0.6 * noise)))
+
+    average, nearest = found.candidates
+    assert (average.standing.source, nearest.standing.source is None) == (None, False)
+    assert torch.equal(found.weights, average.weights)
+
+
 def test_sources_unlike_the_target_are_still_retrieved(make_session: MakeSession) -> None:
     target = target_prompt(make_session())
 

@@ -124,6 +124,16 @@ def test_the_seed_decides_the_order_of_the_images_too(
     assert not torch.equal(one, other)
 
 
+@pytest.mark.usefixtures("short_embedding")
+def test_its_steps_are_of_the_length_that_was_asked_for(make_session: MakeSession) -> None:
+    slow, fast = (make_session(FitOptions(prompt_learning_rate=rate)) for rate in (0.001, 0.05))
+    start = random_prompt(slow)
+
+    moved = [float((target_prompt(fit) - start).norm()) for fit in (slow, fast)]
+
+    assert 0 < 10 * moved[0] < moved[1]
+
+
 def test_it_can_be_stopped(make_session: MakeSession) -> None:
     with pytest.raises(FitStoppedError, match="stopped after 0 of 56 forward passes"):
         target_prompt(make_session(should_stop=lambda: True))

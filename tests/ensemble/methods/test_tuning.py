@@ -36,6 +36,15 @@ def test_without_epochs_candidates_are_only_ranked(make_session: MakeSession) ->
     assert "tuning" not in fit.timings_s
 
 
+def test_one_epoch_is_tuning_too(make_session: MakeSession) -> None:
+    fit = make_session(replace(OPTIONS, tuning_epochs=1))
+
+    found = with_tuning(fit, singles(fit))
+
+    assert "tuning" in fit.timings_s
+    assert sum(c.standing.tuned for c in found) == 1
+
+
 def test_the_best_prompted_candidate_is_tuned_from_its_own_head(make_session: MakeSession) -> None:
     fit = make_session(OPTIONS)
     candidates = singles(fit)
