@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from service.inference.remote.arena import MAX_GIVEN_BACK, ArenaView, PixelArena
+from service.inference.remote.errors import ProtocolError
 from service.inference.remote.messages import Attach, Pixels
 
 SIDE_PX = 64
@@ -69,6 +70,42 @@ def test_what_is_in_use_or_was_of_late_stays(arena: PixelArena) -> None:
     again = images(SLOTS, seed=20)
     for row, pixels in zip(put(arena, again), again, strict=True):
         np.testing.assert_array_equal(view.image(row), pixels)
+
+
+def test_a_slot_that_is_in_use_again_keeps_its_pixels(arena: PixelArena) -> None:
+    view = ArenaView(arena.descriptor, Attach("test", SLOTS, arena.slot_bytes), SIDE_PX)
+    arena.free(put(arena, images(2)))
+    pixels = images(2, seed=1)
+    rows = put(arena, pixels)
+    for _ in range(3):
+        arena.give_back()
+    for row, expected in zip(rows, pixels, strict=True):
+        np.testing.assert_array_equal(view.image(row), expected)
+
+
+def test_images_that_fill_no_whole_pages_are_given_back_too() -> None:
+    arena = PixelArena(30, SLOTS)
+    rng = np.random.default_rng(0)
+    arena.free(put(arena, [rng.integers(0, 256, (3, 30, 30), dtype=np.uint8) for _ in range(4)]))
+    assert held_slots(arena) > 0
+    for _ in range(2):
+        arena.give_back()
+    assert held_slots(arena) == 0
+    arena.close_descriptor()
+
+
+def test_what_a_front_says_of_its_memory_has_to_be_so(arena: PixelArena) -> None:
+    view = ArenaView(arena.descriptor, Attach("test", SLOTS, arena.slot_bytes), SIDE_PX)
+    assert not view.image(Pixels(SLOTS - 1, is_float=True)).any()
+    with pytest.raises(ProtocolError, match=f"slot {SLOTS} of {SLOTS}"):
+        view.image(Pixels(SLOTS, is_float=False))
+    for claim in (
+        Attach("test", SLOTS * 2, arena.slot_bytes // 2),
+        Attach("test", SLOTS - 1, arena.slot_bytes),
+        Attach("test", SLOTS + 1, arena.slot_bytes),
+    ):
+        with pytest.raises(ProtocolError):
+            ArenaView(arena.descriptor, claim, SIDE_PX)
 
 
 def test_a_system_that_takes_nothing_back_is_told_of(

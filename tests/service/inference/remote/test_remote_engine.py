@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gc
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -19,17 +21,19 @@ from service.inference.engine_client import Computed
 from service.inference.errors import (
     ArtifactMismatchError,
     DeadlineExceededError,
+    EngineStoppedError,
     EngineUnavailableError,
     QueueFullError,
 )
-from service.inference.remote import handshake, link
+from service.inference.remote import handshake, link, session
 from service.inference.remote.arena import PixelArena
 from service.inference.remote.client import RemoteEngine, backbone_at
 from service.inference.remote.errors import ProtocolError
 from service.inference.remote.frames import framed
 from service.inference.remote.link import EngineLink
-from service.inference.remote.messages import Answer
+from service.inference.remote.messages import Answer, Result
 from service.inference.rows import RowResult
+from tests.service.inference.remote.conftest import BEAT_S
 
 pytestmark = pytest.mark.anyio
 LATER_S = 1e6
@@ -267,6 +271,69 @@ async def test_an_engine_that_goes_away_fails_what_waits_and_may_come_back(
             assert len((await front.compute(digest, images(1), deadline_s=now_s())).outcomes) == 1
     finally:
         await opened.__aexit__(None, None, None)
+
+
+async def test_an_engine_that_is_not_healthy_says_so(
+    open_host: Any, open_front: Any, eventually: Any
+) -> None:
+    async with open_host() as host, open_front() as front:
+        for healthy in (False, True):
+            host.server._is_healthy = lambda now=healthy: now
+            await eventually(lambda now=healthy: front.is_healthy == now)
+            assert front._link is not None  # it is the engine that is not healthy
+
+
+async def test_an_engine_is_hung_up_on_when_it_is_silent_and_not_when_it_is_idle(
+    open_host: Any, open_front: Any, eventually: Any
+) -> None:
+    async with open_host() as host, open_front() as front:
+        first = front._link
+        await asyncio.sleep(BEAT_S * (link.SILENT_BEATS + 3))
+        assert front._link is first
+        host.server._send = lambda _: None
+        await eventually(lambda: front._link is not first)
+
+
+async def test_an_engine_that_has_stopped_says_so_and_frees_the_slots(
+    open_host: Any, open_front: Any, publish: Callable[..., Any]
+) -> None:
+    resident, other = publish("a", seed=1)[1], publish("b", seed=2)[1]
+    async with open_host(start=False) as host, open_front() as front:
+        await host.local.compute(resident, [], deadline_s=now_s())
+        host.batcher.close()
+        for digest in (resident, other):
+            with pytest.raises(EngineStoppedError):
+                async with asyncio.timeout(10):
+                    await front.compute(digest, images(2), deadline_s=now_s())
+        assert num_free(front) == 16
+
+
+async def test_cancelling_while_the_artifact_is_brought_gives_the_slots_back(
+    open_host: Any, open_front: Any, publish: Callable[..., Any], eventually: Any
+) -> None:
+    _, digest = publish("a", seed=1)
+    store_answers = threading.Event()
+    async with open_host() as host, open_front() as front:
+        host.loaders.submit(store_answers.wait, 20)
+        waiting = asyncio.create_task(front.compute(digest, images(3), deadline_s=now_s()))
+        await eventually(lambda: any(s._computations for s in host.server._sessions))
+        waiting.cancel()
+        await eventually(lambda: num_free(front) == 16)
+        store_answers.set()
+        assert len((await front.compute(digest, images(1), deadline_s=now_s())).outcomes) == 1
+
+
+def test_a_result_crosses_the_wire_as_it_is() -> None:
+    probabilities, features = np.float32([0.25, 0.75]), np.float32([1, 2, 3])
+    for each in (None, features):
+        sent = RowResult(probabilities, "d", 0.125, 0.5, 7, each)
+        (row,) = session._rows([sent])
+        found = link._outcome(msgspec.msgpack.decode(msgspec.msgpack.encode(row), type=Result))
+        assert isinstance(found, RowResult)
+        told = (found.digest, found.queue_s, found.forward_s, found.batch_size)
+        assert told == ("d", 0.125, 0.5, 7)
+        np.testing.assert_array_equal(found.probabilities, probabilities)
+        np.testing.assert_equal(found.features, each)
 
 
 async def test_artifacts_come_and_go_when_told(
