@@ -86,6 +86,23 @@ def test_an_alias_that_points_there_already_is_left_as_it_is(book: AliasBook) ->
     assert numbers(book) == [1]
 
 
+def test_a_move_that_is_there_already_is_brought_to_the_disk(
+    book: AliasBook, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer may have been killed before it could make sure of this."""
+    book.move("zoo", "prod", Split.only(1), absent)
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    book.move("zoo", "prod", Split.only(1), whatever)
+    assert root / "ensembles/zoo/aliases/prod" in synced
+
+
 def test_a_deleted_alias_is_gone_and_its_numbers_go_on(book: AliasBook) -> None:
     book.move("zoo", "prod", Split.only(1), absent)
     book.delete("zoo", "prod", at(1))
