@@ -79,7 +79,12 @@ def _report(args: argparse.Namespace, _command: str) -> int:
     # Only here, so that `run` needs no plotting library.
     from benchmarks.suite.report import write_report  # noqa: PLC0415
 
-    for path in write_report(ResultsFolder(args.results), args.out or args.results):
+    out = args.out
+    if out is None:
+        if len(args.results) > 1:
+            raise SuiteError("several --results need --out, the folder for their report")
+        out = args.results[0]
+    for path in write_report([ResultsFolder(path) for path in args.results], out):
         print(path)
     return 0
 
@@ -124,7 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands.add_parser("run", help="compute the cells that are not there yet"))
     report = commands.add_parser("report", help="write tables and plots of what is there")
     report.set_defaults(command=_report)
-    report.add_argument("--results", type=Path, required=True, help="the --out of `run`")
+    report.add_argument(
+        "--results", type=Path, nargs="+", required=True, help="the --out of `run`; several as one"
+    )
     report.add_argument("--out", type=Path, help="folder for the report (default: --results)")
     archive = commands.add_parser("archive", help="VTAB-1k pools as archives for train-prompt")
     archive.set_defaults(command=_archive)

@@ -9,15 +9,23 @@ from benchmarks.suite.records import CellRecord, FailureRecord, RunRecord, Setti
 
 
 def provenance_section(
-    setting: Setting, runs: Sequence[RunRecord], cells: dict[Cell, CellRecord]
+    settings: Sequence[Setting], runs: Sequence[RunRecord], cells: dict[Cell, CellRecord]
 ) -> str:
-    """Say with what, where and by which commands the cells were computed."""
+    """Say with what, where and by which commands the cells were computed.
+
+    Args:
+        settings: One a folder of results, equal but for the precision.
+        runs: Of all folders.
+        cells: Of all folders.
+    """
+    setting = settings[0]
+    precisions = " and ".join(dict.fromkeys(each.precision for each in settings))
     used = [run for run in runs if any(record.run == run.run for record in cells.values())]
     expected = expected_cells(runs)
     test = "all" if setting.max_test_images is None else f"at most {setting.max_test_images}"
     lines = [
         f"- {len(cells)} cells finished, {len(expected - cells.keys())} missing of those asked for",
-        f"- backbone `{setting.backbone}` ({setting.backbone_digest[:19]}…) in {setting.precision}",
+        f"- backbone `{setting.backbone}` ({setting.backbone_digest[:19]}…) in {precisions}",
         f"- {len(setting.prompts)} source prompts; {test} test images a task",
         f"- {setting.tuning_epochs} epochs of tuning where a method tunes",
         *dict.fromkeys(f"- {run.machine}" for run in used),

@@ -1,19 +1,21 @@
-"""Write the report of a results folder: `report.md` and its plots."""
+"""Write the report of one or several results folders: `report.md` and its plots."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.reporting.markdown import folded
 from benchmarks.suite import evidence, never_worse, plots, sections
 from benchmarks.suite.cells import Cell
-from benchmarks.suite.errors import SuiteError
 from benchmarks.suite.intervals import friedman_p
 from benchmarks.suite.learned_weights import learned_weights_table
 from benchmarks.suite.panel import Panel, make_panel
+from benchmarks.suite.pool import read_pool
 from benchmarks.suite.provenance import missing_section, provenance_section
 from benchmarks.suite.records import CellRecord
 from benchmarks.suite.results_folder import ResultsFolder
 from benchmarks.suite.subsets import Shots
 from benchmarks.suite.task_groups import SEEN
+from benchmarks.suite.tuning import tuning_table
 from benchmarks.suite.variants import make_variants
 
 _READING = """\
@@ -46,6 +48,16 @@ LogME's source the one of the lowest cross-fitted log-loss, minus the same with 
 `h_ensemble` in the learned one's place. Where `hgprompt` above gains more over `h_ensemble` than
 this table does, the gain is that of choosing among candidates and not of the weights."""
 
+_MORE_SOURCES = """\
+Each method minus itself with the fewest sources, over the tasks and seeds that it finished with
+both."""
+
+_TUNING = """\
+Of the fits whose leaderboard has a tuned prompt: an epoch was better held out than the start.
+*Minus its start*: the test accuracy of that prompt less that of the same prompt before tuning, over
+the tasks that have such fits. *Served minus its start*: the same where the tuned prompt was served,
+and nothing where another candidate was, over all tasks."""
+
 _EVIDENCE = """\
 How well what a fit knows ranks its candidates: Spearman's rank correlation with the test accuracy
 over the M + 3 untuned candidates of a fit, 1 = as the test images do."""
@@ -56,24 +68,27 @@ less that of the average single source in the same fits, which nothing chose: so
 choosing among candidates, and not of which images were held out."""
 
 
-def write_report(results: ResultsFolder, out: Path) -> list[Path]:
+def write_report(results: Sequence[ResultsFolder], out: Path) -> list[Path]:
     """Write `report.md` and its plots into a folder and return their paths.
 
+    Args:
+        results: Folders to be read as one.
+        out: Made if it is not there.
+
     Raises:
-        SuiteError: There is no finished cell, or a file of the results is damaged.
+        SuiteError: There is no finished cell, a file of the results is damaged, or the folders
+            are not to be averaged; see `read_pool`.
     """
-    cells = results.cells()
-    if not cells:
-        raise SuiteError(f"{results.path} holds no finished cell")
+    pool = read_pool(results)
+    cells, runs = pool.cells, pool.runs
     out.mkdir(parents=True, exist_ok=True)
-    runs = results.runs()
     files: list[Path] = []
-    parts = ["# Results of the suite", _READING, provenance_section(results.setting(), runs, cells)]
+    parts = ["# Results of the suite", _READING, provenance_section(pool.settings, runs, cells)]
     seen: set[Shots] = {cell.shots for cell in cells}
     for shots in sorted(seen, key=_order):
         parts.append(f"## {_title(shots)}")
         parts += _shots_section(make_panels(cells, shots), out, files)
-    parts.append(missing_section(runs, cells, results.failures()))
+    parts.append(missing_section(runs, cells, pool.failures))
     report = out / "report.md"
     report.write_text("\n\n".join(parts) + "\n")
     return [report, *files]
@@ -115,6 +130,12 @@ def _shots_section(panels: list[Panel], out: Path, files: list[Path]) -> list[st
     by_group = sections.group_table(panel)
     if by_group is not None:
         parts += [f"### Paired differences by group, M = {panel.num_sources}", by_group]
+    more = sections.more_sources_table(panels)
+    if more is not None:
+        parts += ["### What more sources are worth", _MORE_SOURCES, more]
+    tuned = tuning_table(panels)
+    if tuned is not None:
+        parts += ["### What tuning is worth", _TUNING, tuned]
     parts += _gain_section(panels, out, files)
     tasks = panel.common_tasks(panel.variants)
     if tasks:

@@ -76,6 +76,38 @@ def group_table(panel: Panel) -> str | None:
     return table(["hgprompt minus", *header], rows)
 
 
+def more_sources_table(panels: Sequence[Panel]) -> str | None:
+    """Every variant minus itself with the fewest sources, t-intervals over tasks, wins-ties-losses.
+
+    Variants without sources, and those with one number of sources only, have no row.
+    """
+    first, *others = sorted(panels, key=lambda panel: panel.num_sources)
+    rows: list[list[str]] = []
+    for variant, by_task in first.records.items():
+        if not any(r.cell.num_sources for seeds in by_task.values() for r in seeds.values()):
+            continue
+        found = [_minus_fewest(first, panel, variant) for panel in others]
+        if any(len(differences) for differences in found):
+            rows.append([variant, *(compared(d) if len(d) else _ABSENT for d in found)])
+    if not rows:
+        return None
+    header = [f"M = {panel.num_sources} minus {first.num_sources}" for panel in others]
+    return table(["method", *header], rows)
+
+
+def _minus_fewest(first: Panel, panel: Panel, variant: str) -> Floats:
+    """A variant's accuracy with M sources minus that with the fewest, (n tasks,)."""
+    differences: list[float] = []
+    for task, fewest in first.records[variant].items():
+        more = panel.records.get(variant, {}).get(task, {})
+        seeds = sorted(fewest.keys() & more.keys())
+        if seeds:
+            of_seeds = [more[seed].test_accuracy - fewest[seed].test_accuracy for seed in seeds]
+            differences.append(float(np.mean(of_seeds)))
+    # Rounded as in `Panel.accuracies`, so that a tie is one.
+    return np.array(differences, dtype=np.float64).round(9)
+
+
 def gains(panels: Sequence[Panel]) -> tuple[dict[str, dict[int, Interval]], int]:
     """Return each variant's gain over no prompt by M, over the tasks finished for every M.
 

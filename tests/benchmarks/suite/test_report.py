@@ -11,6 +11,7 @@ import pytest
 from benchmarks.reporting.machine import Machine
 from benchmarks.suite.cells import Plan
 from benchmarks.suite.errors import SuiteError
+from benchmarks.suite.intervals import compared
 from benchmarks.suite.never_worse import never_worse_table, worse_table
 from benchmarks.suite.panel import Panel
 from benchmarks.suite.records import RunRecord, Setting
@@ -22,6 +23,7 @@ from benchmarks.suite.sections import (
     gains,
     group_table,
     main_panel,
+    more_sources_table,
     paired_differences,
 )
 from tests.benchmarks.suite.conftest import MakeRecord
@@ -133,6 +135,33 @@ def test_the_same_accuracies_in_other_seeds_are_a_tie(make_record: MakeRecord) -
     assert ours == theirs
 
 
+def test_more_sources_are_held_against_the_fewest_of_the_same_seeds(
+    make_record: MakeRecord,
+) -> None:
+    """Of 200 images: on `mnist` 20, 30 more with 8 and 11 sources; on `count` no cell with 8."""
+    numbers = {"mnist": {3: 100, 8: 120, 11: 130}, "count": {3: 100, 11: 100}}
+    cells = {
+        record.cell: record
+        for variant in ("hgprompt", "none")
+        for task, by_number in numbers.items()
+        for number, right in by_number.items()
+        if (record := make_record(variant, task, 0, np.arange(IMAGES) < right, number))
+    }
+    # A seed that has the fewest sources only says nothing.
+    lone = make_record("hgprompt", "mnist", 1, np.arange(IMAGES) < 1, 3)
+    text = more_sources_table(make_panels(cells | {lone.cell: lone}, "full"))
+
+    assert text is not None
+    header, _, *rows = text.splitlines()
+    assert header == "| method | M = 8 minus 3 | M = 11 minus 3 |"
+    differences = np.array([0.15, 0.0])
+    assert rows == [f"| hgprompt | +0.100 (1-0-0) | {compared(differences)} |"]
+
+
+def test_one_number_of_sources_has_no_gain(results: ResultsFolder) -> None:
+    assert more_sources_table(make_panels(results.cells(), "full")[:1]) is None
+
+
 def test_gains_are_over_the_same_tasks_for_every_number_of_sources(
     results: ResultsFolder,
 ) -> None:
@@ -190,7 +219,7 @@ def test_every_method_is_held_against_the_best_simple_candidate(
 def test_the_report_says_what_was_done_and_what_is_missing(
     results: ResultsFolder, tmp_path: Path
 ) -> None:
-    files = write_report(results, tmp_path / "report")
+    files = write_report([results], tmp_path / "report")
     assert [path.name for path in files] == [
         "report.md",
         "gain-full.svg",
@@ -215,14 +244,14 @@ def test_the_report_says_what_was_done_and_what_is_missing(
 
 def test_later_tasks_are_told_apart(results: ResultsFolder, tmp_path: Path) -> None:
     """Of the four tasks `count` had been looked at; of those with 5 sources only one is left."""
-    text = write_report(results, tmp_path / "report")[0].read_text()
+    text = write_report([results], tmp_path / "report")[0].read_text()
     section = text.split("### Paired differences on later tasks")[1].split("###")[0]
     assert "M = 3 (2 tasks)" in section
     assert "| mean | +0.100 [+0.100, +0.100] (2-0-0) |" in section
 
 
 def test_equal_results_give_equal_files(results: ResultsFolder, tmp_path: Path) -> None:
-    one, two = (write_report(results, tmp_path / name) for name in ("one", "two"))
+    one, two = (write_report([results], tmp_path / name) for name in ("one", "two"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
 
 
@@ -263,7 +292,7 @@ def test_a_single_method_has_a_report_without_comparisons(
     )
     results.open(setting)
     with pytest.raises(SuiteError, match="no finished cell"):
-        write_report(results, tmp_path)
+        write_report([results], tmp_path)
     results.add(make_record("none", "mnist", 0, _correct(0.7, 0)))
-    (report,) = write_report(results, tmp_path)
+    (report,) = write_report([results], tmp_path)
     assert "| none | 0.690 |" in report.read_text()
