@@ -12,6 +12,7 @@ maximal correlation regression; here it is the discriminant that every method ha
 from ensemble.composition import compose
 from ensemble.fit_session import FitSession
 from ensemble.methods.findings import Diagnostics, Findings
+from ensemble.methods.source_scores import score_sources
 from ensemble.methods.tuning import with_tuning
 from ensemble.methods.weights import learn_weights
 
@@ -23,5 +24,6 @@ def fit_h_ensemble(fit: FitSession) -> Findings:
     prompt = compose(fit.sources.aligned, solution.weights)
     (composite,) = fit.features_of("composite", [prompt])
     candidate = fit.candidate("h_ensemble", solution.weights, prompt, composite)
-    diagnostics = Diagnostics(objective_curve=solution.curve)
+    scores = score_sources(fit, features)
+    diagnostics = Diagnostics(sources=scores, objective_curve=solution.curve)
     return Findings(solution.weights, with_tuning(fit, [candidate]), diagnostics)

@@ -8,7 +8,8 @@ from torch import Tensor
 from ensemble.candidates import Candidate, ranked
 from ensemble.composition import compose
 from ensemble.fit_session import FitSession
-from ensemble.methods.findings import Findings
+from ensemble.methods.findings import Diagnostics, Findings
+from ensemble.methods.source_scores import score_sources
 from ensemble.methods.tuning import with_tuning
 
 
@@ -16,7 +17,8 @@ def fit_single(fit: FitSession) -> Findings:
     """Try every source alone."""
     features = fit.features_of("features", list(fit.sources.stored))
     singles = single_candidates(fit, features)
-    return Findings(ranked(singles)[0].weights, with_tuning(fit, singles))
+    diagnostics = Diagnostics(sources=score_sources(fit, features))
+    return Findings(ranked(singles)[0].weights, with_tuning(fit, singles), diagnostics)
 
 
 def single_candidates(fit: FitSession, features: Sequence[Tensor]) -> list[Candidate]:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -7,6 +8,11 @@ from ensemble.errors import FitStoppedError
 from ensemble.fit_session import FitSession
 from ensemble.hscore import adjusted_h_score, h_score
 from ensemble.logme import log_maximum_evidence
+from ensemble.methods.findings import Findings
+from ensemble.methods.h_ensemble import fit_h_ensemble
+from ensemble.methods.hgprompt import fit_hgprompt
+from ensemble.methods.logme import fit_logme
+from ensemble.methods.single import fit_single
 from ensemble.methods.source_scores import score_sources
 from ensemble.options import FitOptions
 
@@ -29,6 +35,20 @@ def test_every_source_is_scored_on_the_training_images_alone(
         assert score.logme == pytest.approx(log_maximum_evidence(f, labels))
     assert len({score.h_score_adjusted for score in scores}) == 5
     assert fit.timings_s["source scores"] > 0
+
+
+@pytest.mark.parametrize("method", [fit_hgprompt, fit_single, fit_h_ensemble, fit_logme])
+def test_methods_that_have_the_features_tell_the_scores(
+    make_session: Callable[..., FitSession], method: Callable[[FitSession], Findings]
+) -> None:
+    fit = make_session()
+    expected = score_sources(fit, fit.features_of("features", list(fit.sources.stored)))
+
+    found = method(make_session()).diagnostics.sources
+
+    assert len(found) == 5
+    for score, other in zip(found, expected, strict=True):
+        assert asdict(score) == pytest.approx(asdict(other), rel=1e-4)
 
 
 def test_it_stops_between_two_sources(make_session: Callable[..., FitSession]) -> None:
