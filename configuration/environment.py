@@ -73,8 +73,10 @@ def warn_of_unknown_variables(environment: Mapping[str, str] = os.environ) -> No
     It is no error, since others may set such names too: Kubernetes describes a service that is
     called hgprompt in `HGPROMPT_SERVICE_HOST` and more.
     """
+    # Without what all have in common, by which any two would be near.
+    known = [name.removeprefix(PREFIX) for name in KNOWN_VARIABLES]
     for name in sorted(environment):
         if name.startswith(PREFIX) and name not in KNOWN_VARIABLES:
-            near = difflib.get_close_matches(name, KNOWN_VARIABLES, n=1)
-            meant = f"; is {near[0]} meant?" if near else ""
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1)
+            meant = f"; is {PREFIX}{near[0]} meant?" if near else ""
             logger.warning("%s is not a setting and is ignored%s", name, meant)

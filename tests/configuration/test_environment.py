@@ -1,6 +1,7 @@
 import logging
 
 import pytest
+from pydantic import ValidationError
 
 from backbones.settings import BackboneSettings
 from configuration.environment import (
@@ -86,4 +87,33 @@ def test_what_is_no_setting_is_warned_of(caplog: pytest.LogCaptureFixture) -> No
         warn_of_unknown_variables(environment)
     assert caplog.messages == [
         "HGPROMPT_MAX_QEUE is not a setting and is ignored; is HGPROMPT_MAX_QUEUE meant?",
+    ]
+
+
+def test_a_setting_is_suggested_only_if_its_own_part_of_the_name_is_near(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What Kubernetes sets for a service that is called hgprompt is nobody's slip of the pen."""
+    names = ["HGPROMPT_PORT_8000_TCP", "HGPROMPT_SERVICE_HOST", "HGPROMPT_SERVICE_PORT"]
+    with caplog.at_level(logging.WARNING):
+        warn_of_unknown_variables(dict.fromkeys(names, "10.0.0.1"))
+    assert caplog.messages == [f"{name} is not a setting and is ignored" for name in names]
+
+
+def test_settings_are_not_changed_once_they_are_read() -> None:
+    settings = DeploymentSettings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.lease_s = 1.0  # pyright: ignore[reportAttributeAccessIssue]
+    assert settings.lease_s == 30.0
+
+
+def test_what_is_wrong_with_several_is_told_of_no_single_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HGPROMPT_HEARTBEAT_S", "29")
+    with pytest.raises(SettingsError) as caught:
+        DeploymentSettings.read()
+    assert str(caught.value).split("\n") == [
+        "the settings are not valid",
+        "  HGPROMPT_HEARTBEAT_S=29 must be at most an eighth of HGPROMPT_LEASE_S=30",
     ]
