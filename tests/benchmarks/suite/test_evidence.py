@@ -76,6 +76,97 @@ def test_each_rule_takes_its_candidate_and_none_a_tuned_one(panel: Panel) -> Non
     assert "| served | 0.600 |  |" in text
 
 
+@pytest.mark.parametrize("method", ["hgprompt", "none", "mean"])
+def test_the_rule_takes_whichever_of_the_fewer_is_surest(panel: Panel, method: str) -> None:
+    record = panel.records["hgprompt"]["mnist"][0]
+    places = tuple(
+        p.model_copy(update={"cross_fit_log_loss": 0.9}) if p.method == method else p
+        for p in PLACES
+    )
+    kinds = candidates_by_kind(record.model_copy(update={"leaderboard": places}), "b")
+    assert (kinds[FEWER].method, kinds[FEWER].tuned) == (method, False)
+
+
+def _panel_of(
+    make_record: MakeRecord,
+    *fits: tuple[Place, ...],
+    evident: tuple[str | None, ...] = (),
+    num_images: int = 10,
+) -> Panel:
+    """One task: of each seed the candidates, of which the first is served, and LogME's source."""
+    cell = make_record("hgprompt", "mnist", 0, np.ones(num_images, bool))
+    ours = {
+        seed: cell.model_copy(update={"leaderboard": places, "chosen": places[0]})
+        for seed, places in enumerate(fits)
+    }
+    logme = {
+        seed: cell.model_copy(update={"chosen": _place("logme", 0, 0, 0, source)})
+        for seed, source in enumerate(evident)
+        if source is not None
+    }
+    return Panel("full", 2, {"hgprompt": {"mnist": ours}, "logme": {"mnist": logme}})
+
+
+def test_the_choice_is_averaged_over_the_seeds_that_have_every_candidate(
+    make_record: MakeRecord,
+) -> None:
+    nothing_right = tuple(p.model_copy(update={"test_accuracy": 0.0}) for p in PLACES)
+    without_mean = tuple(p for p in nothing_right if p.method != "mean")
+    only_tuned = tuple(
+        p.model_copy(update={"tuned": p.method == "mean"}) for p in nothing_right if not p.tuned
+    )
+    panel = _panel_of(
+        make_record,
+        *(PLACES, PLACES, nothing_right, without_mean, only_tuned),
+        evident=("a", "b", None, "a", "a"),
+    )
+
+    text = choice_table([panel])
+
+    assert text is not None
+    # The single source "a" is served, 0.5; LogME's are "a" and "b".
+    assert "| source of the highest LogME | 0.600 | -0.100 (0-0-1) |" in text
+    assert "| learned ensemble | 0.600 | -0.100 (0-0-1) |" in text
+
+
+def test_as_many_right_in_other_seeds_are_a_tie_among_candidates(make_record: MakeRecord) -> None:
+    """In another order, or as 31, 61 and 88 of 300, which the leaderboard has with six decimals."""
+    right = {"none": (90, 60, 30), "mean": (31, 61, 88)}
+    fits = [
+        tuple(
+            p.model_copy(
+                update={
+                    "test_accuracy": round(right.get(p.method, (30, 60, 90))[seed] / 300, 6),
+                }
+            )
+            for p in PLACES
+        )
+        for seed in range(3)
+    ]
+    panel = _panel_of(make_record, *fits, evident=("a", "a", "a"), num_images=300)
+
+    text = choice_table([panel])
+
+    assert text is not None
+    assert "| no prompt | 0.200 | +0.000 (0-1-0) |" in text
+    assert "| uniform mean | 0.200 | +0.000 (0-1-0) |" in text
+
+
+def test_evidence_is_averaged_over_the_seeds_whose_candidates_differ(
+    make_record: MakeRecord,
+) -> None:
+    against = tuple(
+        p.model_copy(update={"cross_fit_log_loss": -p.cross_fit_log_loss}) for p in PLACES
+    )
+    alike = tuple(p.model_copy(update={"test_accuracy": 0.5}) for p in PLACES)
+
+    text = evidence_table([_panel_of(make_record, PLACES, against, PLACES, alike)])
+
+    assert text is not None
+    assert "| cross-fitted log-loss | +0.333 |" in text.splitlines()
+    assert evidence_table([_panel_of(make_record, alike)]) is None
+
+
 def test_evidence_that_ranks_as_the_test_images_do_scores_one(panel: Panel) -> None:
     text = evidence_table([panel])
     assert text is not None

@@ -50,6 +50,15 @@ def test_image_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.92 <= covered / 400 <= 0.98
 
 
+def test_the_seeds_of_an_image_are_no_other_images() -> None:
+    """Of 100 images 30 are right only here and 10 only there: 0.2 +- 1.96 sqrt(0.36 / 100)."""
+    right = np.repeat([[1, 0], [0, 1], [1, 1]], [30, 10, 60], axis=0)
+    ours, theirs = right.T[:, None].astype(float)
+    one, three = (image_interval(ours.repeat(n, 0), theirs.repeat(n, 0)) for n in (1, 3))
+    assert (one.mean, one.low, one.high) == pytest.approx((0.2, 0.0824, 0.3176), abs=1e-4)
+    assert (three.mean, three.low, three.high) == pytest.approx((one.mean, one.low, one.high))
+
+
 def test_win_rates_count_a_tie_half() -> None:
     rates = win_rates(np.array([[0.9, 0.8, 0.7, 0.5], [0.9, 0.7, 0.8, 0.4]]))
     assert rates.tolist() == [[0.5, 0.625], [0.375, 0.5]]
@@ -75,8 +84,10 @@ def test_critical_difference_is_demsars_table_and_the_librarys_test(
 
 def test_friedman_needs_three_methods_that_differ(accuracies: np.ndarray) -> None:
     p = friedman_p(accuracies)
-    assert p is not None
-    assert p < 0.01
+    # Without ties: 12 n / (k (k + 1)) times the variation of the mean ranks about (k + 1) / 2.
+    variation = ((mean_ranks(accuracies) - 3) ** 2).sum()
+    assert p == pytest.approx(float(stats.chi2.sf(12 * 12 / (5 * 6) * variation, 4)))
+    assert friedman_p(accuracies[:3, :2]) is not None
     assert friedman_p(accuracies[:2]) is None
     assert friedman_p(accuracies[:, :1]) is None
     assert friedman_p(np.tile(accuracies[0], (5, 1))) is None

@@ -83,6 +83,7 @@ def test_the_learned_ensemble_is_compared_whatever_was_served(make_fit: MakeFit)
         (0.9, 0.8, "-0.050 (0-0-1)"),  # each rule takes its own mixture: 180 and 195 of 300
         (0.9, 1.1, "-0.100 (0-0-1)"),  # the learned one's, 180, and the single source, 210
         (1.1, 0.8, "+0.050 (1-0-0)"),
+        (1.0, 1.0, "-0.050 (0-0-1)"),  # each mixture as sure as the single source: taken
     ],
 )
 def test_the_same_rule_is_applied_to_both_weights(
@@ -102,14 +103,28 @@ def test_rows_without_their_fits_are_left_out(make_fit: MakeFit) -> None:
     assert learned_weights_table([_panel(ours).without({"mnist"})]) is None
 
 
-def test_as_many_right_in_other_seeds_are_a_tie(make_fit: MakeFit) -> None:
-    """1/300 thrice and 0, 1/300 and 2/300: with the six decimals of a leaderboard a difference."""
+def test_the_rule_is_not_applied_to_fits_that_left_candidates_out(make_fit: MakeFit) -> None:
+    """As older ones did."""
+    single, learned = _place("single", 210, 1.0), _place("hgprompt", 180, 0.9)
+    panel = _panel(
+        make_fit("hgprompt", single, learned, _place("none", 150, 1.3)),
+        make_fit("h_ensemble", _place("h_ensemble", 195, 0.8)),
+        make_fit("logme", _place("logme", 210, 1.0)),
+    )
+    assert [line.split(" | ")[0] for line in _lines(panel)[2:]] == ["| `h_ensemble`", "| `none`"]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [((1, 1, 1), (0, 1, 2)), ((0, 0, 3), (1, 1, 1))])
+def test_as_many_right_in_other_seeds_are_a_tie(
+    make_fit: MakeFit, ours: tuple[int, ...], theirs: tuple[int, ...]
+) -> None:
+    """With the six decimals of a leaderboard, or the last digits of a mean, a difference."""
     fits = [
         fit
-        for seed, number in enumerate((0, 1, 2))
+        for seed in range(3)
         for fit in (
-            _ours(make_fit, _place("hgprompt", 1, 1.2), seed=seed),
-            make_fit("h_ensemble", _place("h_ensemble", number, 1.1), seed=seed),
+            _ours(make_fit, _place("hgprompt", ours[seed], 1.2), seed=seed),
+            make_fit("h_ensemble", _place("h_ensemble", theirs[seed], 1.1), seed=seed),
         )
     ]
     assert _lines(_panel(*fits))[2] == "| `h_ensemble` | +0.000 (0-1-0) |"

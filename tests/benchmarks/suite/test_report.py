@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,15 @@ def test_means_are_over_the_tasks_that_all_finished(results: ResultsFolder) -> N
     # mnist has too few sources; texture lacks hgprompt with 5 of them.
     assert "| hgprompt | 0.783 | 0.800 |" in lines
     assert "| none | 0.723 | 0.740 |" in lines
+
+
+def test_cells_of_other_shots_are_in_a_panel_of_their_own(make_record: MakeRecord) -> None:
+    full, few = (make_record("hgprompt", "mnist", 0, np.arange(IMAGES) < n) for n in (100, 50))
+    few = few.model_copy(update={"cell": replace(few.cell, shots=10)})
+    cells = {record.cell: record for record in (full, few)}
+    for shots, accuracy in (("full", 0.5), (10, 0.25)):
+        (panel,) = make_panels(cells, shots)
+        assert panel.accuracies(["hgprompt"], ["mnist"]).item() == accuracy
 
 
 def test_differences_are_paired_by_task(results: ResultsFolder) -> None:
@@ -214,6 +224,12 @@ def test_every_method_is_held_against_the_best_simple_candidate(
     text = worse_table([Panel(panel.shots, panel.num_sources, one_seed)])
     assert text is not None
     assert "| mean | 3 / n/a of 3 |" in text
+    # As where a run is not finished.
+    del panel.records["mean"]["count"], panel.records["single"]["digits"][0]
+    del panel.records["single"]["digits"][1]
+    text = worse_table([panel])
+    assert text is not None
+    assert "| mean | 2 / n/a of 2 |" in text
 
 
 def test_the_report_says_what_was_done_and_what_is_missing(
