@@ -79,6 +79,21 @@ def test_only_absent_images_and_prompts_are_computed(
         assert torch.allclose(one, right, atol=1e-5)
 
 
+def test_what_two_processes_add_to_a_file_is_kept(
+    tmp_path: Path, vit: PromptedViT, pixels: Tensor, sources: list[Tensor]
+) -> None:
+    one, other = (CachedFeatures(tmp_path, sources) for _ in range(2))
+    for cached, rows in ((one, [1, 4, 2]), (other, [0, 3]), (one, [9, 5])):
+        cached(vit, pixels[rows], sources[:1], batch_size=4)
+    rows = [0, 1, 2, 3, 4, 5, 9]
+    third = CachedFeatures(tmp_path, sources)
+    assert _forwards(vit, third, pixels[rows], sources[:1]) == 0
+    (features,) = third(vit, pixels[rows], sources[:1], batch_size=4)
+    (expected,) = extract_features(vit, pixels[rows], sources[:1], batch_size=4)
+    assert torch.allclose(features, expected, atol=1e-5)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".safetensors"]
+
+
 def test_permuted_tokens_are_the_same_prompt(
     tmp_path: Path, vit: PromptedViT, pixels: Tensor, sources: list[Tensor]
 ) -> None:
@@ -155,5 +170,7 @@ def test_digests_tell_prompts_apart(sources: list[Tensor]) -> None:
     variants = [*sources, changed, across, shallow, sources[0][:, :2]]
     assert len({prompt_digest(p) for p in variants}) == len(variants)
     assert prompt_digest(None) == prompt_digest(torch.zeros(1, 0, 192)) == NO_PROMPT
+    two = torch.stack((torch.zeros(3), torch.ones(3)))
+    assert prompt_digest(two[None]) != prompt_digest(two[:, None])  # in one layer, or in two
     negative_zero = torch.zeros(1, 2, 3).neg()
     assert prompt_digest(negative_zero) == prompt_digest(torch.zeros(1, 2, 3))

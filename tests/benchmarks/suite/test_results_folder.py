@@ -1,3 +1,4 @@
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -61,6 +62,21 @@ def test_of_a_cell_computed_twice_the_first_counts(tmp_path: Path, make_record: 
     assert record.correct().tolist() == CORRECT.tolist()
 
 
+def test_a_record_is_brought_to_the_disk(
+    tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    fsync = os.fsync
+
+    def spy(descriptor: int) -> None:
+        fsync(descriptor)
+        sizes.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    ResultsFolder(tmp_path).add(make_record("mean", "mnist", 0, CORRECT))
+    assert sizes == [(tmp_path / "cells.jsonl").stat().st_size]
+
+
 def _append_many(path: Path, writer: int) -> None:
     for number in range(50):
         append_line(path, f"{writer} {number} " + "x" * 3000)
@@ -101,7 +117,10 @@ def test_a_failure_is_forgotten_once_the_cell_is_finished(
     results = ResultsFolder(tmp_path)
     record = make_record("mean", "mnist", 0, CORRECT)
     other = Cell("mnist", 10, 0, 3, "mean")
-    for cell in (record.cell, other):
-        results.add(FailureRecord(cell=cell, error="too few", run="r"))
+    for error in ("too few", "too few in class a"):
+        for cell in (record.cell, other):
+            results.add(FailureRecord(cell=cell, error=error, run="r"))
     results.add(record)
-    assert list(results.failures()) == [other]
+    assert {cell: f.error for cell, f in results.failures().items()} == {
+        other: "too few in class a"
+    }

@@ -77,6 +77,8 @@ def test_every_source_is_drawn_about_equally_often() -> None:
 def test_too_few_sources_are_refused() -> None:
     with pytest.raises(SuiteError, match="mnist: 1 sources are allowed, 2 are needed"):
         draw_sources("mnist", _named("mnist", "count"), 2, seed=0)
+    (drawn,) = draw_sources("mnist", _named("mnist", "count"), 1, seed=0)
+    assert drawn.name == "count"
 
 
 def test_prompts_are_read_and_checked(

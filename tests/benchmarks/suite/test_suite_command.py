@@ -6,15 +6,19 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.suite import variants
 from benchmarks.suite.__main__ import MIN_SHOTS, main
 from benchmarks.suite.results_folder import ResultsFolder
+from benchmarks.suite.target_tasks import ArchiveTasks
 from benchmarks.suite.variants import VALIDATION_FRACTION
 from ensemble.errors import TooFewImagesError
 from ensemble.splits import stratified_split
+from images.preprocessing import Preprocessing
 from tests.benchmarks.suite.conftest import NUM_CLASSES, TARGETS, write_archive
 
 ROOT = Path(__file__).parents[3]
@@ -129,6 +133,68 @@ def test_changed_inputs_are_not_mixed_into_old_results(
     ):
         assert main(_arguments(copy, prompts, out, *few, *changed)) == 1
         assert error in capsys.readouterr().err
+
+
+FEW = ("--target", "mnist", "--method", "none", "--seed", "0")
+
+
+def test_other_prompts_precision_and_options_are_not_mixed_into_old_results(
+    tasks: Path,
+    prompts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, copy = tmp_path / "out", tmp_path / "prompts"
+    assert main(_arguments(tasks, prompts, out, *FEW)) == 0
+    shutil.copytree(prompts, copy)
+    shutil.copy(copy / "digits.safetensors", copy / "texture.safetensors")
+    assert main(_arguments(tasks, copy, out, *FEW)) == 1
+    assert "holds results with prompts = {" in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        patched.setenv("HGPROMPT_PRECISION", "bf16")
+        assert main(_arguments(tasks, prompts, out, *FEW)) == 1
+    assert "precision = fp32, this run has bf16" in capsys.readouterr().err
+    # As a later version may have it: no argument says so.
+    monkeypatch.setattr(variants, "VALIDATION_FRACTION", 0.3)
+    assert main(_arguments(tasks, prompts, out, *FEW, "--seed", "1")) == 1
+    assert "holds 'none' with the options {" in capsys.readouterr().err
+
+
+def test_each_precision_has_features_of_its_own(
+    tasks: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for precision in ("fp32", "bf16"):
+        monkeypatch.setenv("HGPROMPT_PRECISION", precision)
+        arguments = _arguments(tasks, prompts, tmp_path / precision, *FEW)
+        assert main([*arguments, "--cache", str(tmp_path / "f")]) == 0
+    assert len(list((tmp_path / "f").iterdir())) == 2
+
+
+def test_nothing_is_cut_off_the_images(
+    tasks: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Preprocessing] = []
+    load = ArchiveTasks.load
+
+    def spy(folder: ArchiveTasks, name: str, preprocessing: Preprocessing, most: int | None) -> Any:
+        seen.append(preprocessing)
+        return load(folder, name, preprocessing, most)
+
+    monkeypatch.setattr(ArchiveTasks, "load", spy)
+    assert main(_arguments(tasks, prompts, tmp_path / "out", *FEW)) == 0
+    assert [(each.crop_mode, each.crop_pct) for each in seen] == [("squash", 1.0)]
+
+
+def test_a_refused_cell_is_told_though_later_ones_are_finished(
+    tasks: Path, prompts: Path, tmp_path: Path
+) -> None:
+    copy, out = tmp_path / "tasks", tmp_path / "out"
+    shutil.copytree(tasks, copy)
+    for half in ("pool.zip", "test.zip"):
+        write_archive(copy / "count" / half, 1, seed=0)  # nothing can be held out
+    assert main(_arguments(copy, prompts, out, *FEW, "--target", "count", "mnist")) == 1
+    assert [cell.target for cell in ResultsFolder(out).cells()] == ["mnist"]
 
 
 def test_a_refused_cell_is_reported_and_tried_again(

@@ -3,12 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from backbones.info import LoadedBackbone
 from benchmarks.suite.__main__ import main
 from benchmarks.suite.errors import SuiteError
 from benchmarks.suite.results_folder import ResultsFolder
+from benchmarks.suite.subsets import draw_test_rows
 from benchmarks.suite.target_tasks import without_crop
 from benchmarks.suite.vtab import VtabTasks, write_pool_archive
 from images.preprocessing import Preprocessing, preprocess
@@ -55,6 +57,23 @@ def test_a_data_set_is_read_as_its_lists_say(vtab: Path, preprocessing: Preproce
     assert np.array_equal(task.test.pixels[4].numpy(), preprocess(image, preprocessing))
 
 
+def test_the_drawn_test_images_keep_their_labels(vtab: Path, preprocessing: Preprocessing) -> None:
+    every, some = (VtabTasks(vtab).load("dtd", preprocessing, most).test for most in (None, 4))
+    rows = draw_test_rows(9, 4)
+    assert rows.tolist() != [0, 1, 2, 3]
+    assert torch.equal(some.pixels, every.pixels[rows])
+    assert torch.equal(some.labels, every.labels[rows])
+
+
+def test_a_class_without_training_images_is_one_too(
+    vtab: Path, preprocessing: Preprocessing
+) -> None:
+    path = vtab / "dtd" / "test.txt"
+    path.write_text(path.read_text().replace("000008.jpg 2", "000008.jpg 3"))
+    task = VtabTasks(vtab).load("dtd", preprocessing, None)
+    assert task.pool.classes == task.test.classes == ("0", "1", "2", "3")
+
+
 def test_images_are_squashed_and_not_cropped(preprocessing: Preprocessing) -> None:
     # Red at the left and right ends, which a centre crop would cut off.
     image = Image.new("RGB", (96, 32))
@@ -71,6 +90,10 @@ def test_the_two_lists_stand_for_the_joint_one(vtab: Path, preprocessing: Prepro
     apart = VtabTasks(vtab).load("dtd", preprocessing, 4)
     assert apart.digest == joint.digest
     assert len(apart.test.labels) == 4
+    (vtab / "dtd" / "val200.txt").unlink()
+    assert VtabTasks(vtab).names() == ["svhn"]
+    with pytest.raises(SuiteError, match=r"dtd has neither train800val200\.txt nor train800"):
+        VtabTasks(vtab).load("dtd", preprocessing, 4)
 
 
 def test_the_digest_covers_what_the_images_show(vtab: Path, preprocessing: Preprocessing) -> None:
@@ -83,6 +106,20 @@ def test_the_digest_covers_what_the_images_show(vtab: Path, preprocessing: Prepr
         Image.new("RGB", SIZE, (255, 0, 0)).save(path)
         digests.append(VtabTasks(vtab).load("dtd", preprocessing, 4).digest)
     assert len(set(digests)) == 1 + len(halves)
+
+
+def test_the_digest_covers_the_labels_and_where_the_pool_ends(
+    vtab: Path, preprocessing: Preprocessing
+) -> None:
+    pool, test = (vtab / "dtd" / name for name in ("train800val200.txt", "test.txt"))
+    digests = [VtabTasks(vtab).load("dtd", preprocessing, 4).digest]
+    *lines, last = pool.read_text().splitlines(keepends=True)
+    pool.write_text("".join(lines))
+    test.write_text(last + test.read_text())
+    digests.append(VtabTasks(vtab).load("dtd", preprocessing, 4).digest)
+    test.write_text(last.replace(" 0", " 1") + test.read_text().removeprefix(last))
+    digests.append(VtabTasks(vtab).load("dtd", preprocessing, 4).digest)
+    assert len(set(digests)) == 3
 
 
 def test_changed_images_are_not_mixed_into_old_results(
@@ -101,6 +138,7 @@ def test_changed_images_are_not_mixed_into_old_results(
     [
         ("images/test/000000.jpg", "line 1: .* is not `relative/path label`"),
         ("images/test/000000.jpg x", "line 1: .* is not `relative/path label`"),
+        (" 1", "line 1: .* is not `relative/path label`"),
         ("images/test/absent.jpg 1", r"absent\.jpg cannot be read"),
         ("test.txt 1", r"test\.txt: image cannot be decoded"),
         ("", r"test\.txt lists no images"),
@@ -137,3 +175,14 @@ def test_a_pool_becomes_an_archive_that_train_prompt_reads(
     with zipfile.ZipFile(path) as archive:
         first = archive.read("0/00000.jpg")
     assert first == (vtab / "svhn" / "images" / "train800" / "000000.jpg").read_bytes()
+
+
+def test_classes_of_an_archive_are_in_the_order_of_their_numbers(
+    vtab: Path, tmp_path: Path, preprocessing: Preprocessing
+) -> None:
+    pool = vtab / "svhn" / "train800val200.txt"
+    pool.write_text(pool.read_text().replace(".jpg 1", ".jpg 10"))
+    write_pool_archive(vtab / "svhn", tmp_path / "pool.zip")
+    images = load_task_images(tmp_path / "pool.zip", preprocessing)
+    assert images.classes == ("00", "02", "10")
+    assert images.labels.bincount().tolist() == [5, 3, 4]
