@@ -58,6 +58,13 @@ def _tar(path: Path, entries: list[Entry]) -> Path:
     return path
 
 
+def _folder(path: Path, entries: list[Entry]) -> Path:
+    for name, data in entries:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
 PACKINGS = [_zip, _tar]
 
 
@@ -156,10 +163,36 @@ def test_contents(
 
 
 @pytest.mark.parametrize("pack", PACKINGS)
+def test_a_file_above_the_limit_is_not_read(
+    tmp_path: Path, pack: Callable[[Path, list[Entry]], Path]
+) -> None:
+    path = pack(tmp_path / "a", GOOD)
+    size = path.stat().st_size
+    with _refused(f"archive has {size} bytes, limit {size - 1}"):
+        _inspect(path, ArchiveLimits(max_bytes=size - 1))
+
+
+@pytest.mark.parametrize("pack", [*PACKINGS, _folder])
+def test_what_just_fits_is_taken(tmp_path: Path, pack: Callable[[Path, list[Entry]], Path]) -> None:
+    path = pack(tmp_path / "a", GOOD)
+    sizes = [len(data) for _, data in GOOD]
+    limits = ArchiveLimits(
+        max_bytes=path.stat().st_size,
+        max_entries=4 if pack is _folder else 2,  # the folders of the two classes too
+        max_image_bytes=max(sizes),
+        max_total_bytes=path.stat().st_size if pack is _tar else sum(sizes),
+        max_total_pixels=2 * 8 * 8,
+        max_classes=2,
+        max_class_chars=len("cat"),
+        max_name_chars=len("cat/a.png"),
+    )
+    _inspect(path, limits)
+
+
+@pytest.mark.parametrize("pack", [*PACKINGS, _folder])
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        (ArchiveLimits(max_bytes=100), "limit 100"),
         (ArchiveLimits(max_entries=1), "more than 1 entries"),
         (ArchiveLimits(max_image_bytes=100), "more than 100 bytes for one image"),
         (ArchiveLimits(max_total_bytes=300), "more than 300 bytes unpacked"),

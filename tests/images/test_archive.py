@@ -130,6 +130,7 @@ def test_what_systems_leave_behind_is_ignored(
     tmp_path: Path, entries: Entries, pack: Callable[[Path, Entries], Path]
 ) -> None:
     junk = [".DS_Store", "cat/._a.png", "__MACOSX/cat/._a.png", "cat/Thumbs.db", ".git/a/b/c/d"]
+    junk += ["cat/desktop.ini"]
     path = pack(tmp_path / "a", {**dict.fromkeys(junk, b"junk"), **entries})
     assert inspect_archive(path, LIMITS, ImageLimits()).counts == (3, 1)
 
