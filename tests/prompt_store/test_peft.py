@@ -1,5 +1,6 @@
 import io
 import json
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 
@@ -171,6 +172,18 @@ def test_what_unpacks_to_more_than_the_limit_is_refused(backbone: BackboneShape)
         assert len(bomb) < 100_000
         with pytest.raises(PromptTooLargeError, match=f"{name} has more than"):
             import_peft(bomb, LIMITS, backbone)
+
+
+def test_of_what_is_too_much_little_is_unpacked(backbone: BackboneShape) -> None:
+    files = [(MODEL, bytes(8 * LIMITS.max_bytes)), (CONFIG, CONFIG_BYTES)]
+    bomb = zipped(files, zipfile.ZIP_DEFLATED)
+    tracemalloc.start()
+    try:
+        with pytest.raises(PromptTooLargeError, match=f"{MODEL} has more than"):
+            import_peft(bomb, LIMITS, backbone)
+        assert tracemalloc.get_traced_memory()[1] < 4 * LIMITS.max_bytes
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

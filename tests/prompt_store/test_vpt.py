@@ -68,6 +68,13 @@ def test_bf16_becomes_f32_without_loss(backbone: BackboneShape) -> None:
     np.testing.assert_array_equal(prompt.prompt_embeddings, values.float().numpy())
 
 
+def test_layers_of_two_precisions_lose_nothing(backbone: BackboneShape) -> None:
+    tensors = {"shallow_prompt": SHALLOW.astype(np.float16), "deep_prompt": DEEP}
+    _, prompt = import_vpt(safetensors.numpy.save(tensors), LIMITS, backbone)
+    assert prompt.dtype == "F32"
+    np.testing.assert_array_equal(prompt.prompt_embeddings[1:], DEEP)
+
+
 def test_a_declared_backbone_is_believed_or_refused(backbone: BackboneShape) -> None:
     declared = {"backbone_digest": backbone.digest}
     _, prompt = import_vpt(
