@@ -407,17 +407,20 @@ def test_a_blob_that_is_gone_is_named(run: Run, make_spec: MakeSpec, tmp_path: P
     assert isinstance(caught.value, EXPECTED_ERRORS)
 
 
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_scratch_disk_is_no_failure(
-    run: Run, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     spec = make_spec()
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
     def on_a_full_disk(**_: object) -> str:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(tempfile, "mkdtemp", on_a_full_disk)
-    with pytest.raises(StoreFullError, match=r"no room to unpack the task: .*No space left"):
+    with pytest.raises(
+        StoreFullError, match=rf"no room to unpack the task: .*{os.strerror(error)}"
+    ):
         run(spec)
 
 

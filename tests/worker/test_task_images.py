@@ -5,12 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from annotated_types import Le
 from PIL import Image
 
 from backbones.info import LoadedBackbone
 from images.errors import ArchiveError
+from images.labelled import ArchiveLimits
 from images.preprocessing import preprocess
-from worker.task_images import load_task_images
+from prompt_store.checks import MAX_CLASS_CHARACTERS, MAX_CLASSES
+from service.settings import ServiceSettings
+from worker.task_images import load_task_images, stored_limits
 
 
 def test_every_image_becomes_pixels_with_the_index_of_its_class(
@@ -28,6 +32,22 @@ def test_every_image_becomes_pixels_with_the_index_of_its_class(
     image = Image.open(path / "ant" / "001.png").convert("RGB")
     expected = preprocess(image, backbone.info.preprocessing)
     assert np.array_equal(task.pixels[2].numpy(), expected)
+
+
+def test_what_is_taken_can_be_fitted_and_published() -> None:
+    """After hours of fitting it is too late to find that an artifact has no room for the classes.
+
+    And a stored image may have as many pixels as the service can be told to take.
+    """
+    limits = ArchiveLimits()
+    assert limits.max_classes <= MAX_CLASSES
+    assert limits.max_class_chars <= MAX_CLASS_CHARACTERS
+    (bound,) = [
+        each.le
+        for each in ServiceSettings.model_fields["max_image_pixels"].metadata
+        if isinstance(each, Le)
+    ]
+    assert stored_limits(1).image.max_pixels == bound
 
 
 def test_a_folder_and_its_zip_are_the_same_task(
