@@ -46,6 +46,9 @@ def test_the_rest_of_a_stage_is_extrapolated(context: FitContext, stopwatch: Sto
     assert context.take_reports()[0].eta_s == 16.0
     context.report_progress("weights", 0, 10)
     assert context.take_reports()[0].eta_s is None
+    stopwatch.now_s += 3.0
+    context.report_progress("weights", 5, 10)
+    assert context.take_reports()[0].eta_s == 3.0
 
 
 def test_a_stage_that_was_left_is_not_entered_again(context: FitContext) -> None:

@@ -6,7 +6,14 @@ import pytest
 from jobs.desk import FitDesk
 from jobs.ensembles import EnsembleStore
 from jobs.errors import EnsembleDeletedError, FitEndedError, FitNotFoundError
-from jobs.records import OUTCOME_EVENT_ID, EnsembleRecord, FitId, FitResultDocs, Progress
+from jobs.records import (
+    OUTCOME_EVENT_ID,
+    EnsembleRecord,
+    FitId,
+    FitResultDocs,
+    Progress,
+    event_id,
+)
 from tests.jobs.conftest import Deployment, MakeSpec
 
 DOCS = FitResultDocs(b"artifact", {"chosen": "hgprompt"})
@@ -174,5 +181,26 @@ def test_pages_are_full_without_what_was_deleted(
             # a deletion between the listing and the look
             monkeypatch.setattr(store, "record", delete_first)
             assert (await desk.page()).records == []
+
+    asyncio.run(scenario())
+
+
+def test_progress_of_an_attempt_that_was_taken_over_is_not_shown(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    async def scenario() -> None:
+        async with deployment.desk() as desk:
+            fit_id = (await desk.submit(make_spec("slow"))).fit_id
+            for number in (1, 2):
+                deployment.store.claim_attempt(fit_id, "worker")
+                await desk._board.beat(fit_id, number)
+            for number, shown in ((1, None), (2, "weights")):
+                event = Progress(
+                    id=event_id(number, 1), status="running", attempt=number, stage="weights"
+                )
+                assert await desk._board.post(fit_id, event)
+                record = await desk.record(fit_id)
+                assert (record.status, record.attempt) == ("running", 2)
+                assert (record.progress and record.progress.stage) == shown
 
     asyncio.run(scenario())
