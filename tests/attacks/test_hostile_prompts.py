@@ -321,6 +321,11 @@ ATTACKS: dict[str, tuple[bytes, str, str]] = {
         "prompt_embeddings",
         r"F32 of shape \[2, 6\] takes 48 bytes, but its data_offsets are \[0, 40\]",
     ),
+    "offsets-span-more-than-the-shape": (
+        one(entry([2, 6], 0, 56), bytes(56)),
+        "prompt_embeddings",
+        r"F32 of shape \[2, 6\] takes 48 bytes, but its data_offsets are \[0, 56\]",
+    ),
     "offsets-leave-a-hole-in-front": (
         one(entry([2, 6], 8, 56), b"\0" * 56),
         "prompt_embeddings",
