@@ -319,6 +319,32 @@ def test_a_crash_before_the_outcome_is_marked_leaves_nothing_to_sweep(
     assert not objects.list(store_keys.OPEN_FOLDER)
 
 
+class WatchingStore(ObjectStore):
+    """Notes which keys are there when a request is about to be written."""
+
+    watched: tuple[str, ...] = ()
+    there: tuple[str, ...] = ()
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        if key.endswith("/request.json"):
+            self.there = tuple(each for each in self.watched if self.size(each) is not None)
+        return super().put_new(key, data)
+
+
+def test_no_request_is_there_before_its_marks(make_spec: MakeSpec, tmp_path: Path) -> None:
+    """A crash between the two must leave no fit that is not swept, listed or protected."""
+    objects = WatchingStore(tmp_path)
+    fit_id = FitId("fashion", 1)
+    objects.watched = (
+        store_keys.name_key("fashion"),
+        store_keys.open_key(fit_id),
+        store_keys.prompt_key("fashion", fit_id),
+        store_keys.idempotency_key(KEY, fit_id),
+    )
+    EnsembleStore(objects, BlobStore(objects), utc_now).create(make_spec("fashion"), KEY)
+    assert objects.there == objects.watched
+
+
 def test_a_crash_between_the_marks_and_the_request_leaves_no_fit(
     store: EnsembleStore, objects: ObjectStore, make_spec: MakeSpec
 ) -> None:
