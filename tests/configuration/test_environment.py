@@ -103,7 +103,7 @@ def test_a_setting_is_suggested_only_if_its_own_part_of_the_name_is_near(
 def test_settings_are_not_changed_once_they_are_read() -> None:
     settings = DeploymentSettings()
     with pytest.raises(ValidationError, match="frozen"):
-        settings.lease_s = 1.0  # pyright: ignore[reportAttributeAccessIssue]
+        settings.lease_s = 1.0
     assert settings.lease_s == 30.0
 
 
