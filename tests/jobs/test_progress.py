@@ -141,6 +141,19 @@ def test_one_sweeper_of_a_deployment_has_the_turn(deployment: Deployment) -> Non
     on_board(deployment, scenario)
 
 
+def test_a_turn_is_over_before_the_next_sweep(deploy: Callable[..., Deployment]) -> None:
+    """Else the sweeper that had it finds it taken, and every other sweep is left out."""
+    deployment = deploy(sweep_interval_s=60.0)
+
+    async def scenario(board: ProgressBoard) -> None:
+        assert await board.take_sweep("a")
+
+    on_board(deployment, scenario)
+    with deployment.redis() as redis:
+        left_ms = redis.pttl(SWEEP_KEY)
+    assert 0 < left_ms < 60_000
+
+
 def test_what_lasts_longer_than_it_is_given_has_expired(deployment: Deployment) -> None:
     """As when the clock of Redis's host is set back by an hour."""
     settings = deployment.settings
