@@ -61,7 +61,9 @@ class EnvironmentSettings(BaseSettings):
         """A field as its variable with its value; nothing for what is wrong with several."""
         if not name:
             return ""
-        variable = f"{cls.model_config.get('env_prefix', '')}{name}".upper()
+        expected = f"{cls.model_config.get('env_prefix', '')}{name}".upper()
+        # Names are read whatever their case, so it is told as it was set.
+        variable = next((each for each in os.environ if each.upper() == expected), expected)
         field = cls.model_fields[name]
         is_secret = SECRET in field.metadata
         return f"{variable}: " if is_secret else f"{variable}={os.environ.get(variable)!r}: "

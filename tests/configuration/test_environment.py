@@ -107,6 +107,12 @@ def test_settings_are_not_changed_once_they_are_read() -> None:
     assert settings.lease_s == 30.0
 
 
+def test_a_wrong_value_is_told_with_the_name_as_it_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("hgprompt_lease_s", "soon")
+    with pytest.raises(SettingsError, match=r"\n  hgprompt_lease_s='soon': "):
+        DeploymentSettings.read()
+
+
 def test_what_is_wrong_with_several_is_told_of_no_single_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
