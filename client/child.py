@@ -3,9 +3,11 @@
 import logging
 import signal
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -43,6 +45,34 @@ class ChildSpec:
     ends_last: bool = False
 
 
+class _LogFile(RotatingFileHandler):
+    """A rotating file that tells once, not with every line, that it cannot be written."""
+
+    def __init__(self, path: Path, on_failure: Callable[[str], None]) -> None:
+        super().__init__(
+            path, maxBytes=MAX_LOG_BYTES, backupCount=KEPT_LOGS, encoding="utf-8", delay=True
+        )
+        self._on_failure = on_failure
+        self._failure: str | None = None
+
+    def write(self, line: str) -> None:
+        """Appends a line; while the disk is full, say, lines are lost."""
+        before, self._failure = self._failure, None
+        self.emit(logging.makeLogRecord({"msg": line}))
+        if self._failure not in (None, before):
+            self._on_failure(f"{self.baseFilename} cannot be written: {self._failure}")
+
+    def close(self) -> None:
+        """Closes the file, whether or not there is room for the end of it now."""
+        with suppress(OSError):
+            super().close()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  of `Handler`
+        """Notes why a line could not be written."""
+        error = sys.exc_info()[1]
+        self._failure = error.strerror if isinstance(error, OSError) else repr(error)
+
+
 class ChildLog:
     """Copies a child's output to a rotating file and remembers its latest lines."""
 
@@ -52,9 +82,7 @@ class ChildLog:
         self.path = path
         self.on_line = on_line
         self.recent: deque[str] = deque(maxlen=RECENT_LINES)
-        self._file = RotatingFileHandler(
-            path, maxBytes=MAX_LOG_BYTES, backupCount=KEPT_LOGS, encoding="utf-8", delay=True
-        )
+        self._file = _LogFile(path, lambda failure: on_line(name, failure))
         if path.exists():
             self._file.doRollover()
         path.touch()
@@ -65,7 +93,7 @@ class ChildLog:
             while line := output.readline(MAX_LINE_BYTES):
                 text = line.decode("utf-8", errors="replace").rstrip()
                 self.recent.append(text)
-                self._file.emit(logging.makeLogRecord({"msg": text}))
+                self._file.write(text)
                 self.on_line(self.name, text)
 
     def last_line(self) -> str:

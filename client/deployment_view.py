@@ -62,7 +62,7 @@ class DeploymentView:
                 return
             self._shown = text
             if not self._console.is_terminal:
-                self._console.print(f"{text} ...")
+                self._print(Text(f"{text} ..."))
             elif self._status is None:
                 self._status = self._console.status(Text(text))
                 self._status.start()
@@ -72,7 +72,7 @@ class DeploymentView:
     def note(self, text: str) -> None:
         """Prints a warning."""
         with self._lock:
-            self._console.print(Text(text, style="yellow"), soft_wrap=True)
+            self._print(Text(text, style="yellow"))
 
     def line(self, name: str, line: str) -> None:
         """Prints a line of a child's output, if it is wanted."""
@@ -82,10 +82,14 @@ class DeploymentView:
         serious = level in SERIOUS_LEVELS or (level is None and name != REDIS)
         if self._verbose or serious:
             with self._lock:
-                self._console.print(
-                    Text.assemble((f"{name:>7} | ", _NAME_STYLES.get(name, "")), message),
-                    soft_wrap=True,
-                )
+                self._print(Text.assemble((f"{name:>7} | ", _NAME_STYLES.get(name, "")), message))
+
+    def _print(self, text: Text) -> None:
+        """Prints a line; after one that cannot be written none, and everything else goes on."""
+        try:
+            self._console.print(text, soft_wrap=True)
+        except (OSError, SystemExit):  # the latter is what rich makes of a broken pipe
+            self._console.quiet = True
 
 
 def parse_log_line(line: str) -> tuple[str | None, str]:

@@ -1,5 +1,6 @@
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -28,6 +29,16 @@ def test_verbose_shows_everything() -> None:
     text = printed(verbose=True, lines=LINES)
     assert text.splitlines()[0] == "service | loaded"
     assert text.splitlines()[-1] == "  redis | 1:C banner"
+
+
+def test_a_console_that_cannot_be_written_ends_nothing() -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        console = Console(file=io.TextIOWrapper(full, write_through=True), width=80)
+        view = DeploymentView(console, verbose=True)
+        for _ in range(2):
+            view.line("worker", WARNING)
+            view.note("a note")
+            view.stage("a stage")
 
 
 @pytest.mark.parametrize("line", ["{not json", "", "Traceback (most recent call last):"])

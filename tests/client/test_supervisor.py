@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from client.child import ChildSpec
+from client.child import ChildLog, ChildSpec
 from client.errors import StartError, StopRequestedError
 from client.hooks import Hooks
 from client.supervisor import RestartPolicy, Supervisor
@@ -95,6 +96,30 @@ def test_the_log_of_the_run_before_is_kept(
             eventually(lambda word=word: f"run: {word}" in news.lines, word)
     assert (tmp_path / "run.log").read_text() == "second\n"
     assert (tmp_path / "run.log.1").read_text() == "first\n"
+
+
+def test_a_log_that_cannot_be_written_is_told_of_once_and_written_again_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    path = tmp_path / "chatty.log"
+    log = ChildLog("chatty", path, lambda name, line: said.append(f"{name}: {line}"))
+    path.unlink()
+    path.symlink_to("/dev/full")
+    log.follow(io.BytesIO(b"one\ntwo\n"))
+    trouble = f"chatty: {path} cannot be written: No space left on device"
+    assert said == [trouble, "chatty: one", "chatty: two"]
+    log.close()
+    path.unlink()
+    log.follow(io.BytesIO(b"three\n"))
+    log.close()
+    assert path.read_text() == "three\n"
+    path.unlink()
+    path.symlink_to("/dev/full")
+    log.follow(io.BytesIO(b"four\n"))
+    log.close()
+    assert said[3:] == ["chatty: three", trouble, "chatty: four"]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_child_that_dies_is_started_again(
@@ -217,7 +242,7 @@ def test_grandchildren_do_not_outlive_it(
 VANISHING = """
 import json, os, sys
 from pathlib import Path
-from client.child import ChildSpec
+from client.child import ChildLog, ChildSpec
 from client.hooks import Hooks
 from client.supervisor import RestartPolicy, Supervisor
 folder, commands = Path(sys.argv[1]), json.loads(sys.argv[2])

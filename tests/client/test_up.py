@@ -257,6 +257,31 @@ def test_a_service_that_cannot_start_is_quoted(start_up: StartUp, script: MakeSc
     assert up.process.returncode == 1
 
 
+def test_logs_go_on_when_nobody_reads_what_it_prints(
+    start_up: StartUp, script: MakeScript, eventually: Eventually, tmp_path: Path
+) -> None:
+    """As behind `| head` or a `tee` that was killed."""
+    talkative = SERVICE.replace(
+        "pass", 'print(json.dumps({"level": "ERROR", "message": self.path}), flush=True)'
+    )
+    up = start_up(service=script("talkative", talkative))
+    url = up.read_until(r"ready at (\S+)")[1]
+    up.read_until("Ctrl-C")
+    assert up.process.stdout is not None
+    up.process.stdout.close()
+    up.process.stdout = None
+    log = tmp_path / "data" / "logs" / "service.log"
+    for path in ("/first", "/second", "/third"):
+        up.get(url + path)
+        eventually(lambda path=path: path in log.read_text(), f"{path} in the log")
+    first = up.get(url)["pid"]
+    assert isinstance(first, int)
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: answers_anew(up, url, first), "a new service process")
+    up.process.terminate()
+    assert up.process.wait(30.0) == 0
+
+
 def test_a_service_that_dies_is_started_again(start_up: StartUp, eventually: Eventually) -> None:
     up = start_up()
     url = up.read_until(r"ready at (\S+)")[1]
@@ -264,14 +289,14 @@ def test_a_service_that_dies_is_started_again(start_up: StartUp, eventually: Eve
     assert isinstance(first, int)
     os.kill(first, signal.SIGKILL)
     up.read_until("service was killed by SIGKILL.*restarting it")
+    eventually(lambda: answers_anew(up, url, first), "a new service process")
 
-    def answers_again() -> bool:
-        try:
-            return up.get(url)["pid"] != first
-        except OSError:
-            return False
 
-    eventually(answers_again, "a new service process")
+def answers_anew(up: Up, url: str, first: int) -> bool:
+    try:
+        return up.get(url)["pid"] != first
+    except OSError:
+        return False
 
 
 def test_a_worker_that_keeps_dying_ends_it(start_up: StartUp, script: MakeScript) -> None:
