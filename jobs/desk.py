@@ -25,7 +25,7 @@ from jobs.records import (
 )
 from jobs.settings import DeploymentSettings
 from jobs.sweeper import Sweeper
-from prompt_store.errors import CorruptDocumentError
+from prompt_store.errors import CorruptDocumentError, StoreUnavailableError
 from prompt_store.manifests import next_number
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,8 @@ class FitDesk:
         """Progress as it happens, from the first event kept or after `last_event_id`.
 
         Ends after the outcome, which is derived from the store if Redis no longer has it. Yields
-        nothing if the outcome is what `last_event_id` names. An outage of Redis only delays it.
+        nothing if the outcome is what `last_event_id` names. An outage of Redis or of the store
+        only delays it.
 
         Raises:
             FitNotFoundError: There is no such fit.
@@ -180,7 +181,7 @@ class FitDesk:
         while True:
             # First the outcome, then the events: whatever was reported before the end is there.
             look = polls % POLLS_PER_LOOK == 0
-            outcome = await asyncio.to_thread(self.store.outcome, fit_id) if look else None
+            outcome = await self._outcome(fit_id) if look else None
             for progress in await self._after(fit_id, last):
                 yield progress
                 last = progress.id
@@ -221,6 +222,13 @@ class FitDesk:
             return await self._board.standing(fit_ids)
         except QueueUnavailableError:
             return [None] * len(fit_ids)
+
+    async def _outcome(self, fit_id: FitId) -> FitOutcome | None:
+        try:
+            return await asyncio.to_thread(self.store.outcome, fit_id)
+        except StoreUnavailableError as error:
+            logger.debug("no outcome now: %s", error, extra={"fit": str(fit_id)})
+            return None
 
     async def _after(self, fit_id: FitId, last: str | None) -> list[Progress]:
         try:

@@ -3,7 +3,7 @@ from contextlib import aclosing
 
 import pytest
 
-from jobs.desk import FitDesk
+from jobs.desk import POLL_INTERVAL_S, POLLS_PER_LOOK, FitDesk
 from jobs.ensembles import EnsembleStore
 from jobs.errors import EnsembleDeletedError, FitEndedError, FitNotFoundError
 from jobs.records import (
@@ -73,6 +73,29 @@ def test_a_reader_sees_the_end_although_redis_was_lost_before_it(
                 deployment.kill_redis()
                 await asyncio.to_thread(deployment.store.cancel, fit_id)
                 assert (await anext(events)).status == "cancelled"
+
+    asyncio.run(scenario())
+
+
+def test_an_outage_of_the_store_only_delays_the_end(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    store, away = deployment.folder / "store", deployment.folder / "away"
+
+    async def scenario() -> None:
+        async with deployment.desk() as desk:
+            fit_id = (await desk.submit(make_spec("quick"))).fit_id
+            async with aclosing(desk.events(fit_id)) as events:
+                assert (await anext(events)).id == "0-1"
+                store.rename(away)
+                end = asyncio.ensure_future(anext(events))
+                # Two looks into the store.
+                await asyncio.wait({end}, timeout=2 * POLLS_PER_LOOK * POLL_INTERVAL_S)
+                assert not end.done()
+                away.rename(store)
+                deployment.kill_redis()
+                await asyncio.to_thread(deployment.store.cancel, fit_id)
+                assert (await end).status == "cancelled"
 
     asyncio.run(scenario())
 
