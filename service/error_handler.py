@@ -22,7 +22,11 @@ logger = logging.getLogger(__name__)
 CLIENT_CLOSED_REQUEST = 499
 LOGGED_BEFORE = (ProblemError, inference.EngineUnavailableError, inference.NoMemoryError)
 """Errors that need no line of their own for each request."""
-EXPECTED = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+EXPECTED = (
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+    HTTPStatus.INSUFFICIENT_STORAGE,
+)
 """A line is enough: there may be one for each request, and where it was raised says nothing."""
 
 HTTP_SLUGS = {

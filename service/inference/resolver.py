@@ -161,8 +161,13 @@ class Resolver:
                 return await asyncio.shield(look.answer)
         except EnsembleDeletedError:
             raise
-        except (*STORE_AWAY, TimeoutError):
-            logger.warning("store unavailable, serving the last known version", exc_info=True)
+        except (*STORE_AWAY, TimeoutError) as error:
+            why = str(error) or f"no answer within {PATIENCE_S:g} s"
+            logger.warning(
+                "store unavailable, serving the last known version: %s",
+                why,
+                extra={"ensemble": key.name},
+            )
             if self._known.get(key) is known:  # the store is asked again after as long as usual
                 self._known[key] = replace(known, until_s=self._clock() + self._ttl_s)
             return known.target

@@ -1,7 +1,9 @@
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -366,6 +368,24 @@ async def test_what_is_expected_under_load_is_logged_in_a_line(
     (record,) = (each for each in caplog.records if each.name == "service.error_handler")
     assert (record.levelname, record.exc_info) == ("WARNING", None)
     assert "no answer within the deadline of 1e-06 s" in record.getMessage()
+
+
+async def test_an_upload_to_a_full_store_is_logged_in_a_line(
+    client: httpx.AsyncClient,
+    make_prompt: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def on_a_full_disk(descriptor: int, mode: str) -> Any:
+        os.close(descriptor)
+        return open("/dev/full", mode)  # noqa: PTH123
+
+    monkeypatch.setattr(os, "fdopen", on_a_full_disk)
+    refused = await client.put("/v1/prompts/p", content=make_prompt())
+    assert (refused.status_code, refused.json()["type"]) == (507, "urn:hgprompt:problem:store-full")
+    (record,) = (each for each in caplog.records if each.name == "service.error_handler")
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert "No space left on device" in record.getMessage()
 
 
 def test_a_full_disk_is_507() -> None:

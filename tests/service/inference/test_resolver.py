@@ -206,6 +206,9 @@ async def test_a_store_that_fails_at_once_is_asked_once_a_ttl_and_complained_of_
     for _ in range(5):
         await resolver.resolve(zoo)
     assert caplog.text.count("serving the last known version") == 1
+    (record,) = caplog.records
+    assert record.exc_info is None
+    assert "the last known version: cannot" in record.getMessage()
     clock.now_s += 1
     await resolver.resolve(zoo)
     assert caplog.text.count("serving the last known version") == 2
