@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from service.classify_docs import CLASSIFY_PATHS
 from service.cross_site import RefuseCrossSite, RefuseUnknownHost
+from service.cut_off import AnswerCutOff
 from service.error_handler import answer_error
 from service.errors import KINDS
 from service.http_server.gentle_close import CloseGently
@@ -79,6 +80,7 @@ def create_app(
     if parts.settings.checks_hosts:
         app.add_middleware(RefuseUnknownHost, known=parts.settings.known_hosts)
     app.add_middleware(CloseGently, drain=parts.drain)
+    app.add_middleware(AnswerCutOff, drain=parts.drain)
     app.add_middleware(MeasureRequests, metrics=metrics)
     app.add_middleware(CutOffSlowReaders, idle_timeout_s=parts.settings.body_idle_timeout_s)
     for error in (*KINDS, ProblemError, ClientDisconnect, OSError, Exception):
