@@ -53,6 +53,10 @@ def test_a_request_that_never_ends_does_not_outlast_the_grace_period(
         told_s = time.monotonic()
         assert server.process.wait(30) == 0
         assert time.monotonic() - told_s < 15  # not the 30 s that a body may pause for
+        with connection.makefile("rb") as answers:
+            head = answers.read()
+    assert head.startswith(b"HTTP/1.1 503 "), head
+    assert b"\r\nretry-after: " in head
 
 
 class Up:
