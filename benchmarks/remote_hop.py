@@ -29,7 +29,7 @@ from prompt_store.objects import open_object_store
 from service.inference.assembly import running_engine
 from service.inference.engine_client import EngineClient
 from service.inference.remote.arena import PixelArena
-from service.inference.remote.client import RemoteEngine, backbone_at
+from service.inference.remote.client import RemoteEngine
 from service.metrics.inference import InferenceMetrics
 from service.processes.assignment import ENGINE, ENGINE_SOCKET, Assignment
 from service.settings import ServiceSettings
@@ -60,7 +60,6 @@ async def measure(num_rounds: int, num_images: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         child = _start_engine(folder)
         path = Path(folder) / ENGINE_SOCKET
-        await backbone_at(path)
         remote = RemoteEngine(path, name="bench", num_slots=64, on_pace=_ignore)
         connecting = asyncio.create_task(remote.keep_connected(info))
         await remote.wait_connected()

@@ -29,6 +29,7 @@ from service.inference.remote.pace import PaceMeter
 from service.inference.remote.server import EngineServer
 from service.metrics.host import scraped, serving_metrics
 from service.metrics.inference import InferenceMetrics
+from service.processes.announced_backbone import announce_backbone
 from service.processes.assignment import Assignment, assignment
 from service.processes.grace import fronts_grace_s
 from service.processes.parent import die_with_parent
@@ -72,8 +73,10 @@ async def _serve(
             pace=pace,
             beat_s=assigned.beat_s,
         )
+        folder = Path(assigned.folder)
+        announce_backbone(folder, loaded.info)
         async with (
-            serving_metrics(partial(scraped, registry), Path(assigned.folder), assigned.name),
+            serving_metrics(partial(scraped, registry), folder, assigned.name),
             server.listening(assigned.engine_socket),
             beating(assigned.pulse_fd, assigned.beat_s, lambda: running.engine.healthy),
         ):

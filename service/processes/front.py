@@ -16,9 +16,9 @@ from prompt_store.scratch import remove_leftovers
 from service.composition import compose
 from service.http_server.last_resort import LAST_TRACES_S, PATIENCE_S, leave, leave_soon
 from service.http_server.serving import server_of
-from service.inference.remote.client import backbone_at
 from service.metrics.host import HostMetrics, scraped, serving_metrics
 from service.oip.host_statistics import HostStatistics, serving_statistics
+from service.processes.announced_backbone import announced_backbone
 from service.processes.assignment import Assignment, assignment, process_names
 from service.processes.parent import die_with_parent
 from service.processes.pulse import beating
@@ -45,7 +45,8 @@ def main() -> None:
 async def _serve(
     assigned: Assignment, settings: ServiceSettings, deployment: DeploymentSettings
 ) -> None:
-    info = await backbone_at(assigned.engine_socket)
+    folder = Path(assigned.folder)
+    info = await announced_backbone(folder)
 
     def take_over(found: BackboneInfo) -> None:
         app.state.parts = replace(app.state.parts, backbone=found)
@@ -61,7 +62,6 @@ async def _serve(
         is_supervised=True,
         stopped=partial(leave_soon, patience_s),
     )
-    folder = Path(assigned.folder)
     names = process_names(settings.num_fronts)
     app.state.scrape = HostMetrics(folder, names).scrape
     app.state.collect_statistics = HostStatistics(folder, names[1:]).collect

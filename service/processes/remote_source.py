@@ -16,6 +16,9 @@ from service.processes.assignment import Assignment
 
 logger = logging.getLogger(__name__)
 
+FIRST_CONNECTION_S = 2.0
+"""An engine that is there has taken a front in by then; while it is away requests get 503."""
+
 
 class RemoteEngineSource:
     """An `EngineSource`. Its engine is restarted by the supervisor, so it is not vital here.
@@ -41,7 +44,7 @@ class RemoteEngineSource:
         metrics: InferenceMetrics,  # noqa: ARG002  what the engine does is measured there
         on_pace: Pace,
     ) -> AsyncGenerator[EngineClient]:
-        """Stay connected; see `EngineSource.running`."""
+        """Stay connected, or wait for an engine that is away; see `EngineSource.running`."""
         fronts = parts.settings.num_fronts
         engine = self._engine = RemoteEngine(
             self._assigned.engine_socket,
@@ -72,10 +75,14 @@ class RemoteEngineSource:
 
 
 async def _first_connection(engine: RemoteEngine, connecting: asyncio.Task[None]) -> None:
-    """Wait until there is an engine; raises what keeps this front from ever having one."""
+    """Wait for an engine that is there; raises what keeps this front from ever having one."""
     waiting = asyncio.create_task(engine.wait_connected())
     try:
-        await asyncio.wait({waiting, connecting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {waiting, connecting},
+            timeout=FIRST_CONNECTION_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
     finally:
         waiting.cancel()
     if connecting.done():

@@ -126,14 +126,16 @@ async def test_the_metrics_tell_requests_and_batches(
     assert samples["hgprompt_batch_failures_total",] == 0
 
 
-async def test_a_check_that_hangs_or_fails_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_check_that_hangs_or_fails_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("service.health.CHECK_TIMEOUT_S", 0.05)
 
     async def hangs() -> None:
         await asyncio.sleep(60)
 
     async def fails() -> None:
-        raise NotHealthyError("redis://:password@host")
+        raise NotHealthyError("private-host is down")
 
     async def works() -> None:
         return
@@ -144,4 +146,7 @@ async def test_a_check_that_hangs_or_fails_is_told_apart(monkeypatch: pytest.Mon
         "b": "NotHealthyError",
         "c": "ok",
     }
+    (logged,) = caplog.records  # in one line, for probes come every few seconds
+    assert logged.getMessage() == "health check failed: NotHealthyError('private-host is down')"
+    assert (logged.__dict__["check"], logged.exc_info) == ("b", None)
     assert await health.liveness() == {"c": "ok"}

@@ -141,19 +141,3 @@ class RemoteEngine:
             connection.close()
             raise
         return link, found
-
-
-async def backbone_at(path: Path) -> BackboneInfo:
-    """Wait for the engine's process and return the backbone that it runs.
-
-    Raises:
-        ProtocolError: It speaks another language.
-    """
-    while True:
-        try:
-            connection, said = await handshake.connected(path)
-        except (OSError, TimeoutError):
-            await asyncio.sleep(RECONNECT_S)
-            continue
-        connection.close()
-        return said.backbone

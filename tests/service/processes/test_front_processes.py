@@ -222,6 +222,41 @@ def test_killed_and_hanging_processes_are_replaced_under_load(
     assert host.process.wait(60) == 0
 
 
+def test_fronts_that_begin_while_the_engine_is_away_answer_503(
+    serve: Callable[..., Host], publish: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    publish("zoo", seed=1)
+    host = serve()
+    host.wait_until_ready()
+    data = image(size=(60, 60))
+    expected = classify(host, data).json()["predictions"]
+    backbone = host.http.get(f"{host.url}/v1/backbone").json()
+    (engine,) = host.pids("engine")
+    os.kill(engine, signal.SIGKILL)
+    eventually(lambda: host.pids("engine") not in ([], [engine]))
+    (engine,) = host.pids("engine")
+    os.kill(engine, signal.SIGSTOP)  # it has no limit while it starts, so it stays away
+    try:
+        before = host.pids("front")
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: len(set(host.pids("front")) - set(before)) == 2)
+        # Connections wait in the listening socket until one of the new fronts takes them.
+        assert host.http.get(f"{host.url}/livez").status_code == 200
+        unready = host.http.get(f"{host.url}/readyz")
+        assert unready.status_code == 503
+        assert "engine" in unready.text
+        refused = classify(host, data)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert host.http.get(f"{host.url}/v1/backbone").json() == backbone
+    finally:
+        os.kill(engine, signal.SIGCONT)
+    eventually(host.is_ready, 120)
+    assert host.pids("engine") == [engine]
+    assert classify(host, data).json()["predictions"] == expected
+    assert "Traceback" not in host.log
+
+
 def test_what_a_killed_front_spooled_is_removed_and_another_front_keeps_its_own(
     serve: Callable[..., Host], tmp_path: Path
 ) -> None:
