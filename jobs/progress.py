@@ -157,21 +157,18 @@ class ProgressBoard:
         return True
 
     async def standing(self, fit_ids: Sequence[FitId]) -> list[Standing]:
-        """Who runs each of the fits, and its newest event, in one exchange."""
-        async with self._connected() as redis, redis.pipeline(transaction=False) as pipe:
-            for fit_id in fit_ids:
-                pipe.get(beat_key(fit_id))
-                pipe.pttl(beat_key(fit_id))
-                pipe.xrevrange(events_key(fit_id), count=1)
-            answers = await pipe.execute()
-        found = zip(answers[::3], answers[1::3], answers[2::3], strict=True)
-        return [
-            Standing(
-                running_attempt=int(beat) if beat is not None and self._lasts(left_ms) else None,
-                latest=next(iter(_readable(entries)), None),
-            )
-            for beat, left_ms, entries in found
-        ]
+        """Who runs each of the fits, and its newest event."""
+        found: list[Standing] = []
+        for chunk in chunks(fit_ids):
+            async with self._connected() as redis, redis.pipeline(transaction=False) as pipe:
+                for fit_id in chunk:
+                    pipe.get(beat_key(fit_id))
+                    pipe.pttl(beat_key(fit_id))
+                    pipe.xrevrange(events_key(fit_id), count=1)
+                answers = await pipe.execute()
+            triples = zip(answers[::3], answers[1::3], answers[2::3], strict=True)
+            found.extend(self._standing(*triple) for triple in triples)
+        return found
 
     async def after(self, fit_id: FitId, last_id: str | None) -> list[Progress]:
         """Every event that is kept and newer than `last_id`, in order; all of them for None.
@@ -189,6 +186,12 @@ class ProgressBoard:
         turn_ms = max(1, int(self._settings.sweep_interval_s * 900))
         async with self._connected() as redis:
             return bool(await redis.eval(_TAKE_SWEEP, 1, SWEEP_KEY, sweeper, turn_ms))
+
+    def _standing(self, beat: str | None, left_ms: int, entries: "_Entries") -> Standing:
+        return Standing(
+            running_attempt=int(beat) if beat is not None and self._lasts(left_ms) else None,
+            latest=next(iter(_readable(entries)), None),
+        )
 
     def _lasts(self, left_ms: int) -> bool:
         """Whether a beat has not expired; what Redis says is negative if there is none."""

@@ -83,6 +83,33 @@ def test_events_are_read_from_where_the_reader_left_off(deployment: Deployment) 
         assert 0.5 * ttl_s < redis.ttl(events_key(FIT)) <= ttl_s
 
 
+def test_fits_stand_in_the_order_asked_for_in_however_many_exchanges(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.redis_exchange.MAX_PER_EXCHANGE", 2)
+    fits = [FitId("fashion", version) for version in range(1, 6)]
+
+    def reads() -> int:
+        with deployment.redis() as redis:
+            return redis.info("stats")["total_reads_processed"]
+
+    async def scenario(board: ProgressBoard) -> None:
+        for fit_id in fits[1:]:
+            await board.beat(fit_id, fit_id.version)
+            assert await board.post(fit_id, progress(fit_id.version, 1))
+        earlier, before = reads(), reads()
+        standings = await board.standing(fits)
+        assert reads() - before == 3 + (before - earlier)  # which `reads` itself costs
+        assert [each.running_attempt for each in standings] == [None, 2, 3, 4, 5]
+        assert [each.latest for each in standings] == [
+            None,
+            *(progress(fit_id.version, 1) for fit_id in fits[1:]),
+        ]
+        assert await board.standing([]) == []
+
+    on_board(deployment, scenario)
+
+
 def test_events_of_newer_workers_are_read_as_far_as_they_are_understood(
     deployment: Deployment,
 ) -> None:
