@@ -56,10 +56,11 @@ async def record_result(
     docs: FitResultDocs,
     patience: Patience,
 ) -> FitOutcome | None:
-    """Record a success; None if it came too late.
+    """Record a success; None if the store cannot take it, now or later.
 
     Raises:
         NotRecordedError: The store would not take it for an hour, or until patience was over.
+        FenceLostError, FitEndedError: It came too late.
     """
     publish = partial(store.publish_result, fit_id, attempt, docs)
     return await _record(publish, fit_id, attempt, PUBLISH_RETRY_DELAYS_S, patience)
@@ -73,10 +74,11 @@ async def record_failure(
     expected: tuple[type[Exception], ...],
     patience: Patience,
 ) -> FitOutcome | None:
-    """Record what the handler raised; None if it came too late, or the store would not take it.
+    """Record what the handler raised; None if the store would not take it.
 
     Raises:
         InputsUnavailableError: It is no failure of the fit, which is to run again later.
+        FenceLostError, FitEndedError: It came too late.
     """
     log = _log(fit_id, attempt)
     if isinstance(error, StoreUnavailableError):
@@ -107,6 +109,7 @@ async def _record(
         return await _patiently(publish, retry_delays_s, patience, log)
     except (FenceLostError, FitEndedError) as error:
         logger.warning("late finish refused: %s", error, extra=log)
+        raise
     except STORE_AWAY as error:
         logger.error("not recorded, the fit will run again: %s", error, extra=log)  # noqa: TRY400
         raise NotRecordedError(str(error)) from error

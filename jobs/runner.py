@@ -14,6 +14,7 @@ from jobs.context import FitContext, StopReason
 from jobs.ensembles import EnsembleStore
 from jobs.errors import (
     STORE_AWAY,
+    FenceLostError,
     FitEndedError,
     FitHeldError,
     FitNotFoundError,
@@ -94,6 +95,10 @@ class FitRunner:
                     outcome = await self._record(fit_id, attempt, answer, reason, patience)
                 except (NotRecordedError, InputsUnavailableError) as error:
                     put_off = error
+                except FenceLostError:
+                    context.stop("overtaken")
+                except FitEndedError:
+                    context.stop("ended")
                 reason = context.stop_reason
             observed.end = _end(outcome, reason)
         if outcome is None and reason == "shutdown":

@@ -1,5 +1,6 @@
 import asyncio
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from jobs.records import (
     OUTCOME_EVENT_ID,
     EnsembleRecord,
     FitId,
+    FitRequest,
     FitResultDocs,
     Progress,
     event_id,
@@ -96,6 +98,27 @@ def test_an_outage_of_the_store_only_delays_the_end(
                 deployment.kill_redis()
                 await asyncio.to_thread(deployment.store.cancel, fit_id)
                 assert (await end).status == "cancelled"
+
+    asyncio.run(scenario())
+
+
+def test_a_fit_that_is_recorded_is_acknowledged_although_redis_was_lost_meanwhile(
+    deployment: Deployment, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = deployment.store.create
+
+    def lose_redis(*given: Any) -> FitRequest:
+        deployment.kill_redis()
+        return create(*given)
+
+    monkeypatch.setattr(deployment.store, "create", lose_redis)
+
+    async def scenario() -> None:
+        async with deployment.desk() as desk:
+            fit_id = (await desk.submit(make_spec("quick"))).fit_id
+            deployment.restart_redis()
+            deployment.worker()
+            assert (await follow(desk, fit_id))[-1].status == "succeeded"
 
     asyncio.run(scenario())
 

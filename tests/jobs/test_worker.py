@@ -5,6 +5,7 @@ import json
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from jobs.conclusion import Patience
 from jobs.context import FitContext
 from jobs.desk import FitDesk
 from jobs.errors import FitNotFoundError, WorkerBrokenError
+from jobs.observer import AttemptReport, FitObserver
 from jobs.records import FitAttempt, FitId, FitOutcome, FitResultDocs, FitSpec
 from jobs.runner import FitHandler
 from jobs.store_keys import request_key
@@ -31,7 +33,9 @@ class TaskTooSmallError(ValueError):
 
 
 @asynccontextmanager
-async def working(deployment: Deployment, handler: FitHandler) -> AsyncGenerator[FitDesk]:
+async def working(
+    deployment: Deployment, handler: FitHandler, observer: FitObserver | None = None
+) -> AsyncGenerator[FitDesk]:
     """A desk, and a worker in this process."""
     stopping = asyncio.Event()
     worker = asyncio.create_task(
@@ -41,6 +45,7 @@ async def working(deployment: Deployment, handler: FitHandler) -> AsyncGenerator
             deployment.settings,
             stopping=stopping,
             expected=(TaskTooSmallError, NotFoundError),
+            observer=observer,
         )
     )
     try:
@@ -97,6 +102,42 @@ def test_each_kind_of_answer_ends_the_fit_and_the_worker_goes_on(
 
     with caplog.at_level(logging.ERROR, logger="jobs"):
         asyncio.run(scenario())
+
+
+class Ends:
+    """How the attempts at each ensemble ended, in order."""
+
+    def __init__(self) -> None:
+        self.of: defaultdict[str, list[str]] = defaultdict(list)
+
+    def attempt_began(self) -> None:
+        pass
+
+    def attempt_ended(self, report: AttemptReport) -> None:
+        self.of[report.fit_id.name].append(report.end)
+
+
+def test_a_finish_that_comes_too_late_counts_as_what_it_came_after(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    """Not as unrecorded, which tells of a store that takes nothing."""
+    ends = Ends()
+
+    def handler(context: FitContext) -> FitResultDocs:
+        fit_id = context.request.fit_id
+        if fit_id.name == "cancelled":
+            deployment.store.cancel(fit_id)
+        elif context.attempt == 1:
+            deployment.store.claim_attempt(fit_id, "another")
+        return DOCS
+
+    async def scenario() -> None:
+        async with working(deployment, handler, ends) as desk:
+            for name in ("cancelled", "overtaken"):
+                await outcome_of(desk, make_spec(name))
+
+    asyncio.run(scenario())
+    assert ends.of == {"cancelled": ["cancelled"], "overtaken": ["overtaken", "succeeded"]}
 
 
 def test_a_silent_handler_keeps_its_lease(deployment: Deployment, make_spec: MakeSpec) -> None:
