@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from jobs.conclusion import Patience
 from jobs.context import FitContext
 from jobs.desk import FitDesk
-from jobs.errors import FitNotFoundError, WorkerBrokenError
+from jobs.errors import FitNotFoundError, FitStoppedError, WorkerBrokenError
 from jobs.observer import AttemptReport, FitObserver
 from jobs.records import FitAttempt, FitId, FitOutcome, FitResultDocs, FitSpec
 from jobs.runner import FitHandler
@@ -108,13 +109,66 @@ class Ends:
     """How the attempts at each ensemble ended, in order."""
 
     def __init__(self) -> None:
+        self.running = 0
         self.of: defaultdict[str, list[str]] = defaultdict(list)
 
     def attempt_began(self) -> None:
-        pass
+        self.running += 1
 
     def attempt_ended(self, report: AttemptReport) -> None:
+        self.running -= 1
         self.of[report.fit_id.name].append(report.end)
+
+
+async def until_begun(desk: FitDesk, spec: FitSpec) -> FitId:
+    """Submit a fit; return it once it has reported something."""
+    fit_id = (await desk.submit(spec)).fit_id
+    async for event in desk.events(fit_id):
+        if event.stage is not None:
+            break
+    return fit_id
+
+
+def until_told_to_stop(context: FitContext) -> FitResultDocs:
+    context.report_progress("tuning")
+    until(context.should_stop)
+    raise FitStoppedError
+
+
+def test_an_observer_is_told_of_each_attempt_and_how_it_ended(
+    deployment: Deployment, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.runner.REST_S", (0.05,))
+    ends = Ends()
+
+    def handler(context: FitContext) -> FitResultDocs:
+        assert ends.running == 1
+        match context.request.name:
+            case "small":
+                raise TaskTooSmallError
+            case "unread" if context.attempt == 1:
+                raise StoreUnavailableError("cannot read sha256/00: Input/output error")
+            case "cancelled" | "handed-back":
+                return until_told_to_stop(context)
+            case _:
+                return DOCS
+
+    async def scenario() -> None:
+        async with working(deployment, handler, ends) as desk:
+            for name in ("good", "small", "unread"):
+                await outcome_of(desk, make_spec(name))
+            await desk.cancel(await until_begun(desk, make_spec("cancelled")))
+            await until_begun(desk, make_spec("handed-back"))
+
+    asyncio.run(scenario())
+    assert ends.running == 0
+    assert ends.of == {
+        "good": ["succeeded"],
+        "small": ["failed"],
+        "unread": ["unrecorded", "succeeded"],
+        "cancelled": ["cancelled"],
+        "handed-back": ["shutdown"],
+    }
 
 
 def test_a_finish_that_comes_too_late_counts_as_what_it_came_after(
@@ -138,6 +192,20 @@ def test_a_finish_that_comes_too_late_counts_as_what_it_came_after(
 
     asyncio.run(scenario())
     assert ends.of == {"cancelled": ["cancelled"], "overtaken": ["overtaken", "succeeded"]}
+
+
+def test_who_follows_a_fit_is_told_that_it_was_handed_back(
+    deployment: Deployment, make_spec: MakeSpec
+) -> None:
+    async def scenario() -> None:
+        async with working(deployment, until_told_to_stop) as desk:
+            fit_id = await until_begun(desk, make_spec("fashion"))
+        async with working(deployment, lambda _: DOCS) as desk:
+            told = [(event.status, event.attempt) async for event in desk.events(fit_id)]
+        ran_again = [("queued", 1), ("running", 2), ("succeeded", 2)]
+        assert told == [("queued", 0), ("running", 1), ("running", 1), *ran_again]
+
+    asyncio.run(scenario())
 
 
 def test_a_silent_handler_keeps_its_lease(deployment: Deployment, make_spec: MakeSpec) -> None:
@@ -204,8 +272,8 @@ def test_a_fit_outlives_a_store_that_is_away_when_it_ends(
         async with working(deployment, handler) as desk:
             fit_id = (await desk.submit(make_spec("fashion"))).fit_id
             await asyncio.to_thread(back.wait, 10.0)
-            async for _ in desk.events(fit_id):
-                pass
+            told = [event.details async for event in desk.events(fit_id) if event.details]
+            assert told == [{"waits_for": "the store"}]
             outcome = desk.store.outcome(fit_id)
             assert outcome is not None
             assert (outcome.status, outcome.attempt) == ("succeeded", 1)
@@ -218,6 +286,7 @@ def test_a_fit_is_computed_until_the_store_has_room_for_its_result(
 ) -> None:
     """A nearly full disk takes the small files of attempts: no worker was lost by them."""
     monkeypatch.setattr("jobs.conclusion.PUBLISH_RETRY_DELAYS_S", ())
+    monkeypatch.setattr("jobs.ensembles.UNREAD_FOR", timedelta(0))  # that is of its inputs
     refusals = deployment.settings.max_attempts + 1
     publish = deployment.store.publish_result
 
@@ -277,16 +346,17 @@ def test_a_finished_fit_waits_for_room_for_longer_than_a_minute_and_is_computed_
     def full_and_then_replaced(
         fit_id: FitId, attempt: FitAttempt, docs: FitResultDocs
     ) -> FitOutcome:
-        if sum(waits_s) < 30 * 60:
+        waited_min = sum(waits_s) / 60
+        if waited_min < 30 or 35 <= waited_min < 40:
             raise StoreFullError("no room left")
-        if sum(waits_s) < 35 * 60:
+        if waited_min < 45:
             raise FitNotFoundError(f"there is no ensemble version {fit_id}")
         return publish(fit_id, attempt, docs)
 
     monkeypatch.setattr(deployment.store, "publish_result", full_and_then_replaced)
 
     assert attempts_until_success(deployment, make_spec) == [1]
-    assert 35 * 60 <= sum(waits_s) < 37 * 60
+    assert 45 * 60 <= sum(waits_s) < 47 * 60
 
 
 def test_a_finished_fit_that_is_not_found_any_more_keeps_its_worker_for_a_minute(
@@ -341,6 +411,31 @@ def test_a_finished_fit_that_waits_says_for_what_and_gives_way_to_a_cancel_and_t
     assert deployment.store.state(FitId("cancelled", 1)).released == set()
 
 
+def test_a_finished_fit_is_recorded_by_a_worker_that_exits_once_there_is_room(
+    deployment: Deployment, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.conclusion.PUBLISH_RETRY_DELAYS_S", (600.0,))
+    publish = deployment.store.publish_result
+    refused = threading.Event()
+
+    def full_at_first(fit_id: FitId, attempt: FitAttempt, docs: FitResultDocs) -> FitOutcome:
+        if refused.is_set():
+            return publish(fit_id, attempt, docs)
+        refused.set()
+        raise StoreFullError("no room left")
+
+    monkeypatch.setattr(deployment.store, "publish_result", full_at_first)
+
+    async def scenario() -> FitId:
+        async with working(deployment, lambda _: DOCS) as desk:
+            fit_id = (await desk.submit(make_spec("fashion"))).fit_id
+            await asyncio.to_thread(refused.wait, 10.0)
+            return fit_id
+
+    fit_id = asyncio.run(asyncio.wait_for(scenario(), 30.0))  # a twentieth of the delay
+    assert deployment.status(fit_id) == "succeeded"
+
+
 def test_a_fit_whose_inputs_are_not_found_while_the_store_is_away_runs_again(
     deployment: Deployment, make_spec: MakeSpec
 ) -> None:
@@ -385,6 +480,47 @@ def test_a_fit_whose_inputs_cannot_be_read_for_a_while_loses_no_worker(
             assert desk.store.state(FitId("fashion", 1)).lost == 1
 
     asyncio.run(scenario())
+
+
+def test_a_fit_whose_inputs_can_never_be_read_is_dead_in_the_end(
+    deployment: Deployment, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.runner.REST_S", (0.05,))
+    monkeypatch.setattr("jobs.ensembles.UNREAD_FOR", timedelta(0))
+
+    def cannot_read(_: FitContext) -> FitResultDocs:
+        raise StoreUnavailableError("cannot read sha256/00: Input/output error")
+
+    async def scenario() -> None:
+        async with working(deployment, cannot_read) as desk:
+            outcome = await outcome_of(desk, make_spec("fashion"))
+            attempts = 1 + deployment.settings.max_attempts  # the first one does not count
+            assert (outcome.status, outcome.attempt) == ("dead", attempts)
+
+    asyncio.run(asyncio.wait_for(scenario(), 30.0))
+
+
+def test_a_worker_rests_for_longer_each_time_that_it_cannot_read_in_a_row(
+    deployment: Deployment,
+    make_spec: MakeSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("jobs.runner.REST_S", (0.01, 0.02))
+
+    def handler(context: FitContext) -> FitResultDocs:
+        if context.attempt <= 3:
+            raise StoreUnavailableError("cannot read sha256/00: Input/output error")
+        return DOCS
+
+    async def scenario() -> None:
+        async with working(deployment, handler) as desk:
+            for name in ("one", "two"):
+                assert (await outcome_of(desk, make_spec(name))).status == "succeeded"
+
+    asyncio.run(scenario())
+    told = [message for message in caplog.messages if message.startswith("next fit in")]
+    assert [message.split()[3] for message in told] == ["0.01", "0.02", "0.02"] * 2
 
 
 def test_a_worker_that_cannot_read_leaves_the_fits_to_others_and_exits_when_told_to(
