@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -71,6 +72,7 @@ def test_a_fit_publishes_an_artifact_and_describes_it(
     assert artifact.metadata["method"] == method
     assert artifact.metadata["chosen"] == result["chosen"]["method"]
     assert artifact.metadata["seed"] == "4"
+    assert artifact.metadata["code_version"] == version("hgprompt")
     assert artifact.metadata["task"] == "inks@1"
     assert artifact.metadata["task_digest"] == spec.task.digest
     assert artifact.metadata["composite_digest"] == result["lineage"]["composite_digest"]

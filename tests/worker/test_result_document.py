@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -129,6 +130,7 @@ def test_every_part_is_there_and_is_json(
     assert document["lineage"]["method"] == method
     assert [s["name"] for s in document["lineage"]["sources"]] == NAMES
     assert all(seconds >= 0 for seconds in document["timings_s"].values())
+    assert document["timings_s"] == pytest.approx(fit.found.timings_s, abs=1e-3)
 
 
 def test_sources_carry_what_the_method_learned_of_them(describe: Describe) -> None:
@@ -171,6 +173,7 @@ def test_where_a_fit_comes_from_is_told(describe: Describe) -> None:
     lineage = fit.document["lineage"]
 
     assert lineage["seed"] == 4
+    assert lineage["code_version"] == version("hgprompt")
     assert lineage["backbone_digest"] == fit.request.backbone_digest
     assert lineage["task"] == fit.request.task.model_dump(mode="json")
     assert lineage["sources"] == [each.model_dump(mode="json") for each in fit.request.sources]
@@ -280,6 +283,16 @@ def test_the_confusions_of_very_many_classes_are_left_out(
     matrix = describe("none").document["confusion_matrix"]
 
     assert (matrix is not None and len(matrix) == 3) == told
+
+
+def test_the_rows_of_the_confusions_are_the_actual_classes(describe: Describe) -> None:
+    fit = describe("none")
+    matrix = torch.tensor([[1, 2, 0], [0, 3, 0], [1, 0, 2]])
+    validation = replace(fit.found.validation, confusion_matrix=matrix)
+
+    document = described(fit.request, fit.task, replace(fit.found, validation=validation))
+
+    assert document["confusion_matrix"] == matrix.tolist()
 
 
 def test_images_are_mapped_by_their_plain_features_and_those_of_the_learned_ensemble(
