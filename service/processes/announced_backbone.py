@@ -18,9 +18,12 @@ def announce_backbone(folder: Path, info: BackboneInfo) -> None:
         folder: Private folder of the host's processes.
         info: The backbone.
     """
+    announced, said = folder / _NAME, msgspec.json.encode(info)
+    if announced.exists() and announced.read_bytes() == said:
+        return  # a restart needs no room on a disk that may be full
     being_written = folder / f"{_NAME}.new"
-    being_written.write_bytes(msgspec.json.encode(info))
-    being_written.replace(folder / _NAME)
+    being_written.write_bytes(said)
+    being_written.replace(announced)
 
 
 async def announced_backbone(folder: Path) -> BackboneInfo:
